@@ -1,0 +1,535 @@
+// The only file that knows Python. Arrays are copied at the border: they are small.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "kv_ledger.h"
+#include "sampler.h"
+#include "step_search.h"
+#include "step_segmenter.h"
+
+namespace py = pybind11;
+using namespace toolprm;
+
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Ints = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+using Masks = py::array_t<uint32_t, py::array::c_style>;
+
+const char* kind_name(StepKind kind) {
+  static constexpr const char* kNames[kStepKinds] = {"FUNC_NAME", "ARG_VALUE", "PARAM_FINISH",
+                                                     "FUNC_FINISH", "TOTAL_FINISH"};
+  return kNames[static_cast<int>(kind)];
+}
+
+template <typename T>
+py::array_t<T> to_array(const std::vector<T>& values) {
+  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+// A step with its names looked up.
+struct NamedStep {
+  Step step;
+  std::optional<std::string> function;
+  std::optional<py::bytes> argument;  // decoded, UTF-8
+
+  NamedStep(const Step& step, std::string_view response, const ToolSchema& tools) : step(step) {
+    if (step.function >= 0) function = tools.functions()[step.function].name;
+    if (step.kind == StepKind::kArgValue) {
+      const auto raw = response.substr(step.key_begin, step.key_end - step.key_begin);
+      argument = py::bytes(parse_accepted_json(raw).string);
+    }
+  }
+};
+
+// A segmenter with the text that it has read: what a caller without a search of its own needs.
+class Segmenter {
+ public:
+  Segmenter(const std::string& tools, const CallFormat& format, StepSegmenter::Limits limits)
+      : segmenter_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits)) {}
+
+  std::vector<NamedStep> feed(std::string_view bytes) {
+    text_ += bytes;
+    steps_.clear();
+    segmenter_->advance(state_, text_, steps_);
+    return named();
+  }
+
+  std::vector<NamedStep> finish() {
+    steps_.clear();
+    segmenter_->finish(state_, steps_);
+    return named();
+  }
+
+  // Reads `bytes` as `repeats` fresh responses, without Python in between; returns the steps of
+  // all. For measuring.
+  size_t scan(std::string_view bytes, size_t repeats) const {
+    size_t steps = 0;
+    std::vector<Step> found;
+    for (size_t i = 0; i < repeats; ++i) {
+      SegmenterState state;
+      found.clear();
+      segmenter_->advance(state, bytes, found);
+      steps += found.size();
+    }
+    return steps;
+  }
+
+  // Copies the state `repeats` times. For measuring.
+  uint64_t copy_states(size_t repeats) const {
+    std::vector<SegmenterState> copies(64);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < repeats; ++i) {
+      copies[i % 64] = state_;
+      copies[i % 64].position += static_cast<uint32_t>(i);
+      sum += copies[(i * 7) % 64].position;
+    }
+    return sum;
+  }
+
+  const SegmenterState& state() const { return state_; }
+  py::bytes text() const { return py::bytes(text_); }
+  uint64_t merge_key() const { return segmenter_->merge_key(state_, text_); }
+
+ private:
+  std::vector<NamedStep> named() const {
+    std::vector<NamedStep> result;
+    for (const Step& step : steps_) result.emplace_back(step, text_, segmenter_->tools());
+    return result;
+  }
+
+  std::shared_ptr<const StepSegmenter> segmenter_;
+  SegmenterState state_;
+  std::string text_;
+  std::vector<Step> steps_;
+};
+
+CallFormat make_format(std::string open_marker, std::string close_marker, std::string name_key,
+                       std::string arguments_key) {
+  if (open_marker.size() > 255 || close_marker.size() > 255) {
+    throw std::invalid_argument("a marker is longer than 255 bytes");
+  }
+  return {std::move(open_marker), std::move(close_marker), std::move(name_key),
+          std::move(arguments_key)};
+}
+
+StepSegmenter::Limits make_limits(std::optional<uint32_t> max_calls, bool require_call) {
+  return {max_calls.value_or(UINT32_MAX), require_call};
+}
+
+std::shared_ptr<Vocabulary> make_vocabulary(const std::vector<py::bytes>& tokens,
+                                            const std::vector<int32_t>& ends) {
+  auto vocabulary = std::make_shared<Vocabulary>();
+  vocabulary->offsets.push_back(0);
+  for (const py::bytes& token : tokens) {
+    vocabulary->bytes += std::string_view(token);
+    vocabulary->offsets.push_back(static_cast<uint32_t>(vocabulary->bytes.size()));
+  }
+  vocabulary->ends.assign(tokens.size(), false);
+  for (int32_t token : ends) vocabulary->ends.at(token) = true;
+  return vocabulary;
+}
+
+py::tuple top_k(const Floats& logits, const std::optional<Masks>& masks, size_t k) {
+  if (logits.ndim() != 2) throw std::invalid_argument("logits must have shape [rows, vocabulary]");
+  const py::ssize_t rows = logits.shape(0);
+  const auto vocabulary = static_cast<size_t>(logits.shape(1));
+  const size_t words = (vocabulary + 31) / 32;
+  if (masks && (masks->ndim() != 2 || masks->shape(0) != rows ||
+                static_cast<size_t>(masks->shape(1)) < words)) {
+    throw std::invalid_argument("masks must have shape [rows, ceil(vocabulary / 32)]");
+  }
+  if (k == 0) throw std::invalid_argument("k must be at least 1");
+  py::array_t<int32_t> tokens({rows, static_cast<py::ssize_t>(k)});
+  py::array_t<float> logprobs({rows, static_cast<py::ssize_t>(k)});
+  py::array_t<float> entropy(rows);
+  const float* from = logits.data();
+  const uint32_t* mask = masks ? masks->data() : nullptr;
+  const size_t stride = masks ? static_cast<size_t>(masks->shape(1)) : 0;
+  int32_t* tokens_out = tokens.mutable_data();
+  float* logprobs_out = logprobs.mutable_data();
+  float* entropy_out = entropy.mutable_data();
+  {
+    py::gil_scoped_release release;
+    for (py::ssize_t row = 0; row < rows; ++row) {
+      select_top_k(from + row * vocabulary, vocabulary, mask ? mask + row * stride : nullptr, k,
+                   tokens_out + row * k, logprobs_out + row * k, entropy_out + row);
+    }
+  }
+  return py::make_tuple(tokens, logprobs, entropy);
+}
+
+Distribution make_distribution(const int32_t* tokens, const float* logprobs, size_t k,
+                               float entropy) {
+  Distribution result;
+  size_t size = 0;
+  while (size < k && tokens[size] >= 0) ++size;
+  result.tokens.assign(tokens, tokens + size);
+  result.logprobs.assign(logprobs, logprobs + size);
+  result.entropy = entropy;
+  return result;
+}
+
+std::vector<Distribution> make_distributions(const Ints& tokens, const Floats& logprobs,
+                                             const Floats& entropy, size_t rows) {
+  if (tokens.ndim() != 2 || logprobs.ndim() != 2 || entropy.ndim() != 1 ||
+      static_cast<size_t>(tokens.shape(0)) != rows || logprobs.shape(0) != tokens.shape(0) ||
+      logprobs.shape(1) != tokens.shape(1) || entropy.shape(0) != tokens.shape(0)) {
+    throw std::invalid_argument("the output does not have the shape of the batch");
+  }
+  std::vector<Distribution> result;
+  const auto k = static_cast<size_t>(tokens.shape(1));
+  for (size_t row = 0; row < rows; ++row) {
+    result.push_back(make_distribution(tokens.data() + row * k, logprobs.data() + row * k, k,
+                                       entropy.data()[row]));
+  }
+  return result;
+}
+
+py::array_t<int32_t> ops_array(const std::vector<KvLedger::Op>& ops) {
+  py::array_t<int32_t> result({static_cast<py::ssize_t>(ops.size()), py::ssize_t{3}});
+  int32_t* out = result.mutable_data();
+  for (const KvLedger::Op& op : ops) {
+    *out++ = op.kind;
+    *out++ = op.sequence;
+    *out++ = op.destination;
+  }
+  return result;
+}
+
+// The search as Python drives it; it remembers how many rows the batch in flight asked for.
+class Search {
+ public:
+  Search(const std::string& tools, const CallFormat& format, StepSegmenter::Limits limits,
+         std::shared_ptr<Vocabulary> vocabulary, const SearchOptions& options, int32_t sequences,
+         uint32_t cells, uint32_t prompt_tokens)
+      : search_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits),
+                std::move(vocabulary), options, sequences, cells, prompt_tokens) {}
+
+  void start(const Ints& tokens, const Floats& logprobs, const Floats& entropy) {
+    search_.start(std::move(make_distributions(tokens, logprobs, entropy, 1).front()));
+  }
+
+  py::object next_batch() {
+    SearchBatch batch;
+    if (!search_.next_batch(batch)) return py::none();
+    logits_ = batch.logits_at.size();
+    states_ = batch.hidden_at.size();
+    return py::make_tuple(ops_array(batch.ops), to_array(batch.tokens), to_array(batch.positions),
+                          to_array(batch.sequences), to_array(batch.logits_at),
+                          to_array(batch.hidden_at), batch.branches);
+  }
+
+  void observe(const Ints& tokens, const Floats& logprobs, const Floats& entropy,
+               const std::optional<Floats>& hidden) {
+    if (hidden && (hidden->ndim() != 2 || static_cast<size_t>(hidden->shape(0)) != states_)) {
+      throw std::invalid_argument("hidden does not have the shape of the batch");
+    }
+    search_.observe(make_distributions(tokens, logprobs, entropy, logits_),
+                    hidden ? hidden->data() : nullptr, hidden ? hidden->shape(1) : 0);
+  }
+
+  std::vector<py::tuple> take_new() {
+    std::vector<py::tuple> result;
+    for (const NewBranch& fresh : search_.take_new()) {
+      result.push_back(py::make_tuple(fresh.branch, fresh.parent, fresh.token));
+    }
+    return result;
+  }
+
+  // (kinds, certainty, hidden) of the steps that wait for a reward.
+  py::tuple features() const {
+    const std::vector<int32_t> steps = search_.unscored();
+    const auto rows = static_cast<py::ssize_t>(steps.size());
+    const auto width = static_cast<py::ssize_t>(search_.hidden_width());
+    py::array_t<int8_t> kinds(rows);
+    py::array_t<float> certainty({rows, py::ssize_t{4}});
+    py::array_t<float> states({rows, width});
+    for (py::ssize_t row = 0; row < rows; ++row) {
+      const StepRecord& record = search_.record(steps[row]);
+      kinds.mutable_data()[row] = static_cast<int8_t>(record.step.kind);
+      float* out = certainty.mutable_data(row, 0);
+      out[0] = record.logprob_sum;
+      out[1] = record.logprob_min;
+      out[2] = record.tokens == 0 ? 0 : record.logprob_sum / static_cast<float>(record.tokens);
+      out[3] = record.entropy;
+      if (width == 0) continue;
+      const float* state = search_.hidden(record);
+      if (state == nullptr) throw std::logic_error("a step has no hidden state");
+      std::memcpy(states.mutable_data(row, 0), state, width * sizeof(float));
+    }
+    return py::make_tuple(kinds, certainty,
+                          width == 0 ? py::object(py::none()) : py::object(states));
+  }
+
+  NamedStep named(const Step& step, std::string_view response) const {
+    return NamedStep(step, response, search_.segmenter().tools());
+  }
+
+  // (step, response up to its boundary) of the steps that wait for a reward.
+  std::vector<py::tuple> pending() const {
+    std::vector<py::tuple> result;
+    for (int32_t index : search_.unscored()) {
+      const std::string_view response = search_.response_of(index);
+      result.push_back(py::make_tuple(named(search_.record(index).step, response),
+                                      py::bytes(response.data(), response.size())));
+    }
+    return result;
+  }
+
+  void keep(const Floats& rewards) {
+    const std::vector<float> values(rewards.data(), rewards.data() + rewards.size());
+    if (values.size() != search_.unscored().size()) {
+      throw std::invalid_argument("there must be one reward for each step that waits for one");
+    }
+    search_.keep(values);
+  }
+
+  // (text, [(step, reward, logprob)], tokens, score, logprob, draws, complete), best first.
+  std::vector<py::tuple> answers() const {
+    std::vector<py::tuple> result;
+    for (const Answer& answer : search_.answers()) {
+      std::vector<py::tuple> steps;
+      for (int32_t index : answer.steps) {
+        const StepRecord& record = search_.record(index);
+        steps.push_back(
+            py::make_tuple(named(record.step, answer.text), record.reward, record.logprob_sum));
+      }
+      result.push_back(py::make_tuple(py::bytes(answer.text), steps, answer.tokens, answer.score,
+                                      answer.logprob, answer.draws, answer.complete));
+    }
+    return result;
+  }
+
+  // (round, beam, text, kinds, score, draws, fate)
+  std::vector<py::tuple> trace() const {
+    std::vector<py::tuple> result;
+    for (const TraceEntry& entry : search_.trace()) {
+      std::vector<const char*> kinds;
+      for (StepKind kind : entry.kinds) kinds.push_back(kind_name(kind));
+      result.push_back(py::make_tuple(entry.round, entry.beam, py::bytes(entry.text), kinds,
+                                      entry.score, entry.draws, entry.fate));
+    }
+    return result;
+  }
+
+  py::dict counts() const {
+    const SearchCounts& counts = search_.counts();
+    py::dict result;
+    result["decode_tokens"] = counts.decode_tokens;
+    result["forced_tokens"] = counts.forced_tokens;
+    result["drawn_tokens"] = counts.drawn_tokens;
+    result["rounds"] = counts.rounds;
+    result["rows_max"] = counts.rows_max;
+    result["kv_cells"] = search_.ledger().used_max();
+    return result;
+  }
+
+  StepSearch& search() { return search_; }
+  const StepSearch& search() const { return search_; }
+
+ private:
+  StepSearch search_;
+  size_t logits_ = 0;
+  size_t states_ = 0;
+};
+
+Aggregate parse_aggregate(const std::string& name) {
+  static constexpr std::pair<std::string_view, Aggregate> kNames[] = {
+      {"last", Aggregate::kLast},
+      {"min", Aggregate::kMin},
+      {"prod", Aggregate::kProd},
+      {"mean", Aggregate::kMean}};
+  for (const auto& [known, aggregate] : kNames) {
+    if (known == name) return aggregate;
+  }
+  throw std::invalid_argument("aggregate must be last, min, prod or mean");
+}
+
+std::optional<int32_t> non_negative(int32_t value) {
+  return value < 0 ? std::nullopt : std::optional(value);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The native core of toolprm_lite. Its documented face is _core.pyi.";
+
+  py::class_<NamedStep>(m, "Step")
+      .def_property_readonly("kind", [](const NamedStep& s) { return kind_name(s.step.kind); })
+      .def_property_readonly("call", [](const NamedStep& s) { return non_negative(s.step.call); })
+      .def_readonly("function", &NamedStep::function)
+      .def_property_readonly("argument",
+                             [](const NamedStep& s) -> std::optional<py::str> {
+                               if (!s.argument) return std::nullopt;
+                               return py::str(*s.argument);
+                             })
+      .def_property_readonly("key_begin", [](const NamedStep& s) { return s.step.key_begin; })
+      .def_property_readonly("key_end", [](const NamedStep& s) { return s.step.key_end; })
+      .def_property_readonly("begin", [](const NamedStep& s) { return s.step.begin; })
+      .def_property_readonly("end", [](const NamedStep& s) { return s.step.end; })
+      .def_property_readonly("boundary", [](const NamedStep& s) { return s.step.boundary; })
+      .def_property_readonly("decided", [](const NamedStep& s) { return s.step.decided; });
+
+  py::class_<CallFormat>(m, "CallFormat")
+      .def(py::init(&make_format), py::arg("open_marker") = "", py::arg("close_marker") = "",
+           py::arg("name_key") = "name", py::arg("arguments_key") = "arguments");
+
+  py::class_<Segmenter>(m, "Segmenter")
+      .def(py::init([](const std::string& tools, std::string open_marker, std::string close_marker,
+                       std::string name_key, std::string arguments_key,
+                       std::optional<uint32_t> max_calls, bool require_call) {
+             return Segmenter(tools,
+                              make_format(std::move(open_marker), std::move(close_marker),
+                                          std::move(name_key), std::move(arguments_key)),
+                              make_limits(max_calls, require_call));
+           }),
+           py::arg("tools_json"), py::arg("open_marker") = "", py::arg("close_marker") = "",
+           py::arg("name_key") = "name", py::arg("arguments_key") = "arguments",
+           py::arg("max_calls") = py::none(), py::arg("require_call") = false)
+      .def("feed",
+           [](Segmenter& self, const py::bytes& data) { return self.feed(std::string_view(data)); },
+           py::arg("data"))
+      .def("finish", &Segmenter::finish)
+      .def("copy", [](const Segmenter& self) { return Segmenter(self); })
+      .def("scan",
+           [](const Segmenter& self, const py::bytes& data, size_t repeats) {
+             const std::string_view bytes(data);
+             py::gil_scoped_release release;
+             return self.scan(bytes, repeats);
+           },
+           py::arg("data"), py::arg("repeats"))
+      .def("copy_states", &Segmenter::copy_states, py::arg("repeats"),
+           py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("dead", [](const Segmenter& self) { return self.state().dead(); })
+      .def_property_readonly(
+          "death", [](const Segmenter& self) { return death_text(self.state().death); })
+      .def_property_readonly("finished",
+                             [](const Segmenter& self) { return self.state().finished(); })
+      .def_property_readonly("in_text",
+                             [](const Segmenter& self) { return self.state().in_text(); })
+      .def_property_readonly("text", &Segmenter::text)
+      .def_property_readonly("decided",
+                             [](const Segmenter& self) { return self.state().decided(); })
+      .def_property_readonly("merge_key", &Segmenter::merge_key);
+
+  m.def("top_k", &top_k, py::arg("logits"), py::arg("masks"), py::arg("k"));
+
+  m.def(
+      "draw",
+      [](const Ints& tokens, const Floats& logprobs, uint64_t path, uint32_t draws,
+         float temperature, uint32_t top_k, float top_p, uint64_t seed) {
+        if (tokens.ndim() != 1 || logprobs.ndim() != 1 || tokens.size() != logprobs.size()) {
+          throw std::invalid_argument("tokens and logprobs must have one shape [k]");
+        }
+        const Distribution distribution =
+            make_distribution(tokens.data(), logprobs.data(), tokens.size(), 0);
+        std::vector<uint32_t> ids(draws);
+        for (uint32_t i = 0; i < draws; ++i) ids[i] = i;
+        std::vector<int32_t> places;
+        Sampler({temperature, top_k, top_p, seed}).draw(distribution, path, ids, places);
+        return to_array(places);
+      },
+      py::arg("tokens"), py::arg("logprobs"), py::arg("path"), py::arg("draws"),
+      py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"));
+
+  py::class_<KvLedger>(m, "KvLedger")
+      .def(py::init([](int32_t sequences, uint32_t cells, uint32_t prompt) {
+             if (sequences < 1 || prompt > cells) {
+               throw std::invalid_argument("a ledger needs a sequence and cells for its prompt");
+             }
+             return KvLedger(sequences, cells, prompt);
+           }),
+           py::arg("sequences"), py::arg("cells"), py::arg("prompt"))
+      .def("fork", &KvLedger::fork, py::arg("source"))
+      .def("drop", &KvLedger::drop, py::arg("sequence"))
+      .def("append", &KvLedger::append, py::arg("sequence"))
+      .def("retract", &KvLedger::retract, py::arg("sequence"), py::arg("count"))
+      .def("take_ops", [](KvLedger& self) { return ops_array(self.take_ops()); })
+      .def("compact", [](KvLedger& self) { return to_array(self.compact()); })
+      .def("place", &KvLedger::place, py::arg("cell"))
+      .def("tip", &KvLedger::tip, py::arg("sequence"))
+      .def("ancestor_mask",
+           [](const KvLedger& self, const std::vector<int32_t>& cells, py::ssize_t size) {
+             py::array_t<uint8_t> masks({static_cast<py::ssize_t>(cells.size()), size});
+             for (size_t row = 0; row < cells.size(); ++row) {
+               self.ancestor_mask(cells[row], masks.mutable_data(row, 0), size);
+             }
+             return masks;
+           },
+           py::arg("cells"), py::arg("size"))
+      .def_property_readonly("used", &KvLedger::used)
+      .def_property_readonly("used_max", &KvLedger::used_max)
+      .def_property_readonly("end", &KvLedger::end);
+
+  py::class_<Vocabulary, std::shared_ptr<Vocabulary>>(m, "Vocabulary")
+      .def(py::init(&make_vocabulary), py::arg("tokens"), py::arg("ends"))
+      .def("__len__", &Vocabulary::size);
+
+  py::class_<Search>(m, "StepSearch")
+      .def(py::init([](const std::string& tools, const CallFormat& format,
+                       std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
+                       uint32_t prompt_tokens, std::optional<uint32_t> max_calls,
+                       bool require_call, uint32_t beams, uint32_t root_draws,
+                       uint32_t beam_draws, bool follow_argmax, bool whole_responses,
+                       bool rank_by_draws, bool states_wanted, const std::string& aggregate,
+                       double policy_weight, uint32_t max_tokens, uint32_t max_text_tokens,
+                       uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
+                       uint64_t seed, bool trace) {
+             SearchOptions options;
+             options.beams = beams;
+             options.root_draws = root_draws;
+             options.beam_draws = beam_draws;
+             options.follow_argmax = follow_argmax;
+             options.whole_responses = whole_responses;
+             options.rank_by_draws = rank_by_draws;
+             options.states_wanted = states_wanted;
+             options.aggregate = parse_aggregate(aggregate);
+             options.policy_weight = policy_weight;
+             options.max_tokens = max_tokens;
+             options.max_text_tokens = max_text_tokens;
+             options.max_batch_tokens = max_batch_tokens;
+             options.trace = trace;
+             options.sampler = {temperature, top_k, top_p, seed};
+             return std::make_unique<Search>(tools, format, make_limits(max_calls, require_call),
+                                             std::move(vocabulary), options, sequences, cells,
+                                             prompt_tokens);
+           }),
+           py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
+           py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
+           py::arg("require_call"), py::arg("beams"), py::arg("root_draws"), py::arg("beam_draws"),
+           py::arg("follow_argmax"), py::arg("whole_responses"), py::arg("rank_by_draws"),
+           py::arg("states_wanted"), py::arg("aggregate"), py::arg("policy_weight"),
+           py::arg("max_tokens"), py::arg("max_text_tokens"), py::arg("max_batch_tokens"),
+           py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"),
+           py::arg("trace"))
+      .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
+      .def("start_forced",
+           [](Search& self, const std::vector<int32_t>& tokens) {
+             self.search().start_forced(tokens);
+           },
+           py::arg("tokens"))
+      .def("take_new", &Search::take_new)
+      .def("set_forced",
+           [](Search& self, int32_t branch, const std::vector<int32_t>& tokens) {
+             self.search().set_forced(branch, tokens);
+           },
+           py::arg("branch"), py::arg("tokens"))
+      .def("next_batch", &Search::next_batch)
+      .def("observe", &Search::observe, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"),
+           py::arg("hidden"))
+      .def("no_room", [](Search& self) { self.search().no_room(); })
+      .def("features", &Search::features)
+      .def("pending", &Search::pending)
+      .def("keep", &Search::keep, py::arg("rewards"))
+      .def("live", [](const Search& self) { return self.search().live(); })
+      .def("answers", &Search::answers)
+      .def("trace", &Search::trace)
+      .def("counts", &Search::counts)
+      .def_property_readonly("done", [](const Search& self) { return self.search().done(); });
+}

@@ -1,0 +1,116 @@
+// A JSON text (RFC 8259, UTF-8) read byte by byte. The machine is a small trivially copyable value:
+// copying it forks the reading. It knows nothing of tools or calls.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace toolprm {
+
+enum class JsonEvent : uint8_t {
+  kNone,
+  kFail,
+  kObjectBegin,
+  kObjectEnd,
+  kArrayBegin,
+  kArrayEnd,
+  kKeyBegin,
+  kKeyEnd,
+  kStringBegin,
+  kStringEnd,
+  kNumberBegin,
+  kLiteralBegin,
+  kLiteralEnd,
+  kComma,
+};
+
+// What one byte did. `number_ended`: a number ended before this byte, its delimiter. `decoded`: the
+// UTF-8 bytes that this byte completed inside a string or key, escapes resolved.
+struct JsonByte {
+  JsonEvent event = JsonEvent::kNone;
+  bool number_ended = false;
+  uint8_t decoded_size = 0;
+  char decoded[4] = {};
+
+  std::string_view text() const { return {decoded, decoded_size}; }
+};
+
+class JsonMachine {
+ public:
+  static constexpr int kMaxDepth = 32;
+
+  JsonByte feed(unsigned char byte);
+
+  // How many of the leading bytes are plain characters of the string that is being read: printable
+  // ASCII, neither quote nor backslash. They change nothing in the machine's state.
+  size_t plain_run(std::string_view bytes) const;
+
+  int depth() const { return depth_; }
+  bool in_object() const { return depth_ > 0 && ((containers_ >> (depth_ - 1)) & 1); }
+  bool in_string() const { return lexical_ >= kString && lexical_ <= kLowSurrogateU; }
+  bool reading_key() const { return key_; }
+  unsigned char literal() const { return literal_; }  // first byte of the literal being read
+  bool done() const { return lexical_ == kDone; }
+  uint64_t fingerprint() const {
+    return containers_ ^ (uint64_t{depth_} << 32) ^ (uint64_t{lexical_} << 40) ^
+           (uint64_t{count_} << 48) ^ (uint64_t{key_} << 56);
+  }
+
+ private:
+  enum Lexical : uint8_t {
+    kValue,
+    kValueOrArrayEnd,
+    kKeyOrObjectEnd,
+    kKey,
+    kColon,
+    kAfterValue,
+    kDone,
+    kString,
+    kEscape,
+    kHex,
+    kUtf8,
+    kLowSurrogate,   // a high surrogate was read; its low half must follow
+    kLowSurrogateU,  // ... and its backslash has been read
+    kMinus,
+    kZero,
+    kInteger,
+    kPoint,
+    kFraction,
+    kExponent,
+    kExponentSign,
+    kExponentDigits,
+    kLiteral,
+  };
+
+  JsonByte begin_value(unsigned char byte);
+  JsonByte structure(unsigned char byte);
+  JsonByte string_byte(unsigned char byte);
+  JsonByte number_byte(unsigned char byte);
+  JsonByte hex_byte(unsigned char byte);
+  JsonByte utf8_byte(unsigned char byte);
+  JsonByte open(bool object);
+  JsonByte close(bool object);
+  void value_done() { lexical_ = depth_ == 0 ? kDone : kAfterValue; }
+  bool number_complete() const;
+
+  uint64_t containers_ = 0;  // bit d-1: the container at depth d is an object
+  uint8_t depth_ = 0;
+  uint8_t lexical_ = kValue;
+  uint8_t count_ = 0;    // hex digits or UTF-8 bytes still to come; position in a literal
+  uint8_t key_ = 0;      // the string being read is a key
+  uint8_t literal_ = 0;  // 't', 'f' or 'n'
+  uint8_t utf8_low_ = 0;
+  uint8_t utf8_high_ = 0;
+  uint16_t high_surrogate_ = 0;
+  uint16_t code_ = 0;
+};
+
+inline bool is_json_space(unsigned char byte) {
+  return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
+}
+
+// Appends a code point as UTF-8 to `out`; returns the number of bytes.
+int encode_utf8(uint32_t code, char* out);
+
+}  // namespace toolprm

@@ -1,0 +1,234 @@
+#include "json_value.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+
+#include "json_machine.h"
+
+namespace toolprm {
+
+namespace {
+
+// Recursive descent over text that is known to be well-formed; depth is bounded by the machine.
+class Reader {
+ public:
+  explicit Reader(std::string_view text) : at_(text.data()), end_(at_ + text.size()) {}
+
+  JsonValue value() {
+    skip_space();
+    JsonValue result;
+    switch (*at_) {
+      case '{':
+        object(result);
+        break;
+      case '[':
+        array(result);
+        break;
+      case '"':
+        result.type = JsonType::kString;
+        result.string = string();
+        break;
+      case 't':
+      case 'f':
+        result.type = JsonType::kBoolean;
+        result.boolean = *at_ == 't';
+        at_ += result.boolean ? 4 : 5;
+        break;
+      case 'n':
+        at_ += 4;
+        break;
+      default:
+        number(result);
+    }
+    return result;
+  }
+
+ private:
+  void skip_space() {
+    while (at_ < end_ && is_json_space(static_cast<unsigned char>(*at_))) ++at_;
+  }
+
+  void object(JsonValue& result) {
+    result.type = JsonType::kObject;
+    ++at_;
+    for (skip_space(); *at_ != '}'; skip_space()) {
+      if (*at_ == ',') {
+        ++at_;
+        skip_space();
+      }
+      std::string key = string();
+      skip_space();
+      ++at_;  // the colon
+      result.members.emplace_back(std::move(key), value());
+    }
+    ++at_;
+  }
+
+  void array(JsonValue& result) {
+    result.type = JsonType::kArray;
+    ++at_;
+    for (skip_space(); *at_ != ']'; skip_space()) {
+      if (*at_ == ',') ++at_;
+      result.items.push_back(value());
+    }
+    ++at_;
+  }
+
+  void number(JsonValue& result) {
+    result.type = JsonType::kNumber;
+    const char* begin = at_;
+    while (at_ < end_ && (std::strchr("+-.eE", *at_) != nullptr || (*at_ >= '0' && *at_ <= '9'))) {
+      ++at_;
+    }
+    result.string.assign(begin, at_);
+    const auto [unused, error] = std::from_chars(begin, at_, result.number);
+    if (error == std::errc::result_out_of_range) {
+      // The standard leaves the value alone; a huge exponent is infinite, a tiny one is zero.
+      const size_t e = result.string.find_first_of("eE");
+      const bool tiny = e != std::string::npos && result.string[e + 1] == '-';
+      result.number = tiny ? 0.0 : result.string[0] == '-' ? -HUGE_VAL : HUGE_VAL;
+    }
+    result.integral = std::isfinite(result.number) && std::floor(result.number) == result.number;
+  }
+
+  uint32_t hex4() {
+    uint32_t code = 0;
+    std::from_chars(at_, at_ + 4, code, 16);
+    at_ += 4;
+    return code;
+  }
+
+  std::string string() {
+    ++at_;
+    std::string text;
+    while (*at_ != '"') {
+      const char* plain = at_;
+      while (*at_ != '"' && *at_ != '\\') ++at_;
+      text.append(plain, at_);
+      if (*at_ == '"') break;
+      const char escape = at_[1];
+      at_ += 2;
+      if (escape == 'u') {
+        uint32_t code = hex4();
+        if (code >= 0xD800 && code <= 0xDBFF) {
+          at_ += 2;
+          code = 0x10000 + ((code - 0xD800) << 10) + (hex4() - 0xDC00);
+        }
+        char utf8[4];
+        text.append(utf8, encode_utf8(code, utf8));
+      } else {
+        constexpr std::string_view kNames = "bfnrt";
+        constexpr std::string_view kCodes = "\b\f\n\r\t";
+        const size_t known = kNames.find(escape);
+        text.push_back(known == std::string_view::npos ? escape : kCodes[known]);
+      }
+    }
+    ++at_;
+    return text;
+  }
+
+  const char* at_;
+  const char* end_;
+};
+
+uint64_t hash_number(const JsonValue& value) {
+  constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
+  if (!std::isfinite(value.number) || std::fabs(value.number) >= kExactIntegers) {
+    // Doubles no longer tell neighbouring integers apart. 64-bit ones are compared exactly.
+    int64_t exact = 0;
+    const char* end = value.string.data() + value.string.size();
+    const auto [at, error] = std::from_chars(value.string.data(), end, exact);
+    if (error == std::errc() && at == end) return mix64(static_cast<uint64_t>(exact), 11);
+    if (!std::isfinite(value.number)) return hash_bytes(value.string, 12);
+    if (std::fabs(value.number) < 9223372036854775808.0) {
+      return mix64(static_cast<uint64_t>(static_cast<int64_t>(value.number)), 11);
+    }
+  }
+  const double number = value.number == 0 ? 0.0 : value.number;  // -0 is 0
+  uint64_t bits;
+  std::memcpy(&bits, &number, sizeof bits);
+  return mix64(bits, 13);
+}
+
+}  // namespace
+
+const JsonValue* JsonValue::find(std::string_view key) const {
+  for (const auto& [name, value] : members) {
+    if (name == key) return &value;
+  }
+  return nullptr;
+}
+
+JsonValue parse_accepted_json(std::string_view text) { return Reader(text).value(); }
+
+bool parse_json(std::string_view text, JsonValue& value) {
+  JsonMachine machine;
+  bool number_at_end = false;
+  for (unsigned char byte : text) {
+    if (machine.feed(byte).event == JsonEvent::kFail) return false;
+  }
+  if (!machine.done()) {
+    number_at_end = machine.depth() == 0 && machine.feed(' ').number_ended;
+    if (!number_at_end) return false;
+  }
+  value = parse_accepted_json(text);
+  return true;
+}
+
+uint64_t hash_bytes(std::string_view bytes, uint64_t seed) {
+  uint64_t hash = mix64(seed, bytes.size());
+  size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes.data() + at, 8);
+    hash = mix64(hash, word);
+  }
+  if (at < bytes.size()) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, bytes.size() - at);
+    hash = mix64(hash, word);
+  }
+  return hash;
+}
+
+uint64_t canonical_hash(const JsonValue& value) {
+  switch (value.type) {
+    case JsonType::kNull:
+      return mix64(1);
+    case JsonType::kBoolean:
+      return mix64(value.boolean ? 3 : 2);
+    case JsonType::kNumber:
+      return hash_number(value);
+    case JsonType::kString:
+      return hash_bytes(value.string, 4);
+    case JsonType::kArray: {
+      uint64_t hash = mix64(5);
+      for (const JsonValue& item : value.items) hash = mix64(hash, canonical_hash(item));
+      return hash;
+    }
+    case JsonType::kObject: {
+      uint64_t sum = 0;  // commutative: the order of members makes no difference
+      for (const auto& [key, member] : value.members) {
+        sum += mix64(hash_bytes(key, 6), canonical_hash(member));
+      }
+      return mix64(sum, 7);
+    }
+  }
+  return 0;
+}
+
+bool has_duplicate_keys(const JsonValue& value) {
+  std::vector<std::string_view> keys;
+  keys.reserve(value.members.size());
+  for (const auto& [key, member] : value.members) {
+    if (has_duplicate_keys(member)) return true;
+    keys.push_back(key);
+  }
+  std::sort(keys.begin(), keys.end());
+  if (std::adjacent_find(keys.begin(), keys.end()) != keys.end()) return true;
+  return std::any_of(value.items.begin(), value.items.end(), has_duplicate_keys);
+}
+
+}  // namespace toolprm

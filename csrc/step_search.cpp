@@ -1,0 +1,527 @@
+#include "step_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace toolprm {
+
+StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
+                       std::shared_ptr<const Vocabulary> vocabulary, const SearchOptions& options,
+                       int32_t sequences, uint32_t cells, uint32_t prompt_tokens)
+    : segmenter_(std::move(segmenter)),
+      vocabulary_(std::move(vocabulary)),
+      options_(options),
+      sampler_(options.sampler),
+      ledger_(sequences, cells, prompt_tokens),
+      prompt_tokens_(prompt_tokens) {
+  shared_.push_back({KvLedger::kPrompt, 1});  // the search itself always holds the prompt
+}
+
+void StepSearch::start(Distribution next) {
+  branches_.push_back(std::make_unique<Branch>());
+  at(0).next = std::make_shared<const Distribution>(std::move(next));
+  ++shared_[0].users;
+  beams_ = {0};
+  begin_round();
+}
+
+void StepSearch::start_forced(const std::vector<int32_t>& tokens) {
+  branches_.push_back(std::make_unique<Branch>());
+  at(0).forced.assign(tokens.rbegin(), tokens.rend());
+  ++shared_[0].users;
+  beams_ = {0};
+  begin_round();
+}
+
+void StepSearch::begin_round() {
+  ++counts_.rounds;
+  fallback_.clear();
+  for (int32_t id : beams_) fallback_.push_back(at(id));
+  round_ = beams_;
+  const std::vector<int32_t> beams = beams_;
+  for (size_t rank = 0; rank < beams.size(); ++rank) {
+    Branch& beam = at(beams[rank]);
+    beam.beam = static_cast<int32_t>(rank);
+    beam.beam_text = static_cast<uint32_t>(beam.text.size());
+    beam.beam_step = beam.step;
+    beam.candidate = beam.ended();
+    if (beam.ended()) continue;
+    // As long as nothing has been sampled the root's draws are still to be made.
+    beam.draws.resize(beam.sampled ? options_.beam_draws : options_.root_draws);
+    std::iota(beam.draws.begin(), beam.draws.end(), 0u);
+    beam.greedy = options_.follow_argmax;
+    absorb_forced(beams[rank]);
+    if (branches_[beams[rank]] != nullptr && beam.next != nullptr && !beam.candidate) {
+      expand(beams[rank]);
+    }
+  }
+}
+
+std::vector<NewBranch> StepSearch::take_new() {
+  std::vector<NewBranch> result;
+  result.swap(new_);
+  return result;
+}
+
+void StepSearch::set_forced(int32_t id, const std::vector<int32_t>& tokens) {
+  if (branches_[id] == nullptr) return;
+  at(id).forced.assign(tokens.rbegin(), tokens.rend());
+  if (!at(id).candidate) absorb_forced(id);
+}
+
+// Takes one distribution apart into its distinct tokens: every token is one child that carries the
+// draws which took it.
+void StepSearch::expand(int32_t id) {
+  const Branch& parent = at(id);
+  const auto next = parent.next;
+  sampler_.draw(*next, tree_.path(parent.node), parent.draws, places_);
+  std::vector<std::pair<int32_t, std::vector<uint32_t>>> groups;
+  const auto group = [&](int32_t place) -> std::vector<uint32_t>& {
+    for (auto& [known, draws] : groups) {
+      if (known == place) return draws;
+    }
+    return groups.emplace_back(place, std::vector<uint32_t>()).second;
+  };
+  const bool greedy = parent.greedy && !next->tokens.empty();
+  if (greedy) group(0);
+  for (size_t i = 0; i < places_.size(); ++i) {
+    if (places_[i] >= 0) group(places_[i]).push_back(parent.draws[i]);
+  }
+  for (auto& [place, draws] : groups) make_child(id, place, std::move(draws), greedy && place == 0);
+  drop(id, nullptr);
+}
+
+void StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32_t> draws,
+                            bool greedy) {
+  const auto id = static_cast<int32_t>(branches_.size());
+  branches_.push_back(std::make_unique<Branch>(at(parent_id)));
+  Branch& child = at(id);
+  const auto next = std::move(child.next);
+  child.next = nullptr;
+  child.draws = std::move(draws);
+  child.greedy = greedy;
+  child.sampled = true;
+  ++shared_[child.kv].users;
+  round_.push_back(id);
+  const int32_t token = next->tokens[place];
+  if (!accept(child, token, next->logprobs[place], next->entropy, false)) {
+    drop(id, death_text(child.state.death));
+    return;
+  }
+  if (!child.state.finished()) new_.push_back({id, parent_id, token});
+  if (!child.candidate && tree_.depth(child.node) >= options_.max_tokens) {
+    drop(id, "unfinished");
+  }
+}
+
+// Appends a token to a branch; false when the response can no longer become a valid one.
+bool StepSearch::accept(Branch& branch, int32_t token, float logprob, float entropy, bool forced) {
+  const auto draws = static_cast<uint32_t>(branch.draws.size());
+  branch.node = tree_.add(branch.node, token, draws, logprob, entropy, forced);
+  steps_.clear();
+  if (vocabulary_->ends[token]) {
+    if (!segmenter_->finish(branch.state, steps_)) return false;
+  } else {
+    branch.text += vocabulary_->text(token);
+    if (!segmenter_->advance(branch.state, branch.text, steps_)) return false;
+    if (branch.state.in_text() && ++branch.text_tokens >= options_.max_text_tokens &&
+        !segmenter_->finish(branch.state, steps_)) {
+      return false;
+    }
+  }
+  if (!steps_.empty()) {
+    tree_[branch.node].boundary = true;
+    add_records(branch, steps_);
+    branch.candidate = !options_.whole_responses || branch.state.finished();
+    branch.votes = draws;
+    branch.stuck = tree_.depth(branch.node) >= options_.max_tokens;
+  }
+  return true;
+}
+
+void StepSearch::absorb_forced(int32_t id) {
+  Branch& branch = at(id);
+  while (!branch.forced.empty() && !branch.candidate) {
+    const int32_t token = branch.forced.back();
+    branch.forced.pop_back();
+    branch.next = nullptr;
+    if (!accept(branch, token, 0, 0, true)) {
+      drop(id, death_text(branch.state.death));
+      return;
+    }
+    if (!branch.candidate && tree_.depth(branch.node) >= options_.max_tokens) {
+      drop(id, "unfinished");
+      return;
+    }
+  }
+}
+
+void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
+  for (const Step& step : steps) {
+    StepRecord record{};
+    record.step = step;
+    record.previous = branch.step;
+    record.node = branch.node;
+    const int32_t before = branch.step < 0 ? TokenTree::kRoot : records_[branch.step].node;
+    record.logprob_total = branch.step < 0 ? 0 : records_[branch.step].logprob_total;
+    for (int32_t node = branch.node; node != before; node = tree_[node].parent) {
+      if (tree_[node].forced) continue;
+      ++record.tokens;
+      record.logprob_sum += tree_[node].logprob;
+      record.logprob_min = std::min(record.logprob_min, tree_[node].logprob);
+      record.entropy = tree_[node].entropy;
+    }
+    record.logprob_total += record.logprob_sum;
+    // Variants of one decision differ in what their last token closes besides.
+    if (&step == &steps.front()) branch.decision = step.decided;
+    branch.step = static_cast<int32_t>(records_.size());
+    records_.push_back(record);
+  }
+}
+
+bool StepSearch::needs_decode(const Branch& branch) const {
+  if (tree_.depth(branch.node) == branch.cached) return false;
+  return !branch.candidate || (options_.states_wanted && !records_[branch.step].scored);
+}
+
+bool StepSearch::next_batch(SearchBatch& batch) {
+  batch = SearchBatch();
+  in_flight_.clear();
+  while (true) {
+    round_.erase(std::remove_if(round_.begin(), round_.end(),
+                                [&](int32_t id) { return branches_[id] == nullptr; }),
+                 round_.end());
+    bool wanted = false;
+    for (int32_t id : round_) {
+      if (!needs_decode(at(id))) continue;
+      wanted = true;
+      if (in_flight_.size() >= row_limit_ || !add_row(id, batch)) break;
+    }
+    if (!in_flight_.empty()) break;
+    if (!wanted) return false;
+    make_room();
+  }
+  batch.ops = ledger_.take_ops();
+  counts_.rows_max = std::max(counts_.rows_max, static_cast<uint32_t>(in_flight_.size()));
+  return true;
+}
+
+// False when the branch finds no sequence or no cells; it then waits for a later batch.
+bool StepSearch::add_row(int32_t id, SearchBatch& batch) {
+  Branch& branch = at(id);
+  const uint32_t count = tree_.depth(branch.node) - branch.cached;
+  if (count > ledger_.free_cells()) return false;
+  if (!in_flight_.empty() && batch.tokens.size() + count > options_.max_batch_tokens) return false;
+  SharedSequence& shared = shared_[branch.kv];
+  if (branch.kv == 0 || shared.users > 1) {
+    const int32_t sequence = ledger_.fork(shared.sequence);
+    if (sequence == KvLedger::kNone) return false;
+    --shared.users;
+    branch.kv = static_cast<int32_t>(shared_.size());
+    shared_.push_back({sequence, 1});
+  }
+  const int32_t sequence = shared_[branch.kv].sequence;
+  tree_.tail(branch.node, count, run_);
+  for (int32_t node : run_) {
+    ledger_.append(sequence);
+    const auto place = static_cast<int32_t>(batch.tokens.size());
+    batch.tokens.push_back(tree_[node].token);
+    batch.positions.push_back(static_cast<int32_t>(prompt_tokens_ + tree_[node].depth - 1));
+    batch.sequences.push_back(sequence);
+    const bool state = options_.states_wanted && tree_[node].boundary && tree_[node].hidden < 0;
+    if (state) batch.hidden_at.push_back(place);
+  }
+  // What is forced to follow needs no distribution, nor does what has ended.
+  const bool logits = branch.forced.empty() && !branch.ended();
+  if (logits) {
+    batch.logits_at.push_back(static_cast<int32_t>(batch.tokens.size()) - 1);
+    batch.branches.push_back(id);
+  }
+  in_flight_.push_back({id, count, logits});
+  return true;
+}
+
+void StepSearch::observe(std::vector<Distribution> next, const float* hidden, size_t width) {
+  size_t row = 0;
+  for (const Row& done : in_flight_) {
+    Branch& branch = at(done.branch);
+    tree_.tail(branch.node, done.tokens, run_);
+    branch.cached += done.tokens;
+    for (int32_t node : run_) {
+      TokenNode& token = tree_[node];
+      ++(token.forced ? counts_.forced_tokens : counts_.decode_tokens);
+      if (!token.forced) counts_.drawn_tokens += token.draws;
+      if (options_.states_wanted && token.boundary && token.hidden < 0 && hidden != nullptr) {
+        width_ = width;
+        token.hidden = static_cast<int32_t>(hidden_.size() / width);
+        hidden_.insert(hidden_.end(), hidden, hidden + width);
+        hidden += width;
+      }
+    }
+    if (done.logits) {
+      branch.next = std::make_shared<const Distribution>(std::move(next[row++]));
+    }
+  }
+  // Expansion drops its branch, so the rows are read to the end first.
+  for (const Row& done : in_flight_) {
+    if (done.logits && !at(done.branch).candidate) expand(done.branch);
+  }
+  in_flight_.clear();
+}
+
+void StepSearch::no_room() {
+  for (const Row& row : in_flight_) {
+    ledger_.retract(shared_[at(row.branch).kv].sequence, row.tokens);
+  }
+  const size_t rows = in_flight_.size();
+  in_flight_.clear();
+  if (rows > 1) {
+    row_limit_ = static_cast<uint32_t>(rows / 2);
+  } else {
+    make_room();
+  }
+}
+
+// No row fits any more. A candidate that waits for its reward can be decoded again if it is kept;
+// when there is none, the least likely open branch is given up.
+void StepSearch::make_room() {
+  int32_t candidate = -1;
+  int32_t open = -1;
+  const auto total = [&](int32_t id) {
+    const int32_t step = at(id).step;
+    return step < 0 ? 0.0 : records_[step].logprob_total;
+  };
+  for (int32_t id : round_) {
+    if (branches_[id] == nullptr) continue;
+    if (at(id).candidate) {
+      if (at(id).cached == 0 || needs_decode(at(id))) continue;
+      if (candidate < 0 || total(id) < total(candidate)) candidate = id;
+    } else if (open < 0 || total(id) < total(open)) {
+      open = id;
+    }
+  }
+  if (candidate >= 0) {
+    release_kv(at(candidate));
+    ++shared_[0].users;
+    at(candidate).kv = 0;
+    at(candidate).cached = 0;
+  } else if (open >= 0) {
+    drop(open, "unfinished");
+  } else {
+    // Only candidates that still want their state: give up the least likely of them.
+    const auto worst = std::min_element(round_.begin(), round_.end(), [&](int32_t a, int32_t b) {
+      return total(a) < total(b);
+    });
+    drop(*worst, "unfinished");
+  }
+}
+
+void StepSearch::release_kv(Branch& branch) {
+  SharedSequence& shared = shared_[branch.kv];
+  if (--shared.users == 0) ledger_.drop(shared.sequence);
+}
+
+void StepSearch::drop(int32_t id, const char* fate) {
+  if (fate != nullptr) note(at(id), fate);
+  release_kv(at(id));
+  branches_[id] = nullptr;
+}
+
+void StepSearch::note(const Branch& branch, const char* fate) {
+  if (!options_.trace) return;
+  TraceEntry entry{counts_.rounds, branch.beam, branch.text.substr(branch.beam_text), {},
+                   branch.score,   static_cast<uint32_t>(branch.draws.size()), fate};
+  for (int32_t step = branch.step; step != branch.beam_step; step = records_[step].previous) {
+    entry.kinds.push_back(records_[step].step.kind);
+  }
+  std::reverse(entry.kinds.begin(), entry.kinds.end());
+  trace_.push_back(std::move(entry));
+}
+
+std::vector<int32_t> StepSearch::unscored() const {
+  std::unordered_set<int32_t> seen;
+  std::vector<int32_t> result;
+  for (int32_t id : round_) {
+    if (branches_[id] == nullptr || !at(id).candidate) continue;
+    for (int32_t step = at(id).step; step >= 0 && !records_[step].scored;
+         step = records_[step].previous) {
+      if (seen.insert(step).second) result.push_back(step);
+    }
+  }
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+const float* StepSearch::hidden(const StepRecord& record) const {
+  const int32_t row = tree_[record.node].hidden;
+  return row < 0 ? nullptr : hidden_.data() + static_cast<size_t>(row) * width_;
+}
+
+std::string_view StepSearch::response_of(int32_t index) const {
+  for (int32_t id : round_) {
+    if (branches_[id] == nullptr) continue;
+    for (int32_t step = at(id).step; step >= index; step = records_[step].previous) {
+      if (step != index) continue;
+      return std::string_view(at(id).text).substr(0, records_[index].step.boundary);
+    }
+  }
+  return {};
+}
+
+void StepSearch::score(Branch& branch) const {
+  if (branch.step < 0) return;
+  const StepRecord& last = records_[branch.step];
+  double score = last.reward;
+  switch (options_.aggregate) {
+    case Aggregate::kLast:
+      break;
+    case Aggregate::kMin:
+      score = last.least;
+      break;
+    case Aggregate::kProd:
+      score = std::exp(last.log_product);
+      break;
+    case Aggregate::kMean:
+      score = last.sum / last.count;
+      break;
+  }
+  branch.score = score * std::exp(options_.policy_weight * last.logprob_total);
+}
+
+void StepSearch::keep(const std::vector<float>& rewards) {
+  const std::vector<int32_t> fresh = unscored();
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    StepRecord& record = records_[fresh[i]];
+    record.scored = true;
+    record.reward = std::clamp(rewards[i], 0.0f, 1.0f);
+    record.log_product = std::log(std::max(record.reward, 1e-30f));
+    record.sum = record.reward;
+    record.least = record.reward;
+    record.count = 1;
+    if (record.previous >= 0) {
+      const StepRecord& previous = records_[record.previous];
+      record.log_product += previous.log_product;
+      record.sum += previous.sum;
+      record.least = std::min(record.least, previous.least);
+      record.count += previous.count;
+    }
+  }
+  std::vector<int32_t> ranked;
+  for (int32_t id : round_) {
+    if (branches_[id] == nullptr) continue;
+    score(at(id));
+    ranked.push_back(id);
+  }
+  std::stable_sort(ranked.begin(), ranked.end(), [&](int32_t a, int32_t b) {
+    if (at(a).score != at(b).score) return at(a).score > at(b).score;
+    return at(a).votes > at(b).votes;
+  });
+
+  // Equal candidates are one: the best keeps its own KV, and only the counts add.
+  std::unordered_map<uint64_t, int32_t> first;
+  std::vector<int32_t> distinct;
+  for (int32_t id : ranked) {
+    const uint64_t key = segmenter_->merge_key(at(id).state, at(id).text);
+    const auto [known, inserted] = first.emplace(key, id);
+    if (inserted) {
+      distinct.push_back(id);
+    } else {
+      at(known->second).votes += at(id).votes;
+      drop(id, "merged");
+    }
+  }
+  if (options_.rank_by_draws) {
+    std::stable_sort(distinct.begin(), distinct.end(),
+                     [&](int32_t a, int32_t b) { return at(a).votes > at(b).votes; });
+  }
+  finish_search(choose(std::move(distinct)));
+}
+
+// The best N, one for each decision; its variants take places that stay empty.
+std::vector<int32_t> StepSearch::choose(std::vector<int32_t> ranked) {
+  std::vector<int32_t> kept;
+  std::vector<int32_t> variants;
+  std::unordered_set<uint64_t> decisions;
+  for (int32_t id : ranked) {
+    const bool carried = at(id).step == at(id).beam_step;  // ended in an earlier round
+    if (kept.size() >= options_.beams) {
+      drop(id, "outscored");
+    } else if (options_.whole_responses || carried || decisions.insert(at(id).decision).second) {
+      kept.push_back(id);
+    } else {
+      variants.push_back(id);
+    }
+  }
+  for (int32_t id : variants) {
+    if (kept.size() < options_.beams) {
+      kept.push_back(id);
+    } else {
+      drop(id, "variant");
+    }
+  }
+  std::stable_sort(kept.begin(), kept.end(),
+                   [&](int32_t a, int32_t b) { return at(a).score > at(b).score; });
+  return kept;
+}
+
+void StepSearch::finish_search(std::vector<int32_t> kept) {
+  for (int32_t id : kept) {
+    if (at(id).step != at(id).beam_step) note(at(id), "kept");
+  }
+  done_ = kept.empty() || options_.whole_responses || settled(kept);
+  beams_ = std::move(kept);
+  if (!done_) begin_round();
+}
+
+// Nothing that is still alive can win: all have ended, or the best has and scores only fall.
+bool StepSearch::settled(const std::vector<int32_t>& kept) const {
+  const auto ended = [&](int32_t id) { return at(id).ended(); };
+  if (std::all_of(kept.begin(), kept.end(), ended)) return true;
+  const bool falling =
+      options_.aggregate == Aggregate::kProd || options_.aggregate == Aggregate::kMin;
+  return falling && options_.policy_weight >= 0 && at(kept.front()).state.finished();
+}
+
+std::vector<int32_t> StepSearch::live() const {
+  std::vector<int32_t> result;
+  for (int32_t id : round_) {
+    if (branches_[id] != nullptr) result.push_back(id);
+  }
+  return result;
+}
+
+Answer StepSearch::answer(const Branch& branch) const {
+  Answer result{branch.text, {}, {}, branch.score, 0, branch.votes, branch.state.finished()};
+  for (int32_t step = branch.step; step >= 0; step = records_[step].previous) {
+    result.steps.push_back(step);
+  }
+  std::reverse(result.steps.begin(), result.steps.end());
+  for (int32_t node = branch.node; node != TokenTree::kRoot; node = tree_[node].parent) {
+    result.tokens.push_back(tree_[node].token);
+    result.logprob += tree_[node].logprob;
+  }
+  std::reverse(result.tokens.begin(), result.tokens.end());
+  return result;
+}
+
+std::vector<Answer> StepSearch::answers() const {
+  std::vector<Answer> result;
+  for (int32_t id : beams_) {
+    if (branches_[id] != nullptr) result.push_back(answer(at(id)));
+  }
+  if (result.empty()) {
+    for (const Branch& branch : fallback_) result.push_back(answer(branch));
+  }
+  const bool vote = options_.rank_by_draws;
+  std::stable_sort(result.begin(), result.end(), [&](const Answer& a, const Answer& b) {
+    if (a.complete != b.complete) return a.complete;
+    return vote ? a.draws > b.draws : a.score > b.score;
+  });
+  return result;
+}
+
+}  // namespace toolprm

@@ -1,0 +1,229 @@
+// The round: expand every beam to its next boundaries, take rewards, merge what is equal, keep N.
+// It says what to decode and is told what came out; it knows neither the model nor the reward.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kv_ledger.h"
+#include "sampler.h"
+#include "step_segmenter.h"
+#include "token_tree.h"
+
+namespace toolprm {
+
+enum class Aggregate : uint8_t { kLast, kMin, kProd, kMean };
+
+struct SearchOptions {
+  uint32_t beams = 2;         // N
+  uint32_t root_draws = 16;   // draws of a response that nothing has been sampled of
+  uint32_t beam_draws = 8;    // M
+  bool follow_argmax = true;  // the most likely path is a candidate, drawn or not
+  bool whole_responses = false;  // rows run on over boundaries to the end: one round
+  bool rank_by_draws = false;    // the vote: equal responses, most draws first
+  bool states_wanted = false;    // rewards read the hidden state of every boundary token
+  Aggregate aggregate = Aggregate::kProd;
+  double policy_weight = 0;
+  uint32_t max_tokens = 512;
+  uint32_t max_text_tokens = 64;
+  uint32_t max_batch_tokens = 512;
+  bool trace = false;
+  SamplerOptions sampler;
+};
+
+// What the tokens of a vocabulary write.
+struct Vocabulary {
+  std::string bytes;
+  std::vector<uint32_t> offsets;  // token t writes bytes [offsets[t], offsets[t + 1])
+  std::vector<bool> ends;         // end-of-generation tokens
+
+  std::string_view text(int32_t token) const {
+    return std::string_view(bytes).substr(offsets[token], offsets[token + 1] - offsets[token]);
+  }
+  size_t size() const { return ends.size(); }
+};
+
+struct StepRecord {
+  Step step;
+  int32_t previous;  // the step decided before it, or -1
+  int32_t node;      // the boundary token
+  uint32_t tokens;   // sampled for this step; a token that closes several counts for the first
+  float logprob_sum, logprob_min, entropy;  // of these; entropy at the first
+  double logprob_total;                     // of the response up to here
+  bool scored = false;
+  float reward = 0;
+  double log_product = 0, sum = 0;
+  float least = 1;
+  uint32_t count = 0;
+};
+
+// Rows to decode: the field meanings are those of backends/base.py's Batch.
+struct SearchBatch {
+  std::vector<KvLedger::Op> ops;
+  std::vector<int32_t> tokens, positions, sequences, logits_at, hidden_at;
+  std::vector<int32_t> branches;  // the branch whose next token each of `logits_at` is for
+};
+
+struct NewBranch {
+  int32_t branch, parent, token;
+};
+
+struct TraceEntry {
+  uint32_t round;
+  int32_t beam;
+  std::string text;
+  std::vector<StepKind> kinds;
+  double score;
+  uint32_t draws;
+  const char* fate;
+};
+
+struct Answer {
+  std::string text;
+  std::vector<int32_t> steps;  // records, first to last
+  std::vector<int32_t> tokens;
+  double score;
+  double logprob;
+  uint32_t draws;
+  bool complete;
+};
+
+struct SearchCounts {
+  uint64_t decode_tokens = 0, forced_tokens = 0, drawn_tokens = 0;
+  uint32_t rounds = 0, rows_max = 0;
+};
+
+class StepSearch {
+ public:
+  StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
+             std::shared_ptr<const Vocabulary> vocabulary, const SearchOptions& options,
+             int32_t sequences, uint32_t cells, uint32_t prompt_tokens);
+  StepSearch(const StepSearch&) = delete;
+
+  // The root's next token is told by a distribution, or forced. Call one of them, once.
+  void start(Distribution next);
+  void start_forced(const std::vector<int32_t>& tokens);
+
+  // Branches made since the last call. A constraint advances its own state with each, and tells
+  // the tokens that must follow by `set_forced` before the next batch.
+  std::vector<NewBranch> take_new();
+  void set_forced(int32_t branch, const std::vector<int32_t>& tokens);
+
+  // The next rows, or false when the round is complete: then rewards are due, and `keep`.
+  bool next_batch(SearchBatch& batch);
+  // One distribution for each of the batch's `logits_at`; `hidden` has a row of `width` for each
+  // of `hidden_at`, or is null.
+  void observe(std::vector<Distribution> next, const float* hidden, size_t width);
+  // The batch did not fit: nothing of it was decoded.
+  void no_room();
+
+  // Steps of this round's candidates that have no reward yet.
+  std::vector<int32_t> unscored() const;
+  const StepRecord& record(int32_t index) const { return records_[index]; }
+  // The hidden state at the step's boundary token, or null.
+  const float* hidden(const StepRecord& record) const;
+  size_t hidden_width() const { return width_; }
+  // The response of a candidate that holds the step, up to its boundary.
+  std::string_view response_of(int32_t record) const;
+  // One reward for each of `unscored()`. Ends the round.
+  void keep(const std::vector<float>& rewards);
+
+  bool done() const { return done_; }
+  // Branches that go on; a constraint may forget all others.
+  std::vector<int32_t> live() const;
+  // Best first: finished responses, then what was still alive.
+  std::vector<Answer> answers() const;
+  const std::vector<TraceEntry>& trace() const { return trace_; }
+  const SearchCounts& counts() const { return counts_; }
+  const KvLedger& ledger() const { return ledger_; }
+  const StepSegmenter& segmenter() const { return *segmenter_; }
+
+ private:
+  struct SharedSequence {
+    int32_t sequence;
+    int32_t users;
+  };
+
+  struct Branch {
+    int32_t node = TokenTree::kRoot;
+    int32_t step = -1;     // last record
+    int32_t kv = 0;        // shared sequence; 0 is the prompt's
+    uint32_t cached = 0;   // tokens of the response that the sequence holds
+    uint32_t text_tokens = 0;
+    int32_t beam = 0;
+    uint32_t beam_text = 0;    // length of the beam's text
+    int32_t beam_step = -1;    // the beam's last record
+    uint32_t votes = 0;        // draws of this candidate and of those merged into it
+    uint64_t decision = 0;
+    double score = 0;
+    bool sampled = false;  // some token of the response was not forced
+    bool greedy = false;
+    bool candidate = false;
+    bool stuck = false;  // at a boundary, but may not go on
+    SegmenterState state;
+    std::string text;
+    std::vector<uint32_t> draws;
+    std::vector<int32_t> forced;  // tokens that must follow, last first
+    std::shared_ptr<const Distribution> next;
+
+    bool ended() const { return state.finished() || stuck; }
+  };
+
+  struct Row {
+    int32_t branch;
+    uint32_t tokens;
+    bool logits;
+  };
+
+  void begin_round();
+  void expand(int32_t id);
+  void make_child(int32_t parent, int32_t place, std::vector<uint32_t> draws, bool greedy);
+  bool accept(Branch& branch, int32_t token, float logprob, float entropy, bool forced);
+  void absorb_forced(int32_t id);
+  void add_records(Branch& branch, const std::vector<Step>& steps);
+  bool needs_decode(const Branch& branch) const;
+  bool add_row(int32_t id, SearchBatch& batch);
+  void make_room();
+  void release_kv(Branch& branch);
+  void drop(int32_t id, const char* fate);
+  void score(Branch& branch) const;
+  std::vector<int32_t> choose(std::vector<int32_t> ranked);
+  void finish_search(std::vector<int32_t> kept);
+  bool settled(const std::vector<int32_t>& kept) const;
+  Answer answer(const Branch& branch) const;
+  void note(const Branch& branch, const char* fate);
+  Branch& at(int32_t id) { return *branches_[id]; }
+  const Branch& at(int32_t id) const { return *branches_[id]; }
+
+  std::shared_ptr<const StepSegmenter> segmenter_;
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  SearchOptions options_;
+  Sampler sampler_;
+  TokenTree tree_;
+  KvLedger ledger_;
+  uint32_t prompt_tokens_;
+  uint32_t row_limit_ = UINT32_MAX;
+
+  std::vector<std::unique_ptr<Branch>> branches_;
+  std::vector<SharedSequence> shared_;
+  std::vector<StepRecord> records_;
+  std::vector<float> hidden_;
+  size_t width_ = 0;
+
+  std::vector<int32_t> beams_;       // kept by the last round
+  std::vector<Branch> fallback_;     // the same, as they stood then: the answer if all die
+  std::vector<int32_t> round_;       // branches of this round, open or at a boundary
+  std::vector<NewBranch> new_;
+  std::vector<Row> in_flight_;
+  std::vector<TraceEntry> trace_;
+  SearchCounts counts_;
+  bool done_ = false;
+
+  std::vector<Step> steps_;          // scratch
+  std::vector<int32_t> places_;      // scratch
+  std::vector<int32_t> run_;         // scratch
+};
+
+}  // namespace toolprm

@@ -1,0 +1,38 @@
+"""Finds the right tool call in a local model: step beam search guided by a process reward model.
+
+    from toolprm_lite import Searcher
+
+    searcher = Searcher.from_model()
+    result = searcher.search("What's the weather in Paris?", tools)
+    result.calls
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolprm_lite.errors import ToolprmError
+    from toolprm_lite.search.config import SearchConfig
+    from toolprm_lite.search.result import SearchResult
+    from toolprm_lite.search.searcher import Searcher
+    from toolprm_lite.tools import Tool, load_tools
+
+__version__ = "0.1.0"
+__all__ = ["SearchConfig", "SearchResult", "Searcher", "Tool", "ToolprmError", "load_tools"]
+
+_ROOMS = {
+    "SearchConfig": "search.config",
+    "SearchResult": "search.result",
+    "Searcher": "search.searcher",
+    "Tool": "tools",
+    "ToolprmError": "errors",
+    "load_tools": "tools",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

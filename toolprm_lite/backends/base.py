@@ -1,0 +1,142 @@
+"""What a backend is: a model that prefills one prompt and decodes batches of branches from it.
+
+A backend knows tokens, sequences and logits. It knows nothing of tools, steps or beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+MaskArray = npt.NDArray[np.uint32]
+
+
+class SequenceOp(IntEnum):
+    """First column of `Batch.ops`."""
+
+    FORK = 0  # (FORK, source, destination): the destination shares the source's whole KV
+    DROP = 1  # (DROP, sequence, unused): forget the sequence; cells no other one shares are free
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the search needs to know of a model.
+
+    `width` is the size of a hidden state, `layers` the number of blocks, `context` the number of
+    KV cells that prompt and all branches share. `max_sequences` counts the branch sequences
+    (1 .. max_sequences); sequence 0 is the prompt's and belongs to the backend.
+    """
+
+    name: str
+    architecture: str
+    vocab_size: int
+    width: int
+    layers: int
+    context: int
+    max_sequences: int
+    eog_tokens: frozenset[int]
+    chat_template: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """The state after a prompt.
+
+    `reused_tokens + prefill_tokens` is the prompt's length. The top-k arrays have one row, as in
+    `Output`, and `hidden` is the last prompt token's state, shape [1, width], or None.
+    """
+
+    reused_tokens: int
+    prefill_tokens: int
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tokens to decode in one model step, and the sequence operations to carry out before it.
+
+    All arrays are int32. `ops` has shape [operations, 3], see `SequenceOp`, in order. `tokens`,
+    `positions` and `sequences` have shape [tokens]; the tokens of one sequence stand together in
+    rising order of position. `logits_at` [rows] and `hidden_at` [states] index into `tokens`,
+    rising: where top-k log-probabilities and hidden states are wanted.
+    """
+
+    ops: Int32Array
+    tokens: Int32Array
+    positions: Int32Array
+    sequences: Int32Array
+    logits_at: Int32Array
+    hidden_at: Int32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a model step gives, rows in the order of `Batch.logits_at` and `Batch.hidden_at`.
+
+    `top_ids` int32 [rows, k] and `top_logprobs` float32 [rows, k] are sorted from the most likely
+    down, taken among the tokens that the row's mask allows; log-probabilities are raw: of the
+    whole vocabulary at temperature 1. A row with fewer allowed tokens than k is padded with id -1
+    and -inf. `entropy` float32 [rows] is the raw distribution's, in nats. `hidden` float32
+    [states, width], or None when no layer is tapped. `model_seconds` is the time in the model
+    itself, without the selection of the top k.
+    """
+
+    top_ids: Int32Array
+    top_logprobs: Float32Array
+    entropy: Float32Array
+    hidden: Float32Array | None
+    model_seconds: float = field(default=0.0)
+
+
+class Backend(Protocol):
+    """A model behind the search. Not thread-safe: the caller queues its calls."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def token_bytes(self) -> Sequence[bytes]:
+        """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt; special tokens in the text are recognised.
+
+        Adds the model's BOS token when the model wants one and the text does not begin with it.
+        """
+        ...
+
+    def tap(self, layer: int | None) -> None:
+        """Choose the layer whose input is returned as `hidden` (transformers' hidden_states[layer],
+        0 .. layers), or none."""
+        ...
+
+    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+        """Put a prompt into sequence 0, reusing the beginning it shares with the last prompt.
+
+        All branch sequences are dropped first. `mask` has shape [1, ceil(vocab / 32)]: bit
+        `t % 32` of word `t // 32` allows token t. Raises `ContextError` when the prompt leaves
+        no room.
+        """
+        ...
+
+    def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
+        """One model step. `masks` has a row for each of `batch.logits_at`, or is None.
+
+        Raises `NoRoom` when the KV cells do not suffice; the operations have then been carried
+        out, the tokens have not been decoded, and the same tokens may be offered again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model. Safe to call twice."""
+        ...

@@ -1,0 +1,696 @@
+"""The llama.cpp backend: GGUF models through llama-cpp-python's ctypes layer.
+
+One context serves the prompt (sequence 0) and all branches. Its KV cells are shared between
+sequences (`kv_unified`), so a fork is metadata only. The high-level `Llama` class can't be set up
+this way, so the C functions are called directly. Knows nothing of tools, steps or beams.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolprm_lite import _core
+from toolprm_lite.backends.base import (
+    Batch,
+    Float32Array,
+    Int32Array,
+    MaskArray,
+    ModelInfo,
+    Output,
+    Prefill,
+    SequenceOp,
+)
+from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
+from toolprm_lite.errors import ContextError, ModelError, NoRoom
+
+TESTED_VERSION = "0.3.36"
+
+# What must be there; older releases of llama-cpp-python lack some of these.
+_NEEDED = (
+    "llama_model_load_from_file",
+    "llama_init_from_model",
+    "llama_get_memory",
+    "llama_memory_clear",
+    "llama_memory_seq_rm",
+    "llama_memory_seq_cp",
+    "llama_memory_seq_pos_min",
+    "llama_model_is_recurrent",
+    "llama_model_is_hybrid",
+    "llama_model_n_swa",
+    "llama_model_chat_template",
+    "llama_vocab_is_eog",
+    "llama_vocab_get_add_bos",
+)
+
+_BATCH = 2048  # tokens one llama_decode takes
+_UBATCH = 512  # tokens llama.cpp computes at once
+_RESPONSE_ROOM = 16  # cells that a prompt must leave free
+_MAX_SEQUENCES = 255  # llama.cpp's LLAMA_MAX_SEQ is 256, and sequence 0 is the prompt's
+_MIN_CHECKPOINT = 64  # tokens; a shorter shared beginning is not worth a checkpoint
+
+# llama.cpp has one log for the whole process. The callback must outlive every context, and the
+# last errors make a failed load explain itself.
+_log_errors: deque[str] = deque(maxlen=4)
+_log_callback: Any = None
+
+
+class LlamaCppBackend:
+    """A GGUF model behind the `Backend` protocol.
+
+    `gpu_layers`: blocks to keep on a GPU, -1 = all that can be. `threads`: None = the physical
+    cores this process may use. `context`: KV cells that prompt and branches share, rounded up to
+    a multiple of 256; None = the model's training context, at most 8192. `max_sequences`: live
+    branches; None = 128, or 32 for a recurrent or hybrid model, whose branches each hold a state
+    of their own. `verbose` lets llama.cpp's log through.
+
+    Hidden states (`tap`) are the residual stream: layer L is the input of block L, as
+    transformers' `hidden_states[L]`. L = number of blocks is the last block's output before the
+    final norm (transformers gives that entry after the norm).
+
+    Raises `ModelError` for a missing package, a missing or broken file, or a model that can't
+    write text.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        gpu_layers: int = 0,
+        threads: int | None = None,
+        context: int | None = None,
+        max_sequences: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self._llama = llama = _load_library(verbose)
+        file = _check_file(path)
+        if gpu_layers > 0 and not llama.llama_supports_gpu_offload():
+            raise ModelError(
+                f"gpu_layers is {gpu_layers}, but this build of llama-cpp-python has no GPU "
+                "support; install one that has, or leave gpu_layers at 0"
+            )
+        self._native = _Native(llama)
+        self._finalizer = weakref.finalize(self, self._native.free)
+        self._native.model = model = _load_model(llama, file, gpu_layers)
+        self._vocab = vocab = llama.llama_model_get_vocab(model)
+
+        self._stateful = bool(
+            llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
+        )
+        if max_sequences is None:
+            max_sequences = 32 if self._stateful else 128
+        # A stateful model's checkpoint is a sequence after the branches.
+        limit = _MAX_SEQUENCES - 1 if self._stateful else _MAX_SEQUENCES
+        if not 1 <= max_sequences <= limit:
+            raise ModelError(f"max_sequences is {max_sequences}; it must be between 1 and {limit}")
+        self._sequences = 1 + max_sequences + self._stateful
+        self._checkpoint_sequence = self._sequences - 1
+        if context is None:
+            context = min(llama.llama_model_n_ctx_train(model), 8192)
+        if context < 2 * _RESPONSE_ROOM:
+            raise ModelError(f"context is {context}; it must be at least {2 * _RESPONSE_ROOM}")
+        self._cells = context
+        self._threads = threads if threads is not None else _available_cores()
+        if self._threads < 1:
+            raise ModelError(f"threads is {threads}; it must be at least 1")
+        self._offload = gpu_layers != 0
+
+        self._live: set[int] = set()  # branch sequences that hold cells
+        self._prompt: Int32Array = np.empty(0, np.int32)  # what sequence 0 holds
+        self._checkpoint: Int32Array | None = None  # what the checkpoint sequence holds
+        self._tap: LayerInputTap | CallbackTap | None = None
+        self._tapped: int | None = None
+        self._file = file
+        self._new_context()
+
+        architecture = _metadata(llama, model, "general.architecture")
+        vocab_size = int(llama.llama_vocab_n_tokens(vocab))
+        template = llama.llama_model_chat_template(model, None)
+        is_eog = llama.llama_vocab_is_eog
+        self._info = ModelInfo(
+            name=_metadata(llama, model, "general.name") or file.stem,
+            architecture=architecture,
+            vocab_size=vocab_size,
+            width=int(llama.llama_model_n_embd(model)),
+            layers=int(llama.llama_model_n_layer(model)),
+            context=int(llama.llama_n_ctx(self._native.context)),
+            max_sequences=max_sequences,
+            eog_tokens=frozenset(t for t in range(vocab_size) if is_eog(vocab, t)),
+            chat_template=template.decode("utf-8", "replace") if template else None,
+            bos_token=self._token_text(llama.llama_vocab_bos(vocab)),
+            eos_token=self._token_text(llama.llama_vocab_eos(vocab)),
+        )
+        self._bytes: list[bytes] | None = None
+        self._batch = _BatchBuffer(llama, self._batch_limit)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def token_bytes(self) -> Sequence[bytes]:
+        """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
+        if self._bytes is None:
+            self._native.require()
+            self._bytes = self._read_token_bytes()
+        return self._bytes
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt; special tokens in the text are recognised.
+
+        The model's BOS token is put in front when the model wants one and the text does not begin
+        with it. Unpaired surrogates are read as "?".
+        """
+        self._native.require()
+        llama, vocab = self._llama, self._vocab
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        while True:
+            buffer = (ctypes.c_int32 * room)()
+            count = llama.llama_tokenize(vocab, data, len(data), buffer, room, False, True)
+            if count >= 0:
+                break
+            room = -count
+        tokens: list[int] = buffer[:count]
+        bos = llama.llama_vocab_bos(vocab)
+        if llama.llama_vocab_get_add_bos(vocab) and bos >= 0 and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return tokens
+
+    def tap(self, layer: int | None) -> None:
+        """Choose the layer whose input is returned as `hidden`, 0 .. layers, or none.
+
+        Where llama.cpp can't copy the layer out by itself the context is made anew, so the next
+        prefill reuses nothing and branches are gone. Raises `ModelError` for a layer that the
+        model hasn't got.
+        """
+        self._native.require()
+        if layer == self._tapped:
+            return
+        info = self._info
+        if layer is not None and not 0 <= layer <= info.layers:
+            raise ModelError(
+                f"layer {layer} can't be tapped: {info.name} has {info.layers} blocks, so layers "
+                f"are 0 to {info.layers}"
+            )
+        old, new = self._tap, self._make_tap(layer)
+        if isinstance(old, LayerInputTap):
+            old.switch(self._native.context, False)
+        self._tap, self._tapped = new, layer
+        if isinstance(old, CallbackTap) or isinstance(new, CallbackTap):
+            self._new_context()
+        if isinstance(new, LayerInputTap):
+            new.switch(self._native.context, True)
+
+    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+        """Put a prompt into sequence 0; see `Backend.prefill`.
+
+        A model with recurrent state can't go back to the middle of a prompt. It keeps one
+        checkpoint instead, at the last border where two prompts in a row parted, so a third prompt
+        with that beginning reuses it.
+        """
+        self._native.require()
+        prompt: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
+        count = len(prompt)
+        if count == 0:
+            raise ContextError("the prompt is empty; give it at least one token")
+        if prompt.min() < 0 or prompt.max() >= self._info.vocab_size:
+            raise ModelError(
+                f"the prompt has a token outside the vocabulary of {self._info.vocab_size}"
+            )
+        if count + _RESPONSE_ROOM > self._info.context:
+            raise self._prompt_too_long(count)
+
+        self._drop_branches()
+        kept, border = self._keep_common_prefix(prompt)
+        # Between here and the end an interrupt leaves a shorter prompt, not a wrong one.
+        self._prompt = prompt[:kept]
+        seconds = 0.0
+        last = np.array([count - 1], np.int32)
+        none = np.empty(0, np.int32)
+        done = kept
+        while done < count:
+            end = min(count, done + self._batch_limit)
+            if done < border < end:
+                end = border
+            final = end == count
+            here = last - done if final else none
+            self._batch.fill(prompt[done:end], np.arange(done, end, dtype=np.int32), 0, here)
+            try:
+                code, spent = self._run(here if self._tap is not None else none)
+            except BaseException:
+                self._clear()
+                raise
+            if code != 0:
+                self._clear()
+                if code == 1:
+                    raise self._prompt_too_long(count)
+                raise self._decode_error(code)
+            seconds += spent
+            done = end
+            self._prompt = prompt[:done]
+            if done == border:
+                self._save_checkpoint()
+        return Prefill(kept, count - kept, self._output(mask, k, seconds))
+
+    def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
+        """One model step; see `Backend.decode`."""
+        self._native.require()
+        self._carry_out(batch.ops)
+        count = len(batch.tokens)
+        if count == 0:
+            return self._empty_output(k)
+        low, high = int(batch.sequences.min()), int(batch.sequences.max())
+        if low < 1 or high > self._info.max_sequences:
+            raise ModelError(
+                f"sequences {low} to {high} in a batch; branches are 1 to "
+                f"{self._info.max_sequences}"
+            )
+        # The last block computes its outputs only, so a state wanted there has to be one.
+        outputs = batch.logits_at
+        if self._tapped == self._info.layers:
+            outputs = np.union1d(batch.logits_at, batch.hidden_at).astype(np.int32)
+        if count > self._batch_limit or len(outputs) > self._sequences:
+            raise NoRoom(
+                f"{count} tokens with {len(outputs)} outputs are more than one step takes "
+                f"({self._batch_limit} and {self._sequences}); decode them in parts"
+            )
+        hidden_at = batch.hidden_at if self._tap is not None else batch.hidden_at[:0]
+        self._batch.fill(batch.tokens, batch.positions, batch.sequences, outputs)
+        code, seconds = self._run(hidden_at)
+        if code == 1:
+            # llama.cpp finds cells for the whole batch before it touches one, so nothing is left.
+            raise NoRoom(
+                f"no free KV cells for {count} tokens in a context of {self._info.context}; "
+                "free branches, or give a larger --context"
+            )
+        if code != 0:
+            raise self._decode_error(code)
+        self._live.update(batch.sequences.tolist())
+        picked = None
+        if len(outputs) != len(batch.logits_at):
+            picked = np.searchsorted(outputs, batch.logits_at)
+        return self._output(masks, k, seconds, picked)
+
+    def close(self) -> None:
+        """Free the model. Safe to call twice."""
+        self._finalizer()
+
+    # Context and memory
+
+    def _new_context(self) -> None:
+        llama = self._llama
+        native = self._native
+        native.free_context()
+        params = llama.llama_context_default_params()
+        params.n_ctx = self._cells
+        params.n_batch = _BATCH
+        params.n_ubatch = _UBATCH
+        params.n_seq_max = self._sequences
+        params.kv_unified = True
+        params.n_threads = params.n_threads_batch = self._threads
+        params.offload_kqv = params.op_offload = self._offload
+        if hasattr(params, "n_outputs_max"):
+            # The default reserves logits for every token of a batch: 300 MB for 150,000 words.
+            params.n_outputs_max = self._sequences
+        if self._tap is not None and self._tap.callback is not None:
+            params.cb_eval = self._tap.callback
+        _log_errors.clear()
+        native.context = llama.llama_init_from_model(native.model, params)
+        if not native.context:
+            raise ModelError(
+                f"no context of {self._cells} cells for {self._file}{_log_reason()}; a smaller "
+                "--context needs less memory"
+            )
+        self._memory = llama.llama_get_memory(native.context)
+        if not self._memory:
+            raise ModelError(f"{self._file} is not a model that writes text, such as an embedder")
+        self._batch_limit = int(llama.llama_n_batch(native.context))
+        self._live = set()
+        self._prompt = np.empty(0, np.int32)
+        self._checkpoint = None
+
+    def _clear(self) -> None:
+        """Forget everything: prompt, branches, checkpoint."""
+        self._llama.llama_memory_clear(self._memory, False)
+        self._live.clear()
+        self._prompt = self._prompt[:0]
+        self._checkpoint = None
+
+    def _drop_branches(self) -> None:
+        for sequence in self._live:
+            self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._live.clear()
+
+    def _keep_common_prefix(self, prompt: Int32Array) -> tuple[int, int]:
+        """Shorten sequence 0 to a beginning of `prompt`.
+
+        Returns how many tokens are kept, and where a checkpoint shall be made (0 = nowhere).
+        """
+        # At most all but one: the last token is always decoded, for its logits.
+        shared = min(_common_prefix(self._prompt, prompt), len(prompt) - 1)
+        if shared == len(self._prompt) or (shared and self._trim(shared)):
+            return shared, 0
+        kept = 0
+        checkpoint = self._checkpoint
+        if checkpoint is not None and _begins_with(prompt, checkpoint):
+            self._llama.llama_memory_seq_rm(self._memory, 0, -1, -1)
+            self._llama.llama_memory_seq_cp(self._memory, self._checkpoint_sequence, 0, -1, -1)
+            kept = len(checkpoint)
+        else:
+            self._clear()
+        return kept, shared if self._stateful and shared - kept >= _MIN_CHECKPOINT else 0
+
+    def _trim(self, length: int) -> bool:
+        """Cut sequence 0 down to `length` tokens, where the memory can go back."""
+        if not self._llama.llama_memory_seq_rm(self._memory, 0, length, -1):
+            return False
+        # A sliding window may have given up cells that the shorter prompt needs again.
+        window = int(self._llama.llama_model_n_swa(self._native.model))
+        oldest = int(self._llama.llama_memory_seq_pos_min(self._memory, 0))
+        return oldest <= max(0, length - window)
+
+    def _save_checkpoint(self) -> None:
+        memory, sequence = self._memory, self._checkpoint_sequence
+        self._llama.llama_memory_seq_rm(memory, sequence, -1, -1)
+        self._llama.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
+        self._checkpoint = self._prompt
+
+    def _carry_out(self, ops: Int32Array) -> None:
+        """Forks and drops, in order. llama.cpp aborts on a wrong sequence, so they are checked."""
+        llama, memory, live = self._llama, self._memory, self._live
+        limit = self._info.max_sequences
+        for kind, first, second in ops.tolist():
+            if kind == SequenceOp.FORK:
+                if not (0 <= first <= limit and 1 <= second <= limit and first != second):
+                    raise ModelError(f"fork of sequence {first} into {second}; limit {limit}")
+                if second in live:
+                    llama.llama_memory_seq_rm(memory, second, -1, -1)
+                llama.llama_memory_seq_cp(memory, first, second, -1, -1)
+                live.add(second)
+            elif kind == SequenceOp.DROP:
+                if not 1 <= first <= limit:
+                    raise ModelError(f"drop of sequence {first}; branches are 1 to {limit}")
+                llama.llama_memory_seq_rm(memory, first, -1, -1)
+                live.discard(first)
+            else:
+                raise ModelError(f"unknown sequence operation {kind}")
+
+    # Decoding
+
+    def _run(self, hidden_at: Int32Array) -> tuple[int, float]:
+        """Decode what is in the batch buffer. Returns llama.cpp's code and the seconds it took."""
+        llama, context, batch = self._llama, self._native.context, self._batch
+        if self._tap is not None:
+            self._tap.begin(batch.count, hidden_at, batch.outputs)
+        _log_errors.clear()
+        started = time.perf_counter()
+        code = llama.llama_decode(context, batch.struct)
+        llama.llama_synchronize(context)
+        seconds = time.perf_counter() - started
+        if self._tap is not None:
+            self._tap.check()
+        return int(code), seconds
+
+    def _output(
+        self,
+        masks: MaskArray | None,
+        k: int,
+        seconds: float,
+        picked: Any = None,
+    ) -> Output:
+        """Top k of the last decode's outputs, of `picked` ones where given."""
+        context = self._native.context
+        shape = (len(self._batch.outputs), self._info.vocab_size)
+        if shape[0]:
+            # A view into llama.cpp's buffer: no copy, and valid until the next decode.
+            logits: Float32Array = np.ctypeslib.as_array(
+                self._llama.llama_get_logits(context), shape
+            )
+        else:
+            logits = np.empty(shape, np.float32)
+        if picked is not None:
+            logits = logits[picked]
+        hidden = self._tap.rows(context) if self._tap is not None else None
+        ids, logprobs, entropy = _core.top_k(logits, masks, k)
+        return Output(ids, logprobs, entropy, hidden, seconds)
+
+    def _empty_output(self, k: int) -> Output:
+        hidden = None
+        if self._tap is not None:
+            hidden = np.empty((0, self._info.width), np.float32)
+        return Output(
+            np.empty((0, k), np.int32),
+            np.empty((0, k), np.float32),
+            np.empty(0, np.float32),
+            hidden,
+        )
+
+    def _prompt_too_long(self, count: int) -> ContextError:
+        return ContextError(
+            f"the prompt has {count} tokens and the context {self._info.context}, of which "
+            f"{_RESPONSE_ROOM} must stay free for the response; shorten the prompt or give a "
+            "larger --context"
+        )
+
+    def _decode_error(self, code: int) -> ModelError:
+        return ModelError(f"llama.cpp could not decode a batch (code {code}){_log_reason()}")
+
+    # Vocabulary and taps
+
+    def _make_tap(self, layer: int | None) -> LayerInputTap | CallbackTap | None:
+        if layer is None:
+            return None
+        info, llama = self._info, self._llama
+        library = llama.llama_cpp._lib
+        version = llama.__version__
+        if LayerInputTap.supported(library, version, info.architecture, layer, info.layers):
+            return LayerInputTap(library, layer, info.width)
+        if self._stateful:
+            # Its batches are computed in another order, which the callback isn't told.
+            raise ModelError(
+                f"hidden states of layer {layer} can't be read from {info.name} "
+                f"({info.architecture}) with llama-cpp-python {version}; search without a head"
+            )
+        ubatch = int(llama.llama_n_ubatch(self._native.context))
+        return CallbackTap(llama, layer, info.width, ubatch)
+
+    def _read_token_bytes(self) -> list[bytes]:
+        piece_of, vocab = self._llama.llama_token_to_piece, self._vocab
+        eog = self._info.eog_tokens
+        size = 256
+        buffer = ctypes.create_string_buffer(size)
+        view = memoryview(buffer)
+        table: list[bytes] = []
+        for token in range(self._info.vocab_size):
+            if token in eog:
+                table.append(b"")
+                continue
+            length = piece_of(vocab, token, buffer, size, 0, True)
+            if length < 0:
+                size = -length
+                buffer = ctypes.create_string_buffer(size)
+                view = memoryview(buffer)
+                length = piece_of(vocab, token, buffer, size, 0, True)
+            table.append(view[:length].tobytes())
+        return table
+
+    def _token_text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        text: bytes | None = self._llama.llama_vocab_get_text(self._vocab, token)
+        return (text or b"").decode("utf-8", "replace")
+
+
+class _Native:
+    """The two C pointers, freed once however the backend goes away."""
+
+    def __init__(self, llama: Any) -> None:
+        self._llama = llama
+        self.model: Any = None
+        self.context: Any = None
+
+    def require(self) -> None:
+        if not self.context:
+            raise ModelError("the model is closed; open it again")
+
+    def free_context(self) -> None:
+        if self.context:
+            self._llama.llama_free(self.context)
+        self.context = None
+
+    def free(self) -> None:
+        self.free_context()
+        if self.model:
+            self._llama.llama_model_free(self.model)
+        self.model = None
+
+
+class _BatchBuffer:
+    """A llama_batch whose arrays are numpy's: filling it is a few slice assignments."""
+
+    def __init__(self, llama: Any, capacity: int) -> None:
+        self._tokens = np.zeros(capacity, np.int32)
+        self._positions = np.zeros(capacity, np.int32)
+        self._sequence_counts = np.ones(capacity, np.int32)
+        self._sequences = np.zeros(capacity, np.int32)
+        # seq_id is an array of pointers, one to each token's list of one sequence
+        base = self._sequences.ctypes.data
+        self._sequence_pointers = base + 4 * np.arange(capacity, dtype=np.uintp)
+        self._outputs = np.zeros(capacity, np.int8)
+        self.count = 0
+        self.outputs: Int32Array = np.empty(0, np.int32)
+
+        self.struct = llama.llama_batch()
+        int32_p = ctypes.POINTER(ctypes.c_int32)
+        self.struct.token = ctypes.cast(self._tokens.ctypes.data, int32_p)
+        self.struct.pos = ctypes.cast(self._positions.ctypes.data, int32_p)
+        self.struct.n_seq_id = ctypes.cast(self._sequence_counts.ctypes.data, int32_p)
+        self.struct.seq_id = ctypes.cast(
+            self._sequence_pointers.ctypes.data, ctypes.POINTER(int32_p)
+        )
+        self.struct.logits = ctypes.cast(self._outputs.ctypes.data, ctypes.POINTER(ctypes.c_int8))
+
+    def fill(
+        self,
+        tokens: Int32Array,
+        positions: Int32Array,
+        sequences: Int32Array | int,
+        outputs: Int32Array,
+    ) -> None:
+        count = len(tokens)
+        self._tokens[:count] = tokens
+        self._positions[:count] = positions
+        self._sequences[:count] = sequences
+        self._outputs[:count] = 0
+        self._outputs[outputs] = 1
+        self.outputs = outputs
+        self.count = self.struct.n_tokens = count
+
+
+def _load_library(verbose: bool) -> Any:
+    """Import llama_cpp, see that it can be used, and set its log."""
+    try:
+        llama = importlib.import_module("llama_cpp")
+    except ImportError as error:
+        raise ModelError(
+            "GGUF models need llama-cpp-python; install it with "
+            "`pip install 'toolprm_lite[llamacpp]'`"
+        ) from error
+    except (OSError, RuntimeError, AttributeError) as error:
+        raise ModelError(
+            f"llama-cpp-python is installed but can't be loaded ({error}); reinstall it with "
+            f"`pip install --force-reinstall llama-cpp-python=={TESTED_VERSION}`"
+        ) from error
+    missing = [name for name in _NEEDED if not hasattr(llama, name)]
+    if not missing and not hasattr(llama.llama_context_default_params(), "kv_unified"):
+        missing = ["kv_unified"]
+    if missing:
+        raise ModelError(
+            f"llama-cpp-python {llama.__version__} lacks {', '.join(missing)}; install the tested "
+            f"version with `pip install llama-cpp-python=={TESTED_VERSION}`"
+        )
+    global _log_callback
+
+    def log(level: int, text: bytes, _data: object) -> None:
+        message = text.decode("utf-8", "replace")
+        if level == 4 and message.strip():  # GGML_LOG_LEVEL_ERROR
+            _log_errors.append(message.strip())
+        if verbose:
+            sys.stderr.write(message)
+
+    callback = llama.llama_log_callback(log)
+    llama.llama_log_set(callback, None)  # sets ggml's log too
+    _log_callback = callback
+    llama.llama_backend_init()
+    return llama
+
+
+def _log_reason() -> str:
+    """llama.cpp's first recent error, in brackets, or nothing."""
+    return f" (llama.cpp: {_log_errors[0]})" if _log_errors else ""
+
+
+def _check_file(path: str | os.PathLike[str]) -> Path:
+    file = Path(path)
+    if file.is_dir():
+        raise ModelError(f"{file} is a folder; give the path of a GGUF file in it")
+    try:
+        with file.open("rb") as stream:
+            magic = stream.read(4)
+    except FileNotFoundError:
+        raise ModelError(f"{file} does not exist; give the path of a GGUF file") from None
+    except OSError as error:
+        raise ModelError(f"{file} can't be read: {error.strerror}") from error
+    if magic != b"GGUF":
+        raise ModelError(
+            f"{file} is not a GGUF file (it begins with {magic!r}); convert the model with "
+            "llama.cpp's convert_hf_to_gguf.py, or use the torch backend"
+        )
+    return file
+
+
+def _load_model(llama: Any, file: Path, gpu_layers: int) -> Any:
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = 999 if gpu_layers < 0 else gpu_layers
+    _log_errors.clear()
+    model = llama.llama_model_load_from_file(os.fsencode(file), params)
+    if not model:
+        raise ModelError(
+            f"{file} can't be loaded{_log_reason()}; if it is incomplete download it again, if it "
+            f"is newer than llama-cpp-python {llama.__version__} upgrade that"
+        )
+    if llama.llama_model_has_encoder(model) or not llama.llama_model_has_decoder(model):
+        llama.llama_model_free(model)
+        raise ModelError(f"{file} is not a decoder-only language model; choose one that is")
+    return model
+
+
+def _metadata(llama: Any, model: Any, key: str) -> str:
+    buffer = ctypes.create_string_buffer(1024)
+    length = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+
+
+def _common_prefix(first: Int32Array, second: Int32Array) -> int:
+    count = min(len(first), len(second))
+    different = np.flatnonzero(first[:count] != second[:count])
+    return int(different[0]) if len(different) else count
+
+
+def _begins_with(prompt: Int32Array, beginning: Int32Array) -> bool:
+    """Whether `beginning` is a proper beginning of `prompt`."""
+    return len(beginning) < len(prompt) and _common_prefix(prompt, beginning) == len(beginning)
+
+
+def _available_cores() -> int:
+    """Physical cores this process may use: hyperthreads and more threads than a container's
+    quota slow llama.cpp down."""
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:  # not on macOS and Windows
+        return max(1, (os.cpu_count() or 2) // 2)
+    cores = set()
+    for cpu in usable:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            cores.add(str(cpu))
+    count = len(cores)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no quota ("max"), or no cgroup v2
+        pass
+    return max(1, count)

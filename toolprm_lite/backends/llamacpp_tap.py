@@ -1,0 +1,235 @@
+"""Reads one layer's hidden states while llama.cpp decodes, without its embeddings mode.
+
+Switching `embeddings` on would make an output of every prompt token and run the LM head over all
+of them. Two ways lead around that:
+
+- `LayerInputTap`: llama.cpp copies the input of a layer out by itself. Free of cost, but exported
+  under C++ names only, and an architecture whose graph doesn't record its layer inputs makes
+  llama.cpp abort the process; hence a list of architectures that were read and tried.
+- `CallbackTap`: the public evaluation callback. Works for every attention model whose blocks name
+  their output `l_out`; it is asked about each node of the graph, about a microsecond a node.
+
+Knows tensors and rows, nothing of prompts or sequences.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolprm_lite.backends.base import Float32Array, Int32Array
+from toolprm_lite.errors import ModelError
+
+# Versions of llama-cpp-python and architectures of which the llama.cpp source was read: each block
+# of the graph records its input (src/models/*.cpp, `t_layer_inp`). The last block's output is not
+# recorded, so tapping it always takes the callback.
+LAYER_INPUT_VERSIONS = frozenset({"0.3.36"})
+LAYER_INPUT_ARCHITECTURES = frozenset(
+    {
+        "llama",
+        "qwen3",
+        "qwen3moe",
+        "qwen3next",
+        "qwen35",
+        "qwen35moe",
+        "lfm2",
+        "lfm2moe",
+        "gpt-oss",
+        "minimax-m2",
+    }
+)
+
+# The plain name, and as the Itanium and the Microsoft C++ ABI write it.
+_SET_NAMES = (
+    "llama_set_embeddings_layer_inp",
+    "_Z30llama_set_embeddings_layer_inpP13llama_contextjb",
+    "?llama_set_embeddings_layer_inp@@YAXPEAUllama_context@@I_N@Z",
+)
+_GET_NAMES = (
+    "llama_get_embeddings_layer_inp",
+    "_Z30llama_get_embeddings_layer_inpP13llama_contextj",
+    "?llama_get_embeddings_layer_inp@@YAPEAMPEAUllama_context@@I@Z",
+)
+
+
+def _symbol(libraries: list[ctypes.CDLL], names: tuple[str, ...], result: Any, *args: Any) -> Any:
+    """The first of `names` that one of the libraries exports, as a typed function, or None."""
+    for library in libraries:
+        for name in names:
+            try:
+                # A copy of our own: attributes of the library object are shared with llama_cpp.
+                return ctypes.CFUNCTYPE(result, *args)((name, library))
+            except AttributeError:
+                continue
+    return None
+
+
+class LayerInputTap:
+    """The input of block `layer`, copied out by llama.cpp itself. Lives as long as the context."""
+
+    callback: Any = None
+
+    def __init__(self, library: ctypes.CDLL, layer: int, width: int) -> None:
+        self._set = _symbol(
+            [library], _SET_NAMES, None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_bool
+        )
+        self._get = _symbol(
+            [library],
+            _GET_NAMES,
+            ctypes.POINTER(ctypes.c_float),
+            ctypes.c_void_p,
+            ctypes.c_uint32,
+        )
+        self._layer = layer
+        self._width = width
+
+    @staticmethod
+    def supported(
+        library: ctypes.CDLL, version: str, architecture: str, layer: int, layers: int
+    ) -> bool:
+        """Whether this way is known to work; a wrong yes would abort the process."""
+        return (
+            version in LAYER_INPUT_VERSIONS
+            and architecture in LAYER_INPUT_ARCHITECTURES
+            and layer < layers
+            and any(hasattr(library, name) for name in _SET_NAMES)
+            and any(hasattr(library, name) for name in _GET_NAMES)
+        )
+
+    def switch(self, context: int, on: bool) -> None:
+        """Start or stop the copying; takes effect with the next decode."""
+        self._set(context, self._layer, on)
+
+    def begin(self, tokens: int, wanted: Int32Array, outputs: Int32Array) -> None:
+        """Announce a decode of `tokens` tokens; see `CallbackTap.begin`."""
+        self._tokens = tokens
+        self._wanted = wanted
+
+    def check(self) -> None:
+        """Nothing can have gone wrong: no code of ours ran."""
+
+    def rows(self, context: int) -> Float32Array:
+        """The wanted rows of the last decode, float32 [wanted, width], a copy."""
+        pointer = self._get(context, self._layer)
+        states: Float32Array = np.ctypeslib.as_array(pointer, (self._tokens, self._width))
+        return states[self._wanted]
+
+
+class CallbackTap:
+    """The output of block `layer - 1`, read by the evaluation callback.
+
+    `callback` goes into the context's parameters, so a context serves one tap; keep this object
+    alive as long as the context.
+    """
+
+    def __init__(self, llama: Any, layer: int, width: int, ubatch: int) -> None:
+        libraries = [llama.llama_cpp._lib, *_ggml_base(Path(llama.__file__).parent)]
+        # The name is wanted as an address, to learn at which offset a tensor keeps it: reading it
+        # there is twice as fast as a foreign call, and there is one for each node of the graph.
+        self._get_name = _symbol(libraries, ("ggml_get_name",), ctypes.c_void_p, ctypes.c_void_p)
+        self._nbytes = _symbol(libraries, ("ggml_nbytes",), ctypes.c_size_t, ctypes.c_void_p)
+        self._read = _symbol(
+            libraries,
+            ("ggml_backend_tensor_get",),
+            None,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+            ctypes.c_size_t,
+        )
+        if self._get_name is None or self._nbytes is None or self._read is None:
+            raise ModelError(
+                "this build of llama-cpp-python does not export ggml's tensor functions, so hidden "
+                "states can't be read; install llama-cpp-python 0.3.36, or search without a head"
+            )
+        self._name = (b"embd" if layer == 0 else b"l_out-%d" % (layer - 1)) + b"\0"
+        self._layer = layer
+        self._row_bytes = 4 * width
+        self._width = width
+        self._ubatch = ubatch
+        self._name_offset = -1
+        self._failure: BaseException | None = None
+        empty = np.empty(0, np.int32)
+        self.begin(0, empty, empty)
+        self.callback = llama.ggml_backend_sched_eval_callback(self._evaluate)
+
+    def switch(self, context: int, on: bool) -> None:
+        """Nothing to do: the context was made with the callback."""
+
+    def begin(self, tokens: int, wanted: Int32Array, outputs: Int32Array) -> None:
+        """Announce a decode of `tokens` tokens.
+
+        `wanted` are the tokens whose states shall be kept, `outputs` those with logits, both
+        int32, rising. The last block computes the outputs only, so there `wanted` must be
+        contained in `outputs`.
+        """
+        self._tokens = tokens
+        self._wanted = wanted
+        self._outputs = outputs
+        self._start = 0
+        self._states: Float32Array = np.empty((len(wanted), self._width), np.float32)
+        self._seen = False
+
+    def check(self) -> None:
+        """Raise what went wrong in the callback, if anything did."""
+        failure, self._failure = self._failure, None
+        if isinstance(failure, Exception):
+            raise ModelError(f"reading the hidden states failed: {failure}") from failure
+        if failure is not None:
+            raise failure
+
+    def rows(self, context: int) -> Float32Array:
+        """The wanted rows of the last decode, float32 [wanted, width]."""
+        if not self._seen and len(self._wanted):
+            raise ModelError(
+                f"this model's graph has no tensor {self._name[:-1].decode()!r}, so the hidden "
+                f"state of layer {self._layer} can't be read; search without a head, or use the "
+                "torch backend"
+            )
+        return self._states
+
+    def _evaluate(self, tensor: int, ask: bool, _data: object) -> bool:
+        # No exception crosses llama.cpp, Ctrl-C included: `check` raises it after the decode.
+        try:
+            if ask:
+                if self._name_offset < 0:
+                    self._name_offset = self._get_name(tensor) - tensor
+                name = self._name
+                return ctypes.string_at(tensor + self._name_offset, len(name)) == name
+            self._collect(tensor)
+        except BaseException as failure:  # noqa: BLE001
+            self._failure = failure
+        return True  # False would stop the graph halfway
+
+    def _collect(self, tensor: int) -> None:
+        """Copy the wanted rows of one physical batch (at most `ubatch` tokens, in order)."""
+        self._seen = True
+        start = self._start
+        end = self._start = min(start + self._ubatch, self._tokens)
+        first, last = np.searchsorted(self._wanted, (start, end))
+        if first == last:
+            return
+        rows = self._wanted[first:last] - start
+        available = self._nbytes(tensor) // self._row_bytes
+        if available != end - start:  # the last block: a row for each output
+            before = np.searchsorted(self._outputs, start)
+            rows = np.searchsorted(self._outputs, self._wanted[first:last]) - before
+        low, high = int(rows[0]), int(rows[-1]) + 1
+        if high > available:
+            raise ValueError(f"{available} rows where {high} were expected")
+        span = np.empty((high - low, self._width), np.float32)
+        self._read(tensor, span.ctypes.data, low * self._row_bytes, span.nbytes)
+        self._states[first:last] = span[rows - low]
+
+
+def _ggml_base(package: Path) -> list[ctypes.CDLL]:
+    """The library with ggml's tensor functions, where libllama's own handle doesn't reach it."""
+    suffix = {"win32": "ggml-base.dll", "darwin": "libggml-base.dylib"}.get(
+        sys.platform, "libggml-base.so"
+    )
+    path = package / "lib" / suffix
+    return [ctypes.CDLL(str(path))] if path.exists() else []

@@ -1,0 +1,387 @@
+"""Token masks from the tools' schemas, by llguidance. Knows neither beams nor the model itself.
+
+A mask keeps every response that the segmenter could accept possible, in the writing that models
+use (separators ", " and ": ", properties in the schema's order), and declining too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
+
+from toolprm_lite.backends.base import Backend
+from toolprm_lite.errors import ConfigError, ConstraintError
+from toolprm_lite.formats import CallFormat
+from toolprm_lite.tools import Schema, Tool, closed_schema, map_subschemas
+
+Matcher: TypeAlias = LLMatcher
+MaskArray = npt.NDArray[np.uint32]
+
+# Forced tokens exist only where white space is fixed. What a mask can't express (formats,
+# uniqueItems, not, ...) it leaves free: the segmenter judges the value.
+_GUIDANCE = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "lenient": True,
+}
+_GRAMMARS_KEPT = 64
+_TEXTS_KEPT = 4096
+
+
+def build_grammar(
+    tools: Sequence[Tool],
+    format: CallFormat,
+    *,
+    tool_choice: str = "auto",
+    parallel: bool = True,
+    special_tokens: Mapping[str, int] | None = None,
+) -> str:
+    """The grammar, in llguidance's form, of every response that `tools` allow.
+
+    `tool_choice` is `auto` (declining stays possible), `required` (at least one call), `none`, or
+    the name of the one tool to call. A marker that is one special token of the model must be found
+    in `special_tokens`; otherwise it is text. Raises `ConfigError` when no tool has that name.
+    """
+    names = [tool.name for tool in tools]
+    if tool_choice not in ("auto", "required", "none"):
+        if tool_choice not in names:
+            raise ConfigError(
+                f"tool_choice is {tool_choice!r}; it must be auto, required, none, or a tool's "
+                f"name: {', '.join(names)}"
+            )
+        tools = [tool for tool in tools if tool.name == tool_choice]
+    required = tool_choice not in ("auto", "none")
+    definitions: Schema = {}
+    calls = {"anyOf": [_call_schema(tool, format, definitions) for tool in tools]}
+    shared: Schema = {"x-guidance": _GUIDANCE}
+    if definitions:
+        shared["$defs"] = definitions
+    if format.kind == "list":
+        schema: Schema = {**shared, "type": "array", "items": calls}
+        if required:
+            schema["minItems"] = 1
+        if tool_choice == "none":
+            schema["maxItems"] = 0
+        elif not parallel:
+            schema["maxItems"] = 1
+        return LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    call: Schema = {**shared, **calls}
+    return LLMatcher.grammar_from_lark(
+        _tagged_grammar(call, format, tool_choice, required, parallel, special_tokens or {})
+    )
+
+
+def _tagged_grammar(
+    call: Schema,
+    format: CallFormat,
+    tool_choice: str,
+    required: bool,
+    parallel: bool,
+    special_tokens: Mapping[str, int],
+) -> str:
+    def literal(text: str) -> str:
+        token = special_tokens.get(text)
+        return json.dumps(text) if token is None else f"<[{token}]>"
+
+    lines: list[str] = []
+    if tool_choice == "none":
+        lines.append('start: TEXT | ""')
+    else:
+        lines.append("start: calls" + ("" if required else ' | TEXT | ""'))
+        lines.append('calls: call ("\\n" call)*' if parallel else "calls: call")
+        opening, closing = literal(format.open_marker), literal(format.close_marker)
+        lines.append(f'call: {opening} "\\n" body "\\n" {closing}')
+        lines.append(f"body: %json {json.dumps(call)}")
+    if not required:
+        # Text that begins like a call, bare or in a fence, is a call gone wrong. The search limits
+        # the text's length: a counted repetition here would make masks slow.
+        first = re.escape(format.open_marker[0]).replace("/", "\\/")
+        marker = re.escape(format.open_marker).replace("/", "\\/")
+        lines.append(rf"TEXT: /[^\s\[\{{`{first}](?s:.*)/ & ~/(?s:.*){marker}(?s:.*)/")
+    return "\n".join(lines) + "\n"
+
+
+def _call_schema(tool: Tool, format: CallFormat, definitions: Schema) -> Schema:
+    """The schema of one call of `tool`; references move into `definitions`."""
+    arguments = closed_schema(tool.parameters)
+    key = f"tool{len(definitions)}"
+    moved = _move_references(arguments, f"#/$defs/{key}")
+    if moved != arguments:
+        definitions[key] = moved
+        arguments = {"$ref": f"#/$defs/{key}"}
+    return {
+        "type": "object",
+        "properties": {format.name_key: {"const": tool.name}, format.arguments_key: arguments},
+        "required": [format.name_key, format.arguments_key],
+        "additionalProperties": False,
+    }
+
+
+def _move_references(schema: Any, root: str) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    result = map_subschemas(schema, lambda _, part: _move_references(part, root))
+    reference = result.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        result["$ref"] = root + reference[1:]
+    return result
+
+
+class Vocabulary:
+    """A model's tokens as llguidance wants them. Build it once a model: `Vocabulary.of(backend)`.
+
+    `words` is the width of a mask row: ceil(tokens / 32). `special_tokens` are the control tokens
+    and markers that are tokens of their own, by their text.
+    """
+
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        eog_tokens: Collection[int],
+        tokenize: Callable[[str], list[int]],
+    ) -> None:
+        if not eog_tokens:
+            raise ConstraintError(
+                "the model has no end-of-generation token, so a mask can't end; use --constrain off"
+            )
+        self.size = len(token_bytes)
+        self.words = (self.size + 31) // 32
+        self.eog_tokens = frozenset(eog_tokens)
+        encode = _Encoder(token_bytes, tokenize)
+        tokens = list(token_bytes)
+        for token in self.eog_tokens:
+            tokens[token] = b"\xff<|end-of-generation-%d|>" % token
+        self.special_tokens = encode.special_tokens
+        special = [token for token in encode.special_tokens.values() if token not in eog_tokens]
+        end = sorted(self.eog_tokens)
+        wrapper = TokenizerWrapper(_Tokens(tokens, end[0], special, encode))
+        self._tokenizer = LLTokenizer(wrapper, n_vocab=self.size, eos_token=end)
+        self._executor = LLExecutor()
+        self._matchers: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    @classmethod
+    def of(cls, backend: Backend) -> Vocabulary:
+        """The backend's vocabulary, built at the first call and kept as long as the backend."""
+        vocabulary = _vocabularies.get(backend)
+        if vocabulary is None:
+            vocabulary = cls(backend.token_bytes, backend.info.eog_tokens, backend.tokenize)
+            _vocabularies[backend] = vocabulary
+        return vocabulary
+
+    def constraint(
+        self,
+        tools: Sequence[Tool],
+        format: CallFormat,
+        *,
+        tool_choice: str = "auto",
+        parallel: bool = True,
+    ) -> Constraint:
+        """The constraint of these tools; see `build_grammar`. The last few are kept.
+
+        Raises `ConstraintError`, which names the tool whose schema llguidance refuses.
+        """
+        grammar = build_grammar(
+            tools,
+            format,
+            tool_choice=tool_choice,
+            parallel=parallel,
+            special_tokens=self.special_tokens,
+        )
+        try:
+            return Constraint(self, grammar)
+        except ConstraintError as error:
+            for tool in tools:
+                alone = build_grammar([tool], format)
+                try:
+                    Constraint(self, alone)
+                except ConstraintError as own:
+                    raise ConstraintError(
+                        f"tool {tool.name!r}: its schema can't become a token mask ({own}); "
+                        "simplify the schema, or use --constrain off"
+                    ) from None
+            raise ConstraintError(
+                f"the {len(tools)} tools together can't become a token mask ({error}); "
+                "give fewer tools, or use --constrain off"
+            ) from None
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        matcher = self._matchers.get(grammar)
+        if matcher is None:
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            if matcher.is_error():
+                raise ConstraintError(_one_line(matcher.get_error()))
+            self._matchers[grammar] = matcher
+            if len(self._matchers) > _GRAMMARS_KEPT:
+                self._matchers.popitem(last=False)
+        else:
+            self._matchers.move_to_end(grammar)
+        return matcher
+
+
+_vocabularies: WeakKeyDictionary[Any, Vocabulary] = WeakKeyDictionary()
+
+
+class Constraint:
+    """A compiled grammar. A matcher stands for one branch's place in it; forking one is cheap."""
+
+    def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
+        self.words = vocabulary.words
+        self._root = vocabulary._compile(grammar)
+        self._eog_tokens = vocabulary.eog_tokens
+        self._fill_many = vocabulary._executor.unsafe_compute_mask_ptr
+
+    def start(self) -> tuple[Matcher, list[int]]:
+        """A matcher at the response's beginning, and the tokens forced there, already consumed."""
+        matcher = self._root.deep_copy()
+        return matcher, self._consume_forced(matcher)
+
+    def fork(self, matcher: Matcher) -> Matcher:
+        """An independent copy."""
+        return matcher.deep_copy()
+
+    def advance(self, matcher: Matcher, token: int) -> list[int]:
+        """Consume a token; return the tokens that are forced after it, consumed as well.
+
+        An end-of-generation token may be consumed where `allows_end`. Raises `ConstraintError`
+        when the mask didn't allow the token; the matcher is then useless.
+        """
+        if not matcher.consume_token(token):
+            raise ConstraintError(_refusal(matcher))
+        return self._consume_forced(matcher)
+
+    def _consume_forced(self, matcher: Matcher) -> list[int]:
+        forced = matcher.compute_ff_tokens()
+        if forced and forced[-1] in self._eog_tokens:
+            forced = forced[:-1]
+        if forced and not matcher.consume_tokens(forced):
+            raise ConstraintError(_refusal(matcher))
+        return forced
+
+    def fill(self, matchers: Sequence[Matcher], masks: MaskArray) -> None:
+        """Write the mask of matcher i into row i of `masks`.
+
+        `masks` is uint32, C-contiguous, at least [len(matchers), words]: bit t % 32 of word t // 32
+        allows token t. The matchers must be distinct objects. Raises `ConstraintError`.
+        """
+        if (
+            masks.dtype != np.uint32
+            or masks.ndim != 2
+            or masks.shape[0] < len(matchers)
+            or masks.shape[1] != self.words
+            or not masks.flags.c_contiguous
+        ):
+            raise ValueError(
+                f"masks is {masks.dtype} {masks.shape}; it must be C-contiguous uint32 of at least "
+                f"{len(matchers)} rows and {self.words} columns"
+            )
+        row = self.words * 4
+        if len(matchers) == 1:
+            matchers[0].unsafe_compute_mask_ptr(masks.ctypes.data, row)
+        elif matchers:
+            rows = [(matcher, index) for index, matcher in enumerate(matchers)]
+            self._fill_many(rows, masks.ctypes.data, row, masks.shape[0])
+        for matcher in matchers:
+            if matcher.is_error():
+                raise ConstraintError(_refusal(matcher))
+
+    def allows_end(self, matcher: Matcher) -> bool:
+        """Whether the response is whole here, so that it may end."""
+        return matcher.is_accepting()
+
+    def must_end(self, matcher: Matcher) -> bool:
+        """Whether nothing but the end may follow."""
+        return matcher.is_stopped()
+
+
+class _Tokens:
+    """The duck that llguidance's `TokenizerWrapper` wraps."""
+
+    def __init__(
+        self, tokens: list[bytes], eos: int, special: list[int], encode: Callable[[str], list[int]]
+    ) -> None:
+        self.tokens = tokens
+        self.eos_token_id = eos
+        self.bos_token_id = None
+        self.special_token_ids = special
+        self._encode = encode
+
+    def __call__(self, text: str) -> list[int]:
+        if not isinstance(text, str):  # the wrapper asks whether bytes are taken, too
+            raise TypeError("text must be str")
+        return self._encode(text)
+
+
+class _Encoder:
+    """Tokenizes text that stands within a response: without BOS and without the space that
+    SentencePiece models put before a text."""
+
+    _MARK = "\x02"  # https://github.com/guidance-ai/llguidance uses the same guard
+
+    def __init__(self, token_bytes: Sequence[bytes], tokenize: Callable[[str], list[int]]) -> None:
+        self._token_bytes = token_bytes
+        self._tokenize = tokenize
+        self._cache: dict[str, list[int]] = {}
+        self._guard: list[int] | None = None
+        written = b"".join(token_bytes[token] for token in tokenize("a"))
+        if written.endswith(b" a") or written.endswith("▁a".encode()):
+            self._guard = tokenize(self._MARK)
+        # What stands before every text: BOS, or nothing.
+        self._before = len(tokenize(""))
+        self.special_tokens: dict[str, int] = {}
+        self.special_tokens = self._find_special_tokens()
+        self._special = frozenset(self.special_tokens.values())
+
+    def __call__(self, text: str) -> list[int]:
+        found = self._cache.get(text)
+        if found is None:
+            found = self._encode(text)
+            if not self._special.isdisjoint(found):  # text that looks like a special token
+                pieces = re.split(r"(?<=[<\[])", text)
+                found = [token for piece in pieces for token in self._encode(piece)]
+            if len(self._cache) >= _TEXTS_KEPT:
+                self._cache.clear()
+            self._cache[text] = found
+        return found
+
+    def _encode(self, text: str) -> list[int]:
+        if not text:
+            return []
+        if self._guard is not None:
+            tokens = self._tokenize(self._MARK + text)
+            count = len(self._guard)
+            if tokens[:count] == self._guard:
+                return tokens[count:]
+        return self._tokenize(text)[self._before :]
+
+    def _find_special_tokens(self) -> dict[str, int]:
+        """Control tokens and markers, such as <|im_start|> and <tool_call>.
+
+        No mask allows them within text or JSON. They are found by their look, and by staying one
+        token whatever stands before them.
+        """
+        look = re.compile(rb"<[^\s<>()]{2,}>|<s>|\[/?[A-Z_]{3,}\]")
+        special: dict[str, int] = {}
+        for token, written in enumerate(self._token_bytes):
+            if written[:1] in (b"<", b"[") and look.fullmatch(written):
+                text = written.decode(errors="ignore")
+                if self._encode("a" + text)[-1:] == [token]:
+                    special[text] = token
+        return special
+
+
+def _refusal(matcher: LLMatcher) -> str:
+    return f"the token mask failed: {_one_line(matcher.get_error())}; use --constrain off"
+
+
+def _one_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[0][:300] if lines else "no reason given"

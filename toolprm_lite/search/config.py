@@ -1,0 +1,97 @@
+"""The settings of a search, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from toolprm_lite.errors import ConfigError
+from toolprm_lite.formats import FORMATS
+
+Strategy = Literal["step-beam", "greedy", "majority", "best-of-n"]
+Constrain = Literal["auto", "on", "off"]
+Aggregate = Literal["last", "min", "prod", "mean"]
+
+STRATEGIES: tuple[Strategy, ...] = ("step-beam", "greedy", "majority", "best-of-n")
+CONSTRAIN: tuple[Constrain, ...] = ("auto", "on", "off")
+CALL_FORMATS = ("auto", *FORMATS)
+AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """How to search. Out-of-range values raise `ConfigError` that names the setting.
+
+    Attributes:
+        strategy: `step-beam` keeps `beams` partial responses and draws `expand` candidates for
+            each at every step. `greedy` follows the most likely token. `majority` and `best-of-n`
+            draw `samples` whole responses and answer with the most frequent, or the best scored.
+        beams: N, beams retained after each step.
+        expand: M, draws for each beam and step.
+        samples: K, whole responses drawn by `majority` and `best-of-n`.
+        temperature: of the draws; 0 draws the most likely token only.
+        top_k: tokens a draw may choose among, after the mask.
+        top_p: smallest set of most likely tokens of at least this probability, after `top_k`.
+        seed: of the draws. Equal seeds give equal draws, whatever the batch's shape.
+        max_tokens: longest response, in tokens.
+        max_text_tokens: longest text outside calls; at the limit the response declines.
+        tool_choice: `auto`, `required` (at least one call), `none`, or the name of a tool.
+        parallel: whether a response may hold several calls.
+        constrain: token masks from the tools' schemas. `auto` is on.
+        call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
+            chat template teaches, else the JSON list.
+        aggregate: how a beam's step rewards become its score; None takes the reward's own choice.
+        policy_weight: weight of the policy's log-probability added to the score's logarithm.
+        trace: record every candidate, kept or dropped.
+    """
+
+    strategy: Strategy = "step-beam"
+    beams: int = 2
+    expand: int = 8
+    samples: int = 16
+    temperature: float = 0.8
+    top_k: int = 64
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 512
+    max_text_tokens: int = 64
+    tool_choice: str = "auto"
+    parallel: bool = True
+    constrain: Constrain = "auto"
+    call_format: str = "auto"
+    aggregate: Aggregate | None = None
+    policy_weight: float = 0.0
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("strategy", STRATEGIES),
+            ("constrain", CONSTRAIN),
+            ("call_format", CALL_FORMATS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
+                )
+        if self.aggregate is not None and self.aggregate not in AGGREGATES:
+            raise ConfigError(
+                f"aggregate is {self.aggregate!r}; it must be one of {', '.join(AGGREGATES)}"
+            )
+        for name, least, most in (
+            ("beams", 1, 256),
+            ("expand", 1, 256),
+            ("samples", 1, 1024),
+            ("top_k", 1, 1024),
+            ("max_tokens", 1, 1 << 16),
+            ("max_text_tokens", 0, 1 << 16),
+            ("seed", 0, (1 << 64) - 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ConfigError(f"{name} is {value!r}; it must be an integer {least} .. {most}")
+        if not 0.0 <= self.temperature <= 100.0:
+            raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 .. 100")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
+        if not self.tool_choice:
+            raise ConfigError("tool_choice is empty; use auto, required, none or a tool's name")

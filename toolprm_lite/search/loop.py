@@ -1,0 +1,138 @@
+"""The inner loop: the core says what to decode, the constraint what is allowed, the backend what
+comes out, the reward what it is worth. Knows nothing of prompts or results."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolprm_lite._core import Step as CoreStep
+from toolprm_lite._core import StepSearch
+from toolprm_lite.backends.base import Backend, Batch, MaskArray, Prefill
+from toolprm_lite.errors import NoRoom
+from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch
+from toolprm_lite.search.text import step_text, step_value
+
+if TYPE_CHECKING:
+    from toolprm_lite.constraint import Constraint, Matcher
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds of wall clock by phase."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+    core: float = 0.0
+    reward: float = 0.0
+    reward_calls: int = 0
+    steps: int = 0
+
+
+@dataclass(slots=True)
+class Masks:
+    """The constraint's place in every live branch, and one buffer for all their masks."""
+
+    constraint: Constraint
+    matchers: dict[int, Matcher] = field(default_factory=dict)
+    buffer: MaskArray = field(default_factory=lambda: np.empty((0, 0), np.uint32))
+
+    def fill(self, branches: list[int]) -> MaskArray:
+        """Masks for the next tokens of `branches`, uint32 [branches, words]."""
+        if len(self.buffer) < len(branches):
+            rows = max(16, 2 * len(branches))
+            self.buffer = np.empty((rows, self.constraint.words), np.uint32)
+        masks = self.buffer[: len(branches)]
+        self.constraint.fill([self.matchers[branch] for branch in branches], masks)
+        return masks
+
+    def follow(self, search: StepSearch) -> None:
+        """Advance with the branches the search has made, and tell it the tokens forced on them."""
+        constraint, matchers = self.constraint, self.matchers
+        fresh = search.take_new()
+        for branch, parent, token in fresh:
+            matchers[branch] = matcher = constraint.fork(matchers[parent])
+            forced = constraint.advance(matcher, token)
+            if forced:
+                search.set_forced(branch, forced)
+        if fresh:
+            live = set(search.live())
+            for branch in [known for known in matchers if known not in live]:
+                del matchers[branch]
+
+
+def run(
+    search: StepSearch,
+    backend: Backend,
+    reward: Reward,
+    prompt: list[int],
+    constraint: Constraint | None,
+    top_k: int,
+    timing: Timing,
+) -> Prefill:
+    """Search to the end. `search` is fresh; what it found is asked of it afterwards."""
+    clock = time.perf_counter
+    started = clock()
+    masks = None
+    forced: list[int] = []
+    if constraint is not None:
+        masks = Masks(constraint)
+        masks.matchers[0], forced = constraint.start()
+    first_mask = masks.fill([0]) if masks is not None and not forced else None
+    prefill = backend.prefill(prompt, first_mask, top_k)
+    timing.prefill = prefill.output.model_seconds
+    if forced:
+        search.start_forced(forced)
+    else:
+        output = prefill.output
+        search.start(output.top_ids, output.top_logprobs, output.entropy)
+
+    while not search.done:
+        if masks is not None:
+            masks.follow(search)
+        else:
+            search.take_new()
+        rows = search.next_batch()
+        if rows is None:
+            began = clock()
+            batch = _step_batch(search)
+            search.keep(reward.score(batch) if len(batch.kinds) else np.empty(0, np.float32))
+            timing.reward += clock() - began
+            timing.reward_calls += 1
+            continue
+        *arrays, branches = rows
+        allowed = masks.fill(branches) if masks is not None else None
+        try:
+            output = backend.decode(Batch(*arrays), allowed, top_k)
+        except NoRoom:
+            search.no_room()
+            continue
+        timing.decode += output.model_seconds
+        timing.steps += 1
+        search.observe(output.top_ids, output.top_logprobs, output.entropy, output.hidden)
+    timing.core = clock() - started - timing.prefill - timing.decode - timing.reward
+    return prefill
+
+
+def _step_batch(search: StepSearch) -> StepBatch:
+    kinds, certainty, hidden = search.features()
+
+    def candidates() -> list[CandidateStep]:
+        return [_candidate(step, response) for step, response in search.pending()]
+
+    return StepBatch(kinds, certainty, hidden, candidates)
+
+
+def _candidate(step: CoreStep, response: bytes) -> CandidateStep:
+    return CandidateStep(
+        kind=step.kind,
+        call=step.call,
+        function=step.function,
+        argument=step.argument,
+        value=step_value(step, response),
+        text=step_text(step, response),
+        response=response.decode("utf-8", "replace"),
+    )

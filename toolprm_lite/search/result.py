@@ -1,0 +1,126 @@
+"""What a search gives back, the same for every strategy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Call = dict[str, Any]  # {"name": str, "arguments": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One decided step of the answer.
+
+    `call` counts from 0 (None for TOTAL_FINISH). `text` is what the model wrote for it. `value` is
+    the decoded JSON value of an ARG_VALUE. `reward` is the probability that the step is right, as
+    the reward model sees it; `logprob` the policy's own log-probability of the step's sampled
+    tokens, in nats.
+    """
+
+    call: int | None
+    kind: str
+    function: str | None
+    argument: str | None
+    value: Any
+    text: str
+    reward: float
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A runner-up: another response that was finished, or was still alive, at the end."""
+
+    calls: list[Call]
+    score: float
+    complete: bool = True
+    draws: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One candidate of one round, for `trace`."""
+
+    round: int
+    beam: int
+    text: str
+    kinds: list[str]
+    score: float
+    draws: int
+    fate: str  # kept | merged | variant | outscored | dead | unfinished
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts are exact; times are milliseconds of wall clock.
+
+    `decode_tokens` counts sampled tokens the model decoded, `forced_tokens` those that the
+    constraint left no choice about, `drawn_tokens` what independent draws would have decoded for
+    the same search.
+    """
+
+    prompt_tokens: int = 0
+    prefill_tokens: int = 0
+    reused_tokens: int = 0
+    decode_tokens: int = 0
+    forced_tokens: int = 0
+    drawn_tokens: int = 0
+    rounds: int = 0
+    steps: int = 0
+    reward_calls: int = 0
+    kv_cells: int = 0
+    rows_max: int = 0
+    ms: dict[str, float] = field(
+        default_factory=lambda: {
+            "total": 0.0, "prefill": 0.0, "decode": 0.0, "core": 0.0, "reward": 0.0,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer and how it was found.
+
+    `score` is what the choice was made by; `probability` is calibrated and None without a head.
+    `complete` is False when the response was cut off before its end; `calls` then holds the calls
+    that are closed. `text` and `tokens` are the response as the model wrote it.
+    """
+
+    calls: list[Call]
+    complete: bool
+    score: float
+    probability: float | None
+    steps: list[Step]
+    alternatives: list[Alternative]
+    model: str
+    reward: str
+    strategy: str
+    stats: Stats
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    trace: list[Candidate] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as the command line's `--json` prints it."""
+        result = asdict(self)
+        del result["text"], result["tokens"]
+        if self.trace is None:
+            del result["trace"]
+        return result
+
+    def tool_calls(self) -> list[Mapping[str, Any]]:
+        """The calls in the form of OpenAI's `message.tool_calls`."""
+        return [
+            {
+                "id": f"call_{index}",
+                "type": "function",
+                "function": {
+                    "name": call["name"],
+                    "arguments": json.dumps(call["arguments"], ensure_ascii=False),
+                },
+            }
+            for index, call in enumerate(self.calls)
+        ]

@@ -1,0 +1,309 @@
+"""The public search: a model, held open, that answers questions with tool calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolprm_lite._core import CallFormat as CoreFormat
+from toolprm_lite._core import StepSearch
+from toolprm_lite._core import Vocabulary as CoreVocabulary
+from toolprm_lite.backends.base import Backend
+from toolprm_lite.errors import ConfigError
+from toolprm_lite.formats import CallFormat, detect_format, get_format
+from toolprm_lite.models import find_model
+from toolprm_lite.prompt import parse_messages, render_prompt
+from toolprm_lite.reward.base import Reward, RewardFunction
+from toolprm_lite.reward.policy import FunctionReward, PolicyReward
+from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.loop import Timing, run
+from toolprm_lite.search.result import Alternative, Candidate, SearchResult, Stats, Step
+from toolprm_lite.search.text import closed_calls, step_text, step_value
+from toolprm_lite.tools import Tool, closed_schema, parse_tools
+
+if TYPE_CHECKING:
+    from toolprm_lite.constraint import Constraint
+
+BackendName = Literal["auto", "llamacpp"]
+
+
+class Searcher:
+    """Searches for tool calls with one model. Safe to share between threads: calls queue."""
+
+    def __init__(self, backend: Backend, name: str | None = None) -> None:
+        """Search with `backend`, which the searcher owns from now on."""
+        self.model = name or backend.info.name
+        self._backend = backend
+        self._vocabulary = CoreVocabulary(
+            list(backend.token_bytes), sorted(backend.info.eog_tokens)
+        )
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_model(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        backend: BackendName = "auto",
+        gpu_layers: int = 0,
+        threads: int | None = None,
+        context: int | None = None,
+        verbose: bool = False,
+    ) -> Searcher:
+        """Open a model.
+
+        Args:
+            model: path of a GGUF file, or the embedded model's name; None is the embedded model.
+            backend: `auto` chooses by the file; `llamacpp` reads GGUF.
+            gpu_layers: blocks to keep on a GPU; -1 all.
+            threads: None is one for each physical core.
+            context: KV cells for the prompt and all branches; None is the model's own, at most
+                8192.
+            verbose: let the backend's own log through.
+
+        Raises:
+            ModelError: the file is missing or is not a model.
+        """
+        if backend not in ("auto", "llamacpp"):
+            raise ConfigError(f"backend is {backend!r}; it must be auto or llamacpp")
+        path = find_model(model)
+        from toolprm_lite.backends.llamacpp import LlamaCppBackend
+
+        opened = LlamaCppBackend(
+            path, gpu_layers=gpu_layers, threads=threads, context=context, verbose=verbose
+        )
+        return cls(opened)
+
+    def search(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        tools: Iterable[Tool | Mapping[str, Any]],
+        config: SearchConfig | None = None,
+        *,
+        reward: str | Reward | RewardFunction = "auto",
+    ) -> SearchResult:
+        """Answer a conversation with tool calls.
+
+        Args:
+            messages: a question, or messages with `role` and `content`; assistants' `tool_calls`
+                and tools' answers may be among them.
+            tools: `Tool`s, or definitions in any form that `Tool.from_dict` understands.
+            config: the settings; None is `SearchConfig()`.
+            reward: `auto` or `policy` (the policy's own probability), a `Reward`, or a function
+                from a list of `CandidateStep` to as many numbers in 0 .. 1.
+
+        Raises:
+            ToolprmError: of the kind that says what was wrong with the input.
+        """
+        config = config or SearchConfig()
+        conversation = parse_messages(messages)
+        known = _tools(tools)
+        scorer = _reward(reward)
+        with self._lock:
+            return self._search(conversation, known, config, scorer)
+
+    def close(self) -> None:
+        """Free the model."""
+        with self._lock:
+            self._backend.close()
+
+    def __enter__(self) -> Searcher:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def _search(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[Tool],
+        config: SearchConfig,
+        reward: Reward,
+    ) -> SearchResult:
+        started = time.perf_counter()
+        choice = config.tool_choice
+        allowed = tools
+        if choice not in ("auto", "required", "none"):
+            allowed = [tool for tool in tools if tool.name == choice]
+            if not allowed:
+                names = ", ".join(tool.name for tool in tools)
+                raise ConfigError(
+                    f"tool_choice is {choice!r}; it must be auto, required, none, or one of {names}"
+                )
+        if choice == "none":
+            return SearchResult(
+                [], True, 1.0, None, [], [], self.model, reward.name, config.strategy, Stats()
+            )
+        info = self._backend.info
+        form = (
+            detect_format(info.chat_template)
+            if config.call_format == "auto"
+            else get_format(config.call_format)
+        )
+        text = render_prompt(
+            messages,
+            tools,
+            format=form,
+            chat_template=info.chat_template,
+            bos_token=info.bos_token,
+            eos_token=info.eos_token,
+            tool_choice=choice,
+            parallel=config.parallel,
+        )
+        prompt = self._backend.tokenize(text)
+        constraint = self._constraint(tools, form, config)
+        self._backend.tap(reward.layer)
+        search = self._core_search(allowed, form, config, reward, len(prompt))
+        timing = Timing()
+        prefill = run(search, self._backend, reward, prompt, constraint, config.top_k, timing)
+
+        counts = search.counts()
+        stats = Stats(
+            prompt_tokens=len(prompt),
+            prefill_tokens=prefill.prefill_tokens,
+            reused_tokens=prefill.reused_tokens,
+            steps=timing.steps,
+            reward_calls=timing.reward_calls,
+            **counts,
+        )
+        result = _result(search, config, reward, self.model, stats)
+        stats.ms = {
+            "total": 1e3 * (time.perf_counter() - started),
+            "prefill": 1e3 * timing.prefill,
+            "decode": 1e3 * timing.decode,
+            "core": 1e3 * timing.core,
+            "reward": 1e3 * timing.reward,
+        }
+        return result
+
+    def _constraint(
+        self, tools: list[Tool], form: CallFormat, config: SearchConfig
+    ) -> Constraint | None:
+        if config.constrain == "off":
+            return None
+        from toolprm_lite.constraint import Vocabulary
+
+        return Vocabulary.of(self._backend).constraint(
+            tools, form, tool_choice=config.tool_choice, parallel=config.parallel
+        )
+
+    def _core_search(
+        self,
+        tools: list[Tool],
+        form: CallFormat,
+        config: SearchConfig,
+        reward: Reward,
+        prompt_tokens: int,
+    ) -> StepSearch:
+        info = self._backend.info
+        whole = config.strategy in ("majority", "best-of-n")
+        greedy = config.strategy == "greedy"
+        beams, expand = (1, 1) if greedy else (config.beams, config.expand)
+        definitions = [
+            {"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools
+        ]
+        try:
+            return StepSearch(
+                tools_json=json.dumps(definitions),
+                format=CoreFormat(
+                    form.open_marker, form.close_marker, form.name_key, form.arguments_key
+                ),
+                vocabulary=self._vocabulary,
+                sequences=info.max_sequences,
+                cells=info.context,
+                prompt_tokens=prompt_tokens,
+                max_calls=None if config.parallel else 1,
+                require_call=config.tool_choice != "auto",
+                beams=config.samples if whole else beams,
+                root_draws=config.samples if whole else beams * expand,
+                beam_draws=expand,
+                follow_argmax=not (whole or greedy),
+                whole_responses=whole,
+                rank_by_draws=config.strategy == "majority",
+                states_wanted=reward.layer is not None,
+                aggregate=config.aggregate or reward.aggregate,
+                policy_weight=config.policy_weight,
+                max_tokens=config.max_tokens,
+                max_text_tokens=config.max_text_tokens,
+                max_batch_tokens=512,
+                temperature=0.0 if greedy else config.temperature,
+                top_k=config.top_k,
+                top_p=config.top_p,
+                seed=config.seed,
+                trace=config.trace,
+            )
+        except ValueError as error:
+            from toolprm_lite.errors import ToolsError
+
+            raise ToolsError(f"tool {error}") from None
+
+
+def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
+    definitions = list(tools)
+    if all(isinstance(tool, Tool) for tool in definitions):
+        return parse_tools([tool.to_dict() for tool in definitions], "tools")
+    return parse_tools(
+        [tool.to_dict() if isinstance(tool, Tool) else tool for tool in definitions], "tools"
+    )
+
+
+def _reward(reward: str | Reward | RewardFunction) -> Reward:
+    if isinstance(reward, str):
+        if reward not in ("auto", "policy"):
+            raise ConfigError(f"reward is {reward!r}; it must be auto, policy, or a function")
+        return PolicyReward()
+    if hasattr(reward, "score"):
+        return reward
+    if callable(reward):
+        return FunctionReward(reward)
+    raise ConfigError(f"reward is a {type(reward).__name__}; give a name, a Reward or a function")
+
+
+def _result(
+    search: StepSearch, config: SearchConfig, reward: Reward, model: str, stats: Stats
+) -> SearchResult:
+    (response, scored, tokens, score, _, _, complete), *others = search.answers()
+    steps = [
+        Step(
+            call=step.call,
+            kind=step.kind,
+            function=step.function,
+            argument=step.argument,
+            value=step_value(step, response),
+            text=step_text(step, response),
+            reward=step_reward,
+            logprob=logprob,
+        )
+        for step, step_reward, logprob in scored
+    ]
+    alternatives = [
+        Alternative(
+            closed_calls((step for step, *_ in other_steps), text), value, finished, draws
+        )
+        for text, other_steps, _, value, _, draws, finished in others
+    ]
+    trace = None
+    if config.trace:
+        trace = [
+            Candidate(turn, beam, text.decode("utf-8", "replace"), kinds, value, draws, fate)
+            for turn, beam, text, kinds, value, draws, fate in search.trace()
+        ]
+    return SearchResult(
+        calls=closed_calls((step for step, *_ in scored), response),
+        complete=complete,
+        score=score,
+        probability=steps[-1].reward if reward.calibrated and complete else None,
+        steps=steps,
+        alternatives=alternatives,
+        model=model,
+        reward=reward.name,
+        strategy=config.strategy,
+        stats=stats,
+        text=response.decode("utf-8", "replace"),
+        tokens=tokens,
+        trace=trace,
+    )
