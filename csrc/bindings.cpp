@@ -227,7 +227,8 @@ class Search {
 
   void observe(const Ints& tokens, const Floats& logprobs, const Floats& entropy,
                const std::optional<Floats>& hidden) {
-    if (hidden && (hidden->ndim() != 2 || static_cast<size_t>(hidden->shape(0)) != states_)) {
+    if (!hidden ? states_ > 0
+                : hidden->ndim() != 2 || static_cast<size_t>(hidden->shape(0)) != states_) {
       throw std::invalid_argument("hidden does not have the shape of the batch");
     }
     search_.observe(make_distributions(tokens, logprobs, entropy, logits_),

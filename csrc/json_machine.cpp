@@ -59,9 +59,13 @@ int encode_utf8(uint32_t code, char* out) {
 }
 
 size_t JsonMachine::plain_run(std::string_view bytes) const {
-  if (lexical_ != kString) return 0;
   const char* data = bytes.data();
   size_t at = 0;
+  if (lexical_ == kInteger || lexical_ == kFraction || lexical_ == kExponentDigits) {
+    while (at < bytes.size() && is_digit(static_cast<unsigned char>(data[at]))) ++at;
+    return at;
+  }
+  if (lexical_ != kString) return 0;
   // Eight bytes at a time: a byte is special when it is above 0x7F, below 0x20, a quote or a
   // backslash (the classic has-zero-byte and has-less tricks).
   constexpr uint64_t kOnes = 0x0101010101010101ULL;

@@ -42,13 +42,18 @@ class JsonMachine {
 
   JsonByte feed(unsigned char byte);
 
-  // How many of the leading bytes are plain characters of the string that is being read: printable
-  // ASCII, neither quote nor backslash. They change nothing in the machine's state.
+  // How many of the leading bytes change nothing in the machine's state: plain characters of the
+  // string that is being read (printable ASCII, neither quote nor backslash), digits of a number.
   size_t plain_run(std::string_view bytes) const;
 
   int depth() const { return depth_; }
   bool in_object() const { return depth_ > 0 && ((containers_ >> (depth_ - 1)) & 1); }
   bool in_string() const { return lexical_ >= kString && lexical_ <= kLowSurrogateU; }
+  // Whether `plain_run` may be more than nothing here.
+  bool in_run() const {
+    return lexical_ == kString || lexical_ == kInteger || lexical_ == kFraction ||
+           lexical_ == kExponentDigits;
+  }
   bool reading_key() const { return key_; }
   unsigned char literal() const { return literal_; }  // first byte of the literal being read
   bool done() const { return lexical_ == kDone; }

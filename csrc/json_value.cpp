@@ -202,7 +202,7 @@ uint64_t canonical_hash(const JsonValue& value) {
     case JsonType::kNumber:
       return hash_number(value);
     case JsonType::kString:
-      return hash_bytes(value.string, 4);
+      return hash_string(value.string);
     case JsonType::kArray: {
       uint64_t hash = mix64(5);
       for (const JsonValue& item : value.items) hash = mix64(hash, canonical_hash(item));

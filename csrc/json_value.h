@@ -37,6 +37,8 @@ uint64_t canonical_hash(const JsonValue& value);
 bool has_duplicate_keys(const JsonValue& value);
 
 uint64_t hash_bytes(std::string_view bytes, uint64_t seed = 0);
+// The canonical hash of a string value, from its decoded text.
+inline uint64_t hash_string(std::string_view text) { return hash_bytes(text, 4); }
 
 // A bijective scramble of 64 bits (the finaliser of splitmix64).
 constexpr uint64_t mix64(uint64_t x) {

@@ -185,7 +185,7 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
 
 bool StepSearch::needs_decode(const Branch& branch) const {
   if (tree_.depth(branch.node) == branch.cached) return false;
-  return !branch.candidate || (options_.states_wanted && !records_[branch.step].scored);
+  return !branch.candidate || (options_.states_wanted && tree_[branch.node].hidden < 0);
 }
 
 bool StepSearch::next_batch(SearchBatch& batch) {
@@ -199,7 +199,8 @@ bool StepSearch::next_batch(SearchBatch& batch) {
     for (int32_t id : round_) {
       if (!needs_decode(at(id))) continue;
       wanted = true;
-      if (in_flight_.size() >= row_limit_ || !add_row(id, batch)) break;
+      if (in_flight_.size() >= row_limit_) break;
+      add_row(id, batch);
     }
     if (!in_flight_.empty()) break;
     if (!wanted) return false;
@@ -210,16 +211,16 @@ bool StepSearch::next_batch(SearchBatch& batch) {
   return true;
 }
 
-// False when the branch finds no sequence or no cells; it then waits for a later batch.
-bool StepSearch::add_row(int32_t id, SearchBatch& batch) {
+// A branch that finds no sequence or no cells waits for a later batch.
+void StepSearch::add_row(int32_t id, SearchBatch& batch) {
   Branch& branch = at(id);
   const uint32_t count = tree_.depth(branch.node) - branch.cached;
-  if (count > ledger_.free_cells()) return false;
-  if (!in_flight_.empty() && batch.tokens.size() + count > options_.max_batch_tokens) return false;
+  if (count > ledger_.free_cells()) return;
+  if (!in_flight_.empty() && batch.tokens.size() + count > options_.max_batch_tokens) return;
   SharedSequence& shared = shared_[branch.kv];
   if (branch.kv == 0 || shared.users > 1) {
     const int32_t sequence = ledger_.fork(shared.sequence);
-    if (sequence == KvLedger::kNone) return false;
+    if (sequence == KvLedger::kNone) return;
     --shared.users;
     branch.kv = static_cast<int32_t>(shared_.size());
     shared_.push_back({sequence, 1});
@@ -242,7 +243,6 @@ bool StepSearch::add_row(int32_t id, SearchBatch& batch) {
     batch.branches.push_back(id);
   }
   in_flight_.push_back({id, count, logits});
-  return true;
 }
 
 void StepSearch::observe(std::vector<Distribution> next, const float* hidden, size_t width) {
@@ -286,38 +286,41 @@ void StepSearch::no_room() {
   }
 }
 
-// No row fits any more. A candidate that waits for its reward can be decoded again if it is kept;
-// when there is none, the least likely open branch is given up.
+// No row fits any more. Somebody's KV must go: that of a candidate, which needs it only if it is
+// kept, else that of the least likely open branch, which goes last from now on. What was dropped
+// is decoded again when its turn comes. A branch that is alone in the cache is given up.
 void StepSearch::make_room() {
-  int32_t candidate = -1;
-  int32_t open = -1;
+  constexpr uint32_t kPatience = 8;
   const auto total = [&](int32_t id) {
     const int32_t step = at(id).step;
     return step < 0 ? 0.0 : records_[step].logprob_total;
   };
+  std::vector<int32_t> alive;
   for (int32_t id : round_) {
-    if (branches_[id] == nullptr) continue;
-    if (at(id).candidate) {
-      if (at(id).cached == 0 || needs_decode(at(id))) continue;
-      if (candidate < 0 || total(id) < total(candidate)) candidate = id;
-    } else if (open < 0 || total(id) < total(open)) {
-      open = id;
-    }
+    if (branches_[id] != nullptr) alive.push_back(id);
   }
-  if (candidate >= 0) {
-    release_kv(at(candidate));
-    ++shared_[0].users;
-    at(candidate).kv = 0;
-    at(candidate).cached = 0;
-  } else if (open >= 0) {
-    drop(open, "unfinished");
-  } else {
-    // Only candidates that still want their state: give up the least likely of them.
-    const auto worst = std::min_element(round_.begin(), round_.end(), [&](int32_t a, int32_t b) {
-      return total(a) < total(b);
-    });
-    drop(*worst, "unfinished");
+  std::stable_sort(alive.begin(), alive.end(), [&](int32_t a, int32_t b) {
+    const bool idle_a = at(a).candidate && !needs_decode(at(a));
+    const bool idle_b = at(b).candidate && !needs_decode(at(b));
+    return idle_a != idle_b ? idle_a : total(a) < total(b);
+  });
+  const auto holds = [&](int32_t id) { return at(id).cached > 0; };
+  const auto waits = [&](int32_t id) { return needs_decode(at(id)); };
+  const auto victim = std::find_if(alive.begin(), alive.end(), holds);
+  const auto waiting = std::count_if(alive.begin(), alive.end(), waits);
+  if (victim == alive.end() || (waits(*victim) && waiting < 2) ||
+      at(*victim).evictions >= kPatience) {
+    drop(*std::find_if(alive.begin(), alive.end(), waits), "unfinished");
+    return;
   }
+  Branch& branch = at(*victim);
+  ++branch.evictions;
+  release_kv(branch);
+  ++shared_[0].users;
+  branch.kv = 0;
+  branch.cached = 0;
+  round_.erase(std::find(round_.begin(), round_.end(), *victim));
+  round_.push_back(*victim);
 }
 
 void StepSearch::release_kv(Branch& branch) {

@@ -155,6 +155,7 @@ class StepSearch {
     int32_t beam = 0;
     uint32_t beam_text = 0;    // length of the beam's text
     int32_t beam_step = -1;    // the beam's last record
+    uint32_t evictions = 0;
     uint32_t votes = 0;        // draws of this candidate and of those merged into it
     uint64_t decision = 0;
     double score = 0;
@@ -184,7 +185,7 @@ class StepSearch {
   void absorb_forced(int32_t id);
   void add_records(Branch& branch, const std::vector<Step>& steps);
   bool needs_decode(const Branch& branch) const;
-  bool add_row(int32_t id, SearchBatch& batch);
+  void add_row(int32_t id, SearchBatch& batch);
   void make_room();
   void release_kv(Branch& branch);
   void drop(int32_t id, const char* fate);

@@ -66,9 +66,12 @@ void StepSegmenter::emit(SegmenterState& state, StepKind kind, uint32_t begin, u
 bool StepSegmenter::advance(SegmenterState& state, std::string_view response,
                             std::vector<Step>& steps) const {
   while (state.position < response.size()) {
-    if (state.mode == Mode::kCall && !state.narrowing && state.json.in_string()) {
-      state.position +=
-          static_cast<uint32_t>(state.json.plain_run(response.substr(state.position)));
+    if (state.mode == Mode::kCall && state.json.in_run()) {
+      // Most bytes stand inside strings and numbers and change nothing in the machine.
+      const std::string_view run =
+          response.substr(state.position, state.json.plain_run(response.substr(state.position)));
+      state.position += static_cast<uint32_t>(run.size());
+      if (state.narrowing && !run.empty() && !narrow(state, run)) return false;
       if (state.position == response.size()) break;
     }
     const char byte = response[state.position++];
@@ -218,7 +221,6 @@ bool StepSegmenter::begin_call(SegmenterState& state, uint32_t begin, std::strin
 bool StepSegmenter::call_byte(SegmenterState& state, std::string_view response,
                               std::vector<Step>& steps) const {
   const auto byte = static_cast<unsigned char>(response[state.position - 1]);
-  const bool was_key = state.json.reading_key();
   const int depth_before = state.json.depth();
   const JsonByte read = state.json.feed(byte);
   if (read.event == JsonEvent::kFail) return kill(state, Death::kMalformed);
@@ -230,22 +232,7 @@ bool StepSegmenter::call_byte(SegmenterState& state, std::string_view response,
 
   switch (read.event) {
     case JsonEvent::kNone:
-      if (state.narrowing && read.decoded_size > 0) {
-        const SchemaNode& node = tools_.node(state.value_node);
-        if (depth == 1) {
-          if (!tools_.names().narrow(state.cursor, read.text())) {
-            return kill(state, Death::kUnknownFunction);
-          }
-        } else if (was_key) {
-          const SchemaNode& object = tools_.node(state.nodes[depth]);
-          if (!object.properties.narrow(state.cursor, read.text())) {
-            if (object.additional == kNothing) return kill(state, Death::kUnknownParameter);
-            state.narrowing = false;
-          }
-        } else if (!node.strings.narrow(state.cursor, read.text())) {
-          return kill(state, Death::kWrongValue);
-        }
-      }
+      if (state.narrowing && read.decoded_size > 0) return narrow(state, read.text());
       return true;
     case JsonEvent::kKeyBegin:
       return begin_key(state);
@@ -273,6 +260,23 @@ bool StepSegmenter::call_byte(SegmenterState& state, std::string_view response,
     }
     case JsonEvent::kFail:
       break;
+  }
+  return true;
+}
+
+// `bytes` go on with a string that must be one of a set.
+bool StepSegmenter::narrow(SegmenterState& state, std::string_view bytes) const {
+  const int depth = state.json.depth();
+  if (depth == 1) {
+    if (!tools_.names().narrow(state.cursor, bytes)) return kill(state, Death::kUnknownFunction);
+  } else if (state.json.reading_key()) {
+    const SchemaNode& object = tools_.node(state.nodes[depth]);
+    if (!object.properties.narrow(state.cursor, bytes)) {
+      if (object.additional == kNothing) return kill(state, Death::kUnknownParameter);
+      state.narrowing = false;
+    }
+  } else if (!tools_.node(state.value_node).strings.narrow(state.cursor, bytes)) {
+    return kill(state, Death::kWrongValue);
   }
   return true;
 }
@@ -419,13 +423,16 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
   const SchemaNode& arguments = tools_.node(state.nodes[2]);
   const NodeId id = state.parameter >= 0 ? arguments.property_nodes[state.parameter]
                                          : arguments.additional;
-  const JsonValue value =
-      parse_accepted_json(response.substr(state.value_begin, end - state.value_begin));
-  const bool container = value.type == JsonType::kArray || value.type == JsonType::kObject;
-  if (container && has_duplicate_keys(value)) return kill(state, Death::kRepeatedKey);
   const SchemaNode& node = tools_.node(id);
-  if ((container || !node.type_only || node.integer_only) && !tools_.valid(id, value)) {
-    return kill(state, Death::kWrongValue);
+  const std::string_view raw = response.substr(state.value_begin, end - state.value_begin);
+  uint64_t value_hash;
+  if (raw.front() == '"' && node.type_only && raw.find('\\') == std::string_view::npos) {
+    value_hash = hash_string(raw.substr(1, raw.size() - 2));
+  } else {
+    const JsonValue value = parse_accepted_json(raw);
+    if (has_duplicate_keys(value)) return kill(state, Death::kRepeatedKey);
+    if (!tools_.valid(id, value)) return kill(state, Death::kWrongValue);
+    value_hash = canonical_hash(value);
   }
   const uint64_t name =
       state.parameter >= 0
@@ -434,7 +441,7 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
                                                            state.key_end - state.key_begin))
                            .string,
                        23);
-  state.open_decided += mix64(name, canonical_hash(value));
+  state.open_decided += mix64(name, value_hash);
   emit(state, StepKind::kArgValue, state.value_begin, end, steps);
   return true;
 }

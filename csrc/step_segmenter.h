@@ -168,6 +168,7 @@ class StepSegmenter {
   bool begin_value(SegmenterState& state, JsonEvent event) const;
   bool end_value(SegmenterState& state, uint32_t end, int depth, std::string_view response,
                  std::vector<Step>& steps) const;
+  bool narrow(SegmenterState& state, std::string_view bytes) const;
   bool begin_key(SegmenterState& state) const;
   bool end_key(SegmenterState& state, std::string_view response) const;
   bool end_arguments(SegmenterState& state, uint32_t end, std::string_view response,

@@ -18,12 +18,19 @@ StringSet::StringSet(std::vector<std::string> strings) {
 }
 
 bool StringSet::narrow(Cursor& cursor, std::string_view bytes) const {
-  for (char byte : bytes) {
+  for (size_t done = 0; done < bytes.size(); ++done) {
+    if (cursor.high - cursor.low == 1) {  // one is left: the rest must match it
+      const std::string_view rest = bytes.substr(done);
+      const std::string_view text = std::string_view(strings_[cursor.low]).substr(cursor.depth);
+      if (text.substr(0, rest.size()) != rest) return false;
+      cursor.depth += static_cast<uint16_t>(rest.size());
+      return true;
+    }
+    const int wanted = static_cast<unsigned char>(bytes[done]);
     const auto at = [&](uint16_t place) -> int {
       const std::string& text = strings_[place];
       return cursor.depth < text.size() ? static_cast<unsigned char>(text[cursor.depth]) : -1;
     };
-    const int wanted = static_cast<unsigned char>(byte);
     while (cursor.low < cursor.high && at(cursor.low) < wanted) ++cursor.low;
     uint16_t high = cursor.low;
     while (high < cursor.high && at(high) == wanted) ++high;

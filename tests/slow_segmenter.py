@@ -8,11 +8,10 @@ has come to its end raises `_Finished`. Whole values are judged by the jsonschem
 
 from __future__ import annotations
 
-import codecs
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 from urllib.parse import unquote
@@ -24,6 +23,18 @@ Tool = dict[str, Any]  # {"name", "parameters"}
 
 SPACE = b" \n\r\t"
 MAX_DEPTH = 32
+
+# Why a response is dead, in the native segmenter's words.
+MALFORMED = "malformed JSON"
+UNKNOWN_FUNCTION = "unknown function"
+UNKNOWN_PARAMETER = "a parameter that the schema does not allow"
+KEY_TWICE = "a key twice"
+WRONG_VALUE = "a value that breaks the schema"
+MISSING_PARAMETER = "a required parameter is missing"
+ORDER = "arguments before the name"
+TOO_MANY_CALLS = "too many calls"
+NO_CALL = "no call where one is required"
+UNEXPECTED_END = "the response ends inside a call"
 
 # Nothing of these is checked while a response is written.
 UNCHECKED = (
@@ -122,7 +133,7 @@ def segment(
             if not ended:
                 return replace(verdict, in_text=reading.place == "text")
             if reading.place not in ("text", "after a call"):
-                raise _Dead("the response ends inside a call") from None
+                raise _Dead(UNEXPECTED_END) from None
             reading.end_response()
     except _Dead as death:
         return replace(verdict, dead=True, reason=str(death))
@@ -165,7 +176,7 @@ class _Reading:
     def expect(self, text: bytes) -> None:
         for byte in text:
             if self.take() != byte:
-                raise _Dead("malformed JSON")
+                raise _Dead(MALFORMED)
 
     # The response
 
@@ -212,6 +223,7 @@ class _Reading:
                 if self.peek() == ord("{"):
                     self.place = "inside"
                     continue
+                self.place = "inside"
                 self.expect(self.close_marker)
             if self.calls == self.max_calls:
                 self.end_response()
@@ -226,17 +238,17 @@ class _Reading:
         while True:
             self.call()
             self.skip_space()
-            if self.take() == ord("]"):
+            if self.peek() == ord("]"):
+                self.at += 1
                 self.end_response()
-            self.at -= 1
             self.expect(b",")
             if self.calls == self.max_calls:
-                raise _Dead("too many calls")
+                raise _Dead(TOO_MANY_CALLS)
             self.skip_space()
 
     def end_response(self) -> NoReturn:
         if self.require_call and self.calls == 0:
-            raise _Dead("no call where one is required")
+            raise _Dead(NO_CALL)
         self.steps.append(Step("TOTAL_FINISH", None, None, None, self.at, self.at, self.at))
         raise _Finished
 
@@ -244,112 +256,107 @@ class _Reading:
 
     def call(self) -> None:
         if self.peek() != ord("{"):
-            raise _Dead("malformed JSON")
+            raise _Dead(MALFORMED)
         if self.calls == self.max_calls:
-            raise _Dead("too many calls")
+            raise _Dead(TOO_MANY_CALLS)
         begin = self.at
         function: str | None = None
-        has_arguments = False
-
-        def emit(kind: str, begin: int, end: int, argument: str | None = None) -> None:
-            assert function is not None
-            self.steps.append(Step(kind, self.calls, function, argument, begin, end, self.at))
-
-        def member(key: str) -> None:
-            nonlocal function, has_arguments
-            if key == self.name_key:
-                start = self.start_value(frozenset({"string"}))
-                function = self.string(self.tools, "unknown function")
-                emit("FUNC_NAME", start, self.at)
-            elif key == self.arguments_key:
-                has_arguments = True
-                assert function is not None
-                start = self.start_value(frozenset({"object"}))
-                self.arguments(self.tools[function], emit)
-                emit("PARAM_FINISH", start, self.at)
-            else:
-                start = self.start_value(ALL_TYPES)
-                self.value(True, True, 2)
-                parse(self.data[start : self.at])
-
-        def check_key(key: str) -> None:
+        seen: set[str] = set()
+        for key in self.keys(None, 1):
+            if key in seen:
+                raise _Dead(KEY_TWICE)
+            seen.add(key)
             if key == self.arguments_key and function is None:
-                raise _Dead("arguments before the name")
-
-        self.object(None, 1, check_key, member)
+                raise _Dead(ORDER)
+            self.colon()
+            start = self.at
+            if key == self.name_key:
+                self.check_type({"string"}, UNKNOWN_FUNCTION)
+                function = self.string(self.tools, UNKNOWN_FUNCTION)
+                self.emit("FUNC_NAME", function, start, self.at)
+            elif key == self.arguments_key and function is not None:
+                self.check_type({"object"}, WRONG_VALUE)
+                self.arguments(function)
+                self.emit("PARAM_FINISH", function, start, self.at)
+            else:
+                self.value(True, True, 2, b"}")
+                parse(self.data[start : self.at])
         if function is None:
-            raise _Dead("malformed JSON")
-        if not has_arguments:
+            raise _Dead(UNKNOWN_FUNCTION)
+        if self.arguments_key not in seen:
             check_arguments(self.tools[function], b"{}")
-            emit("PARAM_FINISH", self.at, self.at)
-        emit("FUNC_FINISH", begin, self.at)
+            self.emit("PARAM_FINISH", function, self.at, self.at)
+        self.emit("FUNC_FINISH", function, begin, self.at)
         self.calls += 1
 
-    def arguments(self, schema: Schema, emit: Callable[..., None]) -> None:
+    def arguments(self, function: str) -> None:
+        schema = self.tools[function]
         begin = self.at
-
-        def member(key: str) -> None:
+        seen: set[str] = set()
+        for key in self.keys(names(schema, schema), 2):
+            if key in seen:
+                raise _Dead(KEY_TWICE)
+            seen.add(key)
             node = child(schema, schema, key)
-            start = self.start_value(types(schema, node))
-            number = self.peek() in b"-0123456789"
-            self.value(schema, node, 3)
+            if node is False:
+                raise _Dead(UNKNOWN_PARAMETER)
+            self.colon()
+            start = self.at
+            self.value(schema, node, 3, b"}")
             end = self.at
-            if not valid(schema, node, self.data[start:end]):
-                raise _Dead("a value that breaks the schema")
-            self.at += number  # a number is decided by its delimiter
-            emit("ARG_VALUE", start, end, key)
-            self.at = end
-
-        self.object(names(schema, schema), 2, lambda key: None, member)
+            text = self.data[start:end]
+            if not valid(schema, node, text):
+                raise _Dead(WRONG_VALUE)
+            delimiter = 1 if NUMBER.fullmatch(text) else 0
+            self.emit("ARG_VALUE", function, start, end, key, end + delimiter)
         check_arguments(schema, self.data[begin : self.at])
+
+    def emit(
+        self,
+        kind: str,
+        function: str,
+        begin: int,
+        end: int,
+        argument: str | None = None,
+        boundary: int | None = None,
+    ) -> None:
+        boundary = self.at if boundary is None else boundary
+        self.steps.append(Step(kind, self.calls, function, argument, begin, end, boundary))
 
     # JSON
 
-    def start_value(self, allowed: frozenset[str]) -> int:
-        """Go to a value's first byte, which must be of an allowed type."""
-        self.skip_space()
-        kind = TYPE_OF_FIRST_BYTE.get(self.peek())
-        if kind is None:
-            raise _Dead("malformed JSON")
-        if kind not in allowed:
-            raise _Dead("a value that breaks the schema")
-        return self.at
-
-    def value(self, root: Schema, schema: Schema, depth: int) -> None:
-        """Read a value whose schema is `schema`; a container in it would be at `depth`."""
-        self.start_value(types(root, schema))
-        kind = TYPE_OF_FIRST_BYTE[self.peek()]
+    def value(self, root: Schema, schema: Schema, depth: int, closer: bytes) -> None:
+        """Read a value at `depth`, of a container that ends with `closer`."""
+        kind = self.check_type(types(root, schema), WRONG_VALUE)
         if kind == "string":
-            self.string(listed_strings(root, schema), "a value that breaks the schema")
+            self.string(listed_strings(root, schema), WRONG_VALUE)
         elif kind == "number":
-            self.number()
+            self.number(closer)
         elif kind == "array":
             self.array(root, schema, depth)
         elif kind == "object":
-            self.object(
-                names(root, schema),
-                depth,
-                lambda key: None,
-                lambda key: self.value(root, child(root, schema, key), depth + 1),
-                nested=True,
-            )
+            for key in self.keys(names(root, schema), depth):
+                node = child(root, schema, key)
+                if node is False:
+                    raise _Dead(UNKNOWN_PARAMETER)
+                self.colon()
+                self.value(root, node, depth + 1, b"}")
         else:
-            text = {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}[self.peek()]
-            self.expect(text)
+            self.expect({ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}[self.peek()])
 
-    def object(
-        self,
-        names: Iterable[str] | None,
-        depth: int,
-        check_key: Callable[[str], None],
-        member: Callable[[str], None],
-        nested: bool = False,
-    ) -> None:
-        """Read an object; `member` reads the value of a key. Inside a value, a repeated key is
-        found when the value ends."""
+    def check_type(self, allowed: Set[str], reason: str) -> str:
+        """The type of the value that begins here."""
+        kind = TYPE_OF_FIRST_BYTE.get(self.peek())
+        if kind is None:
+            raise _Dead(MALFORMED)
+        if kind not in allowed:
+            raise _Dead(reason)
+        return kind
+
+    def keys(self, names: Iterable[str] | None, depth: int) -> Iterator[str]:
+        """The keys of an object as they are read; the caller reads the rest of each member."""
         if depth > MAX_DEPTH:
-            raise _Dead("malformed JSON")
-        seen: set[str] = set()
+            raise _Dead(MALFORMED)
         self.expect(b"{")
         self.skip_space()
         if self.peek() == ord("}"):
@@ -357,46 +364,45 @@ class _Reading:
             return
         while True:
             self.skip_space()
-            key = self.string(names, "a parameter that the schema does not allow")
-            if key in seen and not nested:
-                raise _Dead("a key twice")
-            seen.add(key)
-            check_key(key)
+            yield self.string(names, UNKNOWN_PARAMETER)
             self.skip_space()
-            self.expect(b":")
-            self.skip_space()
-            member(key)
-            self.skip_space()
-            if self.take() == ord("}"):
+            if self.peek() == ord("}"):
+                self.at += 1
                 return
-            self.at -= 1
             self.expect(b",")
+
+    def colon(self) -> None:
+        self.skip_space()
+        self.expect(b":")
+        self.skip_space()
 
     def array(self, root: Schema, schema: Schema, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise _Dead("malformed JSON")
+            raise _Dead(MALFORMED)
         self.expect(b"[")
         self.skip_space()
         if self.peek() == ord("]"):
             self.at += 1
             return
         while True:
-            self.value(root, item(root, schema), depth + 1)
             self.skip_space()
-            if self.take() == ord("]"):
+            self.value(root, item(root, schema), depth + 1, b"]")
+            self.skip_space()
+            if self.peek() == ord("]"):
+                self.at += 1
                 return
-            self.at -= 1
             self.expect(b",")
 
-    def number(self) -> None:
+    def number(self, closer: bytes) -> None:
         """Read a number; its end is known by the byte after it, which is not taken."""
         begin = self.at
         while self.peek() in b"+-.0123456789eE":
             self.at += 1
             if not NUMBER_PREFIX.fullmatch(self.data, begin, self.at):
-                raise _Dead("malformed JSON")
-        if not NUMBER.fullmatch(self.data, begin, self.at):
-            raise _Dead("malformed JSON")
+                raise _Dead(MALFORMED)
+        whole = NUMBER.fullmatch(self.data, begin, self.at)
+        if not whole or self.peek() not in SPACE + b"," + closer:
+            raise _Dead(MALFORMED)
 
     def string(self, listed: Iterable[str] | None, reason: str) -> str:
         """Read a string, one of the `listed` ones unless that is None."""
@@ -415,22 +421,20 @@ class _Reading:
 
     def characters(self) -> Iterator[bytes]:
         """The decoded bytes of a string, up to its closing quote, as each becomes known."""
-        utf8 = codecs.getincrementaldecoder("utf-8")()
-        inside = False  # a character of several bytes
+        character = b""  # as far as it has been read
         while True:
             byte = self.take()
-            if not inside and byte == ord('"'):
+            if not character and byte == ord('"'):
                 return
-            if not inside and byte == ord("\\"):
+            if not character and byte == ord("\\"):
                 yield self.escape()
                 continue
-            if not inside and byte < 0x20:
-                raise _Dead("malformed JSON")
-            try:
-                inside = utf8.decode(bytes([byte])) == ""
-            except UnicodeDecodeError:
-                raise _Dead("malformed JSON") from None
+            character += bytes([byte])
+            if byte < 0x20 or not begins_utf8(character):
+                raise _Dead(MALFORMED)
             yield bytes([byte])
+            if is_utf8(character):
+                character = b""
 
     def escape(self) -> bytes:
         byte = self.take()
@@ -442,10 +446,10 @@ class _Reading:
             self.expect(b"\\")
             low = self.utf16_unit()
             if not 0xDC00 <= low < 0xE000:
-                raise _Dead("malformed JSON")
+                raise _Dead(MALFORMED)
             return chr(0x10000 + (unit - 0xD800) * 0x400 + low - 0xDC00).encode()
         if 0xDC00 <= unit < 0xE000:
-            raise _Dead("malformed JSON")
+            raise _Dead(MALFORMED)
         return chr(unit).encode()
 
     def utf16_unit(self) -> int:
@@ -454,11 +458,24 @@ class _Reading:
         for _ in range(4):
             digits += bytes([self.take()])
             if not re.fullmatch(rb"[0-9a-fA-F]+", digits):
-                raise _Dead("malformed JSON")
+                raise _Dead(MALFORMED)
         return int(digits, 16)
 
 
-# Values and schemas
+# Text, values and schemas
+
+
+def is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def begins_utf8(text: bytes) -> bool:
+    """Whether the bytes begin a character: its lowest or its highest continuation is one."""
+    return any(is_utf8(text + rest * count) for rest in (b"\x80", b"\xbf") for count in range(4))
 
 
 def parse(text: bytes) -> Any:
@@ -466,7 +483,7 @@ def parse(text: bytes) -> Any:
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) < len(pairs):
-            raise _Dead("a key twice")
+            raise _Dead(KEY_TWICE)
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=members)
@@ -492,9 +509,9 @@ def _valid(root: str, schema: str, text: bytes) -> bool:
 
 def check_arguments(schema: Schema, text: bytes) -> None:
     if {*direct(schema, schema).get("required", ())} - {*parse(text)}:
-        raise _Dead("a required parameter is missing")
+        raise _Dead(MISSING_PARAMETER)
     if not valid(schema, schema, text):
-        raise _Dead("a value that breaks the schema")
+        raise _Dead(WRONG_VALUE)
 
 
 def resolve(root: Schema, reference: str) -> Schema:

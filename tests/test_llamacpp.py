@@ -21,9 +21,11 @@ from toolprm_lite.errors import ContextError, ModelError, NoRoom
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 VOCAB = 352
+# One thread throughout: results are the same, and llama.cpp's threads wait for each other by
+# spinning, which takes a hundred times as long where another process uses the cores.
 # Attention and logits small enough for float16 in the KV cache to stay under 1e-4; a wrong mask
-# changes them by 4e-2.
-EXACT = {"attention_scale": 0.05, "logit_scale": 1.0}
+# changes them by 1e-2.
+EXACT = {"attention_scale": 0.02, "logit_scale": 0.5}
 
 Rows = Sequence[tuple[int, Sequence[int], int]]
 
@@ -40,7 +42,7 @@ def exact_gguf(exact_model: TinyLlama, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def backend(exact_gguf: Path) -> Iterator[LlamaCppBackend]:
-    made = LlamaCppBackend(exact_gguf, context=256)
+    made = LlamaCppBackend(exact_gguf, threads=1, context=256)
     yield made
     made.close()
 
@@ -83,9 +85,7 @@ def dense(output: Output, vocab: int = VOCAB) -> npt.NDArray[np.float32]:
 
 def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(
-        np.exp(shifted).sum(axis=-1, keepdims=True)
-    )
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
 
 
@@ -98,7 +98,7 @@ def random_tokens(count: int, seed: int, top: int = VOCAB - 4) -> list[int]:
 
 
 def test_info_and_token_bytes(tiny_gguf: Path) -> None:
-    made = LlamaCppBackend(tiny_gguf, context=512, max_sequences=7)
+    made = LlamaCppBackend(tiny_gguf, threads=1, context=512, max_sequences=7)
     info = made.info
     assert (info.architecture, info.vocab_size, info.width, info.layers) == ("llama", VOCAB, 64, 3)
     assert (info.context, info.max_sequences) == (512, 7)
@@ -176,7 +176,7 @@ def test_hidden_states_of_a_prompt_longer_than_a_physical_batch(
         monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
     monkeypatch.setattr(llamacpp, "_BATCH", 256)
     monkeypatch.setattr(llamacpp, "_UBATCH", 64)
-    whole = LlamaCppBackend(tiny_gguf, context=1024)
+    whole = LlamaCppBackend(tiny_gguf, threads=1, context=1024)
     model, prompt = TinyLlama(), random_tokens(600, seed=4)
     _, states = model.forward(prompt)
     for layer in (1, 3):
@@ -189,9 +189,7 @@ def test_hidden_states_of_a_prompt_longer_than_a_physical_batch(
         fork = batch([], [(SequenceOp.FORK, 0, 1)])
         assert whole.decode(fork, None, 4).top_ids.shape == (0, 4)
         hidden = whole.decode(step, None, 1).hidden
-        np.testing.assert_allclose(
-            hidden, states[layer][[400, 463, 464, 530, 599]], atol=2e-2
-        )
+        np.testing.assert_allclose(hidden, states[layer][[400, 463, 464, 530, 599]], atol=2e-2)
     whole.close()
 
 
@@ -267,7 +265,7 @@ def grow_random_tree(
 
 
 def test_random_tree_agrees_with_numpy(exact_gguf: Path, exact_model: TinyLlama) -> None:
-    made = LlamaCppBackend(exact_gguf, context=256, max_sequences=9)
+    made = LlamaCppBackend(exact_gguf, threads=1, context=256, max_sequences=9)
     prompt, decoded = random_tokens(150, seed=7), 0
     for tokens, logprobs in grow_random_tree(made, prompt, 60, seed=8, vocab=VOCAB):
         expected = log_softmax(exact_model.forward(tokens)[0][-1])
@@ -278,12 +276,12 @@ def test_random_tree_agrees_with_numpy(exact_gguf: Path, exact_model: TinyLlama)
 
 
 def test_random_tree_agrees_with_a_fresh_decode(smollm2_path: Path) -> None:
-    made = LlamaCppBackend(smollm2_path, context=512, max_sequences=9)
-    fresh = LlamaCppBackend(smollm2_path, context=512)
+    made = LlamaCppBackend(smollm2_path, threads=1, context=512, max_sequences=9)
+    fresh = LlamaCppBackend(smollm2_path, threads=1, context=512)
     vocab = made.info.vocab_size
     prompt = made.tokenize("<|im_start|>user\nList three rivers.<|im_end|>\n")
     worst = []
-    for tokens, logprobs in grow_random_tree(made, prompt, 8, seed=9, vocab=vocab):
+    for tokens, logprobs in grow_random_tree(made, prompt, 5, seed=9, vocab=vocab):
         fresh.prefill([1], None, 1)
         expected = dense(fresh.prefill(tokens, None, vocab).output, vocab)[0]
         # Kernels of another batch shape round activations otherwise.
@@ -292,7 +290,7 @@ def test_random_tree_agrees_with_a_fresh_decode(smollm2_path: Path) -> None:
         first, second = np.partition(expected, -2)[-2:][::-1]
         if first - second > 0.5:
             assert int(logprobs.argmax()) == int(expected.argmax())
-    assert len(worst) >= 15
+    assert len(worst) >= 10
     assert max(worst) < 0.5
     made.close()
     fresh.close()
@@ -325,8 +323,8 @@ def test_prefill_drops_branches(backend: LlamaCppBackend) -> None:
 
 
 def test_recurrent_model_forks_and_goes_back_to_a_checkpoint(tiny_mamba_gguf: Path) -> None:
-    made = LlamaCppBackend(tiny_mamba_gguf, context=512)
-    fresh = LlamaCppBackend(tiny_mamba_gguf, context=512)
+    made = LlamaCppBackend(tiny_mamba_gguf, threads=1, context=512)
+    fresh = LlamaCppBackend(tiny_mamba_gguf, threads=1, context=512)
     shared = random_tokens(100, seed=12)
     table = [
         ([*shared, 1, 2], 0),
@@ -385,7 +383,7 @@ def test_no_room_when_the_batch_is_split_in_physical_batches(
     exact_gguf: Path, exact_model: TinyLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llamacpp, "_UBATCH", 16)
-    made = LlamaCppBackend(exact_gguf, context=256)
+    made = LlamaCppBackend(exact_gguf, threads=1, context=256)
     prompt, tail = random_tokens(200, seed=18), random_tokens(70, seed=19)
     made.prefill(prompt, None, 1)
     with pytest.raises(NoRoom):
@@ -398,7 +396,7 @@ def test_no_room_when_the_batch_is_split_in_physical_batches(
 
 
 def test_more_rows_than_one_step_takes_is_no_room(exact_gguf: Path) -> None:
-    made = LlamaCppBackend(exact_gguf, context=256, max_sequences=2)
+    made = LlamaCppBackend(exact_gguf, threads=1, context=256, max_sequences=2)
     made.prefill([1, 2], None, 1)
     step = batch([(1, [1, 2, 3, 4], 2)], [(SequenceOp.FORK, 0, 1)], every=True)
     with pytest.raises(NoRoom, match="in parts"):
@@ -525,12 +523,10 @@ def test_closed_model_says_so(tiny_gguf: Path) -> None:
             call()
 
 
-def test_log_is_silent_unless_asked(
-    tiny_gguf: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_log_is_silent_unless_asked(tiny_gguf: Path, capfd: pytest.CaptureFixture[str]) -> None:
     LlamaCppBackend(tiny_gguf).close()
     assert capfd.readouterr().err == ""
-    LlamaCppBackend(tiny_gguf, verbose=True).close()
+    LlamaCppBackend(tiny_gguf, threads=1, verbose=True).close()
     assert "llama" in capfd.readouterr().err
 
 
@@ -551,7 +547,9 @@ def llama_greedy(path: Path, prompt: list[int], count: int, threads: int) -> lis
     tokens, result = list(prompt), []
     for _ in range(count):
         array = (ctypes.c_int32 * len(tokens))(*tokens)
-        assert llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))) == 0
+        assert (
+            llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))) == 0
+        )
         token = llama_cpp.llama_sampler_sample(sampler, context, -1)
         result.append(token)
         if llama_cpp.llama_vocab_is_eog(vocab, token):
@@ -567,11 +565,9 @@ def llama_greedy(path: Path, prompt: list[int], count: int, threads: int) -> lis
     "question", ["What is the capital of France?", "Write a JSON object with two keys."]
 )
 def test_greedy_is_llama_cpps_own(smollm2_path: Path, question: str) -> None:
-    made = LlamaCppBackend(smollm2_path, context=512, threads=2)
-    prompt = made.tokenize(
-        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-    )
-    expected = llama_greedy(smollm2_path, prompt, 40, threads=2)
+    made = LlamaCppBackend(smollm2_path, threads=1, context=512)
+    prompt = made.tokenize(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+    expected = llama_greedy(smollm2_path, prompt, 40, threads=1)
     output = made.prefill(prompt, None, 1).output
     tokens: list[int] = []
     while True:

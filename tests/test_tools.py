@@ -314,8 +314,18 @@ json_values = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                "type properties items enum required anyOf $ref $defs default minimum nullable "
-                "additionalProperties optional description a b".split()
+                [
+                    *("type", "properties", "items", "enum", "required", "anyOf", "$ref", "$defs"),
+                    *(
+                        "default",
+                        "minimum",
+                        "nullable",
+                        "additionalProperties",
+                        "optional",
+                        "a",
+                        "b",
+                    ),
+                ]
             ),
             inner,
             max_size=5,

@@ -180,9 +180,7 @@ class TinyLlama:
         logits = self._norm(state, weights["output_norm"]) @ weights["output"].T
         return logits.astype(np.float32), np.stack(hidden).astype(np.float32)
 
-    def _norm(
-        self, x: npt.NDArray[np.float64], gain: Floats
-    ) -> npt.NDArray[np.float64]:
+    def _norm(self, x: npt.NDArray[np.float64], gain: Floats) -> npt.NDArray[np.float64]:
         scale = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
         return x / scale * gain
 

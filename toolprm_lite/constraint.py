@@ -1,7 +1,7 @@
 """Token masks from the tools' schemas, by llguidance. Knows neither beams nor the model itself.
 
-A mask keeps every response that the segmenter could accept possible, in the writing that models
-use (separators ", " and ": ", properties in the schema's order), and declining too.
+A mask fixes one writing of each response, the one models use (separators ", " and ": ", properties
+in the schema's order), and always leaves declining possible unless a call is required.
 """
 
 from __future__ import annotations
@@ -189,21 +189,20 @@ class Vocabulary:
 
         Raises `ConstraintError`, which names the tool whose schema llguidance refuses.
         """
-        grammar = build_grammar(
-            tools,
-            format,
-            tool_choice=tool_choice,
-            parallel=parallel,
-            special_tokens=self.special_tokens,
-        )
         try:
+            grammar = build_grammar(
+                tools,
+                format,
+                tool_choice=tool_choice,
+                parallel=parallel,
+                special_tokens=self.special_tokens,
+            )
             return Constraint(self, grammar)
-        except ConstraintError as error:
+        except (ConstraintError, ValueError) as error:  # ValueError: text that is no Unicode
             for tool in tools:
-                alone = build_grammar([tool], format)
                 try:
-                    Constraint(self, alone)
-                except ConstraintError as own:
+                    Constraint(self, build_grammar([tool], format))
+                except (ConstraintError, ValueError) as own:
                     raise ConstraintError(
                         f"tool {tool.name!r}: its schema can't become a token mask ({own}); "
                         "simplify the schema, or use --constrain off"

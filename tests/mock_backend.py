@@ -1,0 +1,156 @@
+"""A model whose next-token distribution is known exactly: a weighted set of responses.
+
+It checks what a real backend only trusts: every sequence's positions run on without a gap, forks
+copy what their source holds, and cells are counted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from toolprm_lite._core import top_k
+from toolprm_lite.backends.base import (
+    Batch,
+    Float32Array,
+    MaskArray,
+    ModelInfo,
+    Output,
+    Prefill,
+    SequenceOp,
+)
+from toolprm_lite.errors import NoRoom
+
+MERGES = [
+    b"[]", b'[{"', b"name", b'": "', b'", "', b"arguments", b'": {"', b'"}}]', b'"}}', b'"}', b"}}",
+    b'": ', b"}]", b'", ', b"<tool_call>", b"</tool_call>",
+]  # fmt: skip
+VOCABULARY = [bytes([byte]) for byte in range(256)] + MERGES
+EOG = len(VOCABULARY)
+WIDTH = 8
+
+
+def tokenize(text: str) -> list[int]:
+    """Greedy longest match."""
+    data = text.encode()
+    tokens = []
+    while data:
+        best = max(
+            (token for token, word in enumerate(VOCABULARY) if data.startswith(word)),
+            key=lambda token: len(VOCABULARY[token]),
+        )
+        tokens.append(best)
+        data = data[len(VOCABULARY[best]) :]
+    return tokens
+
+
+def state_of(path: Sequence[int]) -> Float32Array:
+    """The hidden state at the last token of a response's path."""
+    seed = zlib.crc32(repr(list(path)).encode())
+    return np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
+
+
+class MockBackend:
+    """`responses` maps each whole response to its probability; an end-of-generation follows it."""
+
+    def __init__(
+        self,
+        responses: Mapping[str, float],
+        *,
+        context: int = 4096,
+        max_sequences: int = 64,
+        refuse: float = 0.0,
+        end: bool = True,
+        jitter: float = 0.0,
+    ) -> None:
+        self.info = ModelInfo(
+            "mock", "mock", len(VOCABULARY) + 1, WIDTH, 4, context, max_sequences, frozenset([EOG])
+        )
+        self.token_bytes = [*VOCABULARY, b""]
+        self.layer: int | None = None
+        self.steps = 0
+        self.decoded: list[int] = []
+        self.prompt: list[int] = []
+        self.cells_max = 0
+        self._refuse = np.random.default_rng(0)
+        self._refusals = refuse
+        self._jitter = jitter
+        self._sequences: dict[int, list[int]] = {}
+        self._next: dict[tuple[int, ...], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+        for text, weight in responses.items():
+            path: tuple[int, ...] = ()
+            for token in [*tokenize(text), *([EOG] if end else [])]:
+                self._next[path][token] += weight
+                path = (*path, token)
+
+    def tokenize(self, text: str) -> list[int]:
+        return tokenize(text)
+
+    def tap(self, layer: int | None) -> None:
+        self.layer = layer
+
+    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+        self._sequences = {}
+        shared = 0
+        while shared < min(len(tokens) - 1, len(self.prompt)) and (
+            tokens[shared] == self.prompt[shared]
+        ):
+            shared += 1
+        self.prompt = list(tokens)
+        return Prefill(shared, len(tokens) - shared, self._output([()], mask, k, None))
+
+    def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
+        for kind, source, destination in batch.ops.tolist():
+            if kind == SequenceOp.FORK:
+                assert destination not in self._sequences
+                self._sequences[destination] = list(self._sequences.get(source, []))
+                assert source == 0 or source in self._sequences
+            else:
+                del self._sequences[source]
+        rows = len(set(batch.sequences.tolist()))
+        if rows > 1 and self._refuse.random() < self._refusals:
+            raise NoRoom("mock")
+        assert len(self._sequences) <= self.info.max_sequences
+        paths = []
+        for token, position, sequence in zip(
+            batch.tokens.tolist(), batch.positions.tolist(), batch.sequences.tolist(), strict=True
+        ):
+            path = self._sequences[sequence]
+            assert position == len(self.prompt) + len(path), "a gap in the KV cache"
+            path.append(token)
+            paths.append(tuple(path))
+        self.steps += 1
+        self.decoded.extend(batch.tokens.tolist())
+        if self.info.context - len(self.prompt) < 1000:
+            held = {
+                tuple(path[:n]) for path in self._sequences.values() for n in range(1, len(path) + 1)
+            }
+            self.cells_max = max(self.cells_max, len(self.prompt) + len(held))
+        hidden = None
+        if self.layer is not None:
+            hidden = np.array(
+                [state_of(paths[at]) for at in batch.hidden_at], np.float32
+            ).reshape(-1, WIDTH)
+        return self._output([paths[at] for at in batch.logits_at], masks, k, hidden)
+
+    def close(self) -> None:
+        self._sequences = {}
+
+    def _output(
+        self,
+        paths: list[tuple[int, ...]],
+        masks: MaskArray | None,
+        k: int,
+        hidden: Float32Array | None,
+    ) -> Output:
+        logits = np.full((len(paths), self.info.vocab_size), -30.0, np.float32)
+        for row, path in enumerate(paths):
+            for token, weight in self._next.get(path, {EOG: 1.0}).items():
+                logits[row, token] = np.log(weight)
+        if self._jitter:  # kernels whose sums depend on the batch's shape
+            logits += np.float32(self._jitter) * np.float32(len(paths) % 3)
+        ids, logprobs, entropy = top_k(logits, masks, k)
+        return Output(ids, logprobs, entropy, hidden)

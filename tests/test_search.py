@@ -1,0 +1,406 @@
+"""The search through its public face, on a model whose distribution is known exactly."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+from mock_backend import EOG, WIDTH, MockBackend, state_of, tokenize
+
+from toolprm_lite import SearchConfig, Searcher, ToolprmError
+from toolprm_lite.errors import ConfigError, ProblemError
+from toolprm_lite.reward.base import CandidateStep, StepBatch
+
+TOOLS = [
+    {
+        "name": "weather",
+        "description": "The weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string"},
+                "unit": {"type": "string", "enum": ["C", "F"]},
+                "days": {"type": "number"},
+            },
+            "required": ["city"],
+        },
+    },
+    {"name": "clock", "description": "The time", "parameters": {"type": "object"}},
+]
+
+
+def call(city: str, **more: object) -> str:
+    return json.dumps([{"name": "weather", "arguments": {"city": city, **more}}])
+
+
+RESPONSES = {
+    call("Paris"): 0.40,
+    call("Parma"): 0.20,
+    call("Rome"): 0.10,
+    call("Rome", unit="C"): 0.10,
+    call("Paris", unit="F"): 0.08,
+    call("Paris", unit="C"): 0.02,
+    "[]": 0.06,
+    '[{"name": "clock", "arguments": {}}]': 0.04,
+}
+
+
+def search(responses: dict[str, float] = RESPONSES, reward: object = "auto", **settings: object):
+    backend = settings.pop("backend", None) or MockBackend(responses)
+    defaults = {"constrain": "off", "temperature": 1.0}
+    searcher = Searcher(backend)
+    config = SearchConfig(**{**defaults, **settings})
+    return searcher.search("Weather in Rome?", TOOLS, config, reward=reward)
+
+
+def city_reward(city: str):
+    def score(steps: list[CandidateStep]) -> list[float]:
+        return [0.1 if s.argument == "city" and s.value != city else 0.9 for s in steps]
+
+    return score
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "step-beam", "majority", "best-of-n"])
+def test_every_strategy_finds_the_likeliest_response(strategy: str) -> None:
+    result = search(strategy=strategy, samples=64, beams=4, expand=16)
+    assert result.complete
+    assert result.calls == [{"name": "weather", "arguments": {"city": "Paris"}}]
+    assert result.strategy == strategy
+    assert [step.kind for step in result.steps] == [
+        "FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_FINISH",
+    ]  # fmt: skip
+
+
+def chi_square(counts: Counter[str], expected: dict[str, float], draws: int) -> float:
+    return sum((counts[t] - p * draws) ** 2 / (p * draws) for t, p in expected.items())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_shared_draws_have_the_distribution_of_independent_ones(seed: int) -> None:
+    draws = 1000
+    result = search(strategy="majority", samples=draws, seed=seed)
+    everything = [(result.calls, result.stats)] + [(a.calls, a) for a in result.alternatives]
+    # The winner's own count is what the others leave of the draws.
+    counts = Counter({json.dumps(calls): entry.draws for calls, entry in everything[1:]})
+    counts[json.dumps(result.calls)] = draws - sum(counts.values())
+    expected = {
+        json.dumps(json.loads(text)): weight for text, weight in RESPONSES.items()
+    }
+    assert set(counts) <= set(expected)
+    # 7 degrees of freedom: 29.9 is exceeded once in 10,000 times.
+    assert chi_square(counts, expected, draws) < 29.9
+    tree = {tuple(tokenize(text)[:n]) for text in RESPONSES for n in range(len(tokenize(text)))}
+    assert result.stats.decode_tokens < len(tree) < result.stats.drawn_tokens
+
+
+def test_temperature_and_top_p_shape_the_draws() -> None:
+    two = {"[]": 0.7, '[{"name": "clock", "arguments": {}}]': 0.3}
+    draws = 1024
+    for temperature, top_p, share in [(1.0, 1.0, 0.7), (0.5, 1.0, 0.49 / 0.58), (1.0, 0.6, 1.0)]:
+        result = search(
+            two, strategy="majority", samples=draws, temperature=temperature, top_p=top_p
+        )
+        others = sum(a.draws for a in result.alternatives)
+        deviation = (draws * share * (1 - share)) ** 0.5
+        assert abs(draws - others - draws * share) <= 4 * deviation
+
+
+def test_a_reward_finds_what_greedy_misses() -> None:
+    greedy = search(strategy="greedy")
+    assert greedy.calls[0]["arguments"]["city"] == "Paris"
+    wanted = {"reward": city_reward("Rome"), "tool_choice": "weather"}
+    found = search(**wanted, beams=2, expand=16)
+    assert found.calls[0]["arguments"]["city"] == "Rome"
+    assert found.reward == "score"
+    assert found.score > 0.5
+    assert all(step.reward == pytest.approx(0.9) for step in found.steps)
+    best = search(**wanted, strategy="best-of-n", samples=32)
+    assert best.calls[0]["arguments"]["city"] == "Rome"
+
+
+@pytest.mark.parametrize("constrain", ["off", "on"])
+@pytest.mark.parametrize("strategy", ["step-beam", "majority", "best-of-n"])
+def test_a_seed_gives_the_same_answer_whatever_the_batch(strategy: str, constrain: str) -> None:
+    wide = search(strategy=strategy, constrain=constrain, seed=3, beams=4, expand=8)
+    prompt = wide.stats.prompt_tokens
+    for sequences, room, refuse in itertools.product([1, 2, 5, 64], [70, 4000], [0.0, 0.3]):
+        context = prompt + room
+        backend = MockBackend(RESPONSES, context=context, max_sequences=sequences, refuse=refuse)
+        narrow = search(
+            strategy=strategy, constrain=constrain, seed=3, beams=4, expand=8, backend=backend
+        )
+        assert narrow.complete
+        if room > 100:
+            assert narrow.text == wide.text
+            assert [a.calls for a in narrow.alternatives] == [a.calls for a in wide.alternatives]
+        assert backend.cells_max <= context
+
+
+def test_small_noise_in_the_logits_changes_little() -> None:
+    same = sum(
+        search(seed=seed).text
+        == search(seed=seed, backend=MockBackend(RESPONSES, jitter=1e-4)).text
+        for seed in range(20)
+    )
+    assert same >= 19
+
+
+def test_seeds_differ() -> None:
+    settings = {"strategy": "majority", "samples": 1}
+    assert len({search(seed=seed, **settings).text for seed in range(30)}) > 2
+
+
+def test_the_argmax_path_is_always_a_candidate() -> None:
+    # A temperature that never draws the likeliest response by chance alone.
+    responses = {call("Paris"): 0.1} | {call(f"{letter}ton"): 0.06 for letter in "ABCDEFGHIJKLMNO"}
+    for seed in range(5):
+        result = search(responses, expand=1, beams=1, temperature=100.0, seed=seed, trace=True)
+        assert any(c.draws == 0 and "Paris" in c.text for c in result.trace), seed
+
+
+def test_equal_responses_written_differently_are_one() -> None:
+    one = '[{"name": "weather", "arguments": {"city": "Oslo", "days": 5}}]'
+    two = '[{"name":"weather","arguments":{"days":5.0,"city":"Os\\u006co"}}]'
+    result = search({one: 0.35, two: 0.25, "[]": 0.4}, strategy="majority", samples=256)
+    assert result.calls[0]["arguments"] == {"city": "Oslo", "days": 5}
+    assert [a.calls for a in result.alternatives] == [[]]
+
+
+def test_variants_of_a_decision_leave_room_for_others() -> None:
+    # "Paris" goes on in three ways; Rome is less likely than each of them.
+    result = search(
+        {
+            call("Paris"): 0.3,
+            call("Paris", unit="C"): 0.3,
+            call("Paris", days=3): 0.2,
+            call("Rome"): 0.2,
+        },
+        beams=2, expand=64, trace=True,
+    )  # fmt: skip
+    cities = {c.text for c in result.trace if c.fate == "kept" and '"city"' in c.text}
+    assert any("Rome" in text for text in cities)
+
+
+DEAD = {
+    "not a tool": '[{"name": "weathers", "arguments": {}}]',
+    "no such parameter": '[{"name": "weather", "arguments": {"town": "X"}}]',
+    "twice": '[{"name": "weather", "arguments": {"city": "X", "city": "Y"}}]',
+    "wrong type": '[{"name": "weather", "arguments": {"city": 5}}]',
+    "wrong enum": '[{"name": "weather", "arguments": {"city": "X", "unit": "K"}}]',
+    "missing": '[{"name": "weather", "arguments": {}}]',
+    "order": '[{"arguments": {"city": "X"}, "name": "weather"}]',
+    "malformed": '[{"name": "weather" "arguments"',
+}
+
+
+@pytest.mark.parametrize("text", DEAD.values(), ids=DEAD.keys())
+def test_dead_candidates_never_win(text: str) -> None:
+    mixed = search({text: 0.9, call("Rome"): 0.1}, beams=2, expand=128)
+    assert mixed.calls == [{"name": "weather", "arguments": {"city": "Rome"}}]
+    alone = search({text: 1.0})
+    assert not alone.complete
+    assert alone.calls == []
+    masked = search({text: 1.0}, constrain="on", max_tokens=200)
+    for made in masked.calls:
+        assert made["name"] in ("weather", "clock")
+
+
+def test_what_was_closed_survives_a_death() -> None:
+    good = '{"name": "weather", "arguments": {"city": "Rome"}}'
+    result = search({f'[{good}, {{"name": "nope"': 1.0})
+    assert not result.complete
+    assert result.calls == [{"name": "weather", "arguments": {"city": "Rome"}}]
+
+
+def test_limits() -> None:
+    short = search({call("Rome"): 1.0}, max_tokens=12)
+    assert not short.complete
+    assert len(short.tokens) <= 12
+    prose = search({"I can not help with that, " * 20: 1.0}, max_text_tokens=30)
+    assert prose.complete
+    assert prose.calls == []
+    assert len(prose.tokens) == 30
+    assert search({"Sorry.": 1.0}).complete
+
+
+def test_tool_choice_and_parallel() -> None:
+    assert search(tool_choice="none").calls == []
+    assert search({"[]": 0.9, call("Rome"): 0.1}, tool_choice="required", expand=32).calls
+    clock = search(tool_choice="clock", expand=64)
+    assert clock.calls == [{"name": "clock", "arguments": {}}]
+    double = json.dumps(json.loads(call("Rome")) + json.loads(call("Oslo")))
+    assert len(search({double: 1.0}).calls) == 2
+    assert len(search({double: 0.9, call("Rome"): 0.1}, parallel=False, expand=64).calls) == 1
+    for constrain in ("on", "off"):
+        with pytest.raises(ConfigError, match="tool_choice"):
+            search(tool_choice="nobody", constrain=constrain)
+
+
+def test_forced_tokens_are_counted_apart() -> None:
+    result = search({call("Rome"): 1.0}, constrain="on", tool_choice="weather", strategy="greedy")
+    assert result.calls == [{"name": "weather", "arguments": {"city": "Rome"}}]
+    assert result.stats.forced_tokens > 5
+    assert result.stats.decode_tokens == result.stats.drawn_tokens
+    total = result.stats.forced_tokens + result.stats.decode_tokens
+    # The last token needs no decoding: nothing follows it.
+    assert total == len(result.tokens) - 1
+    name = result.steps[0]
+    assert (name.kind, name.reward, name.logprob) == ("FUNC_NAME", 1.0, 0.0)
+
+
+class StateReward:
+    """Records what it is given."""
+
+    name = "states"
+    layer = 2
+    calibrated = True
+    aggregate = "last"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, np.ndarray]] = []
+
+    def score(self, batch: StepBatch) -> np.ndarray:
+        assert batch.hidden is not None
+        assert batch.hidden.shape == (len(batch.kinds), WIDTH)
+        for state, step in zip(batch.hidden, batch.candidates(), strict=True):
+            self.seen.append((step.kind, step.response, state))
+        return np.full(len(batch.kinds), 0.5, np.float32)
+
+
+@pytest.mark.parametrize("strategy", ["step-beam", "greedy", "best-of-n"])
+@pytest.mark.parametrize("sequences", [2, 64])
+def test_rewards_see_the_state_of_the_boundary_token(strategy: str, sequences: int) -> None:
+    reward = StateReward()
+    backend = MockBackend(RESPONSES, max_sequences=sequences)
+    result = search(reward=reward, strategy=strategy, backend=backend, expand=16)
+    assert result.probability == 0.5
+    assert backend.layer == 2
+    for kind, response, state in reward.seen:
+        paths = [tokenize(text) for text in RESPONSES]
+        if kind == "TOTAL_FINISH" and not response.endswith("]"):
+            continue
+        candidates = {
+            tuple(path[:n])
+            for path in paths
+            for n in range(len(path) + 1)
+            if b"".join(backend.token_bytes[t] for t in path[:n]).startswith(response.encode())
+            and len(b"".join(backend.token_bytes[t] for t in path[: n - 1])) < len(response)
+        }
+        assert any(np.array_equal(state, state_of(path)) for path in candidates), response
+    assert {kind for kind, *_ in reward.seen} >= {"FUNC_NAME", "ARG_VALUE", "TOTAL_FINISH"}
+
+
+def test_policy_rewards_are_the_policys_probability() -> None:
+    result = search(strategy="greedy")
+    assert result.score == pytest.approx(0.40, rel=1e-4)
+    assert np.prod([step.reward for step in result.steps]) == pytest.approx(0.40, rel=1e-4)
+    assert sum(step.logprob for step in result.steps) == pytest.approx(np.log(0.40), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"),
+    [("last", 0.6), ("min", 0.5), ("prod", 0.9 * 0.5 * 0.8 * 0.7 * 0.6), ("mean", 0.7)],
+)
+def test_aggregates(aggregate: str, expected: float) -> None:
+    rewards = {
+        "FUNC_NAME": 0.9, "ARG_VALUE": 0.5, "PARAM_FINISH": 0.8, "FUNC_FINISH": 0.7,
+        "TOTAL_FINISH": 0.6,
+    }  # fmt: skip
+
+    def reward(steps: list[CandidateStep]) -> list[float]:
+        return [rewards[step.kind] for step in steps]
+
+    result = search({call("Rome"): 1.0}, reward=reward, aggregate=aggregate)
+    assert result.score == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_tagged_format_ends_with_the_model() -> None:
+    one = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    both = f"{one}\n{one.replace('Rome', 'Oslo')}"
+    for constrain in ("on", "off"):
+        result = search(
+            {both: 0.6, one: 0.3, "No.": 0.1},
+            call_format="hermes", constrain=constrain, expand=32, strategy="greedy",
+        )  # fmt: skip
+        assert result.complete
+        assert [c["arguments"]["city"] for c in result.calls] == ["Rome", "Oslo"]
+        assert result.tokens[-1] == EOG
+
+
+def test_the_second_question_reuses_the_prompt() -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+    config = SearchConfig(constrain="off")
+    first = searcher.search("Weather in Rome?", TOOLS, config)
+    second = searcher.search("Weather in Oslo?", TOOLS, config)
+    assert first.stats.reused_tokens == 0
+    assert second.stats.reused_tokens > 0.8 * second.stats.prompt_tokens
+
+
+def test_threads_queue() -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+    config = SearchConfig(constrain="off", temperature=1.0)
+    alone = [searcher.search(f"Q{n}", TOOLS, config).text for n in range(4)]
+    found: dict[int, list[str]] = {}
+
+    def ask(n: int) -> None:
+        found[n] = [searcher.search(f"Q{n}", TOOLS, config).text for _ in range(5)]
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found[n] == [alone[n]] * 5 for n in range(4))
+
+
+def test_result_forms() -> None:
+    result = search()
+    (made,) = result.tool_calls()
+    assert made["function"]["name"] == "weather"
+    assert json.loads(made["function"]["arguments"]) == {"city": "Paris"}
+    record = json.loads(json.dumps(result.to_dict()))
+    assert {"calls", "complete", "score", "probability", "steps", "alternatives", "model",
+            "reward", "strategy", "stats"} <= set(record)  # fmt: skip
+    assert record["probability"] is None
+    assert set(record["stats"]["ms"]) == {"total", "prefill", "decode", "core", "reward"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"beams": 0}, "beams"),
+        ({"expand": 0}, "expand"),
+        ({"samples": 0}, "samples"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_k": 0}, "top_k"),
+        ({"strategy": "best"}, "strategy"),
+        ({"constrain": "yes"}, "constrain"),
+        ({"seed": -1}, "seed"),
+        ({"aggregate": "max"}, "aggregate"),
+        ({"call_format": "xml"}, "call_format"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        SearchConfig(**settings)
+
+
+def test_bad_rewards_are_named() -> None:
+    with pytest.raises(ToolprmError, match="short"):
+        search(reward=short)
+    with pytest.raises(ConfigError):
+        search(reward="no such reward")
+
+
+def short(steps: list[CandidateStep]) -> list[float]:
+    return [0.5] * (len(steps) - 1)
+
+
+def test_an_empty_question_is_refused() -> None:
+    with pytest.raises(ProblemError):
+        Searcher(MockBackend(RESPONSES)).search("  ", TOOLS)

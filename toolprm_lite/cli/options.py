@@ -1,0 +1,146 @@
+"""Options that several commands share. Their defaults are those of `SearchConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolprm_lite.search.config import (
+    AGGREGATES,
+    CALL_FORMATS,
+    CONSTRAIN,
+    STRATEGIES,
+    SearchConfig,
+)
+
+if TYPE_CHECKING:
+    from toolprm_lite.search.searcher import Searcher
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_DEFAULTS = SearchConfig()
+
+
+def _setting(name: str, **attributes: Any) -> Decorator:
+    """The option of one field of `SearchConfig`."""
+    attributes.setdefault("show_default", True)
+    option = "--" + name.replace("_", "-")
+    return click.option(option, name, default=getattr(_DEFAULTS, name), **attributes)
+
+
+def _all(options: list[Decorator]) -> Decorator:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model_options = _all(
+    [
+        click.option(
+            "--model",
+            metavar="PATH",
+            show_default="the embedded SmolLM2-135M",
+            help="GGUF file of the model.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["auto", "llamacpp"]),
+            default="auto",
+            show_default=True,
+            help="What runs the model.",
+        ),
+        click.option(
+            "--gpu-layers",
+            type=int,
+            default=0,
+            show_default=True,
+            help="Blocks of the model to keep on a GPU; -1 is all.",
+        ),
+        click.option(
+            "--threads", type=int, show_default="physical cores", help="Threads to compute with."
+        ),
+        click.option(
+            "--context",
+            type=int,
+            show_default="the model's, at most 8192",
+            help="KV cells for the prompt and all branches.",
+        ),
+        click.option("--verbose", is_flag=True, help="Let the backend's own log through."),
+    ]
+)
+
+search_options = _all(
+    [
+        _setting("strategy", type=click.Choice(STRATEGIES), help="How to search."),
+        _setting("beams", metavar="N", help="Beams retained after each step."),
+        _setting("expand", metavar="M", help="Draws for each beam and step."),
+        _setting(
+            "samples", metavar="K", help="Whole responses that majority and best-of-n draw."
+        ),
+        _setting("temperature", help="Of the draws; 0 draws the most likely token only."),
+        _setting("top_k", help="Tokens that a draw may choose among."),
+        _setting("top_p", help="Least probability, together, of the tokens to choose among."),
+        _setting("seed", help="Of the draws; equal seeds give equal draws."),
+        _setting("max_tokens", help="Longest response."),
+        _setting("max_text_tokens", help="Longest text outside calls; at the limit it declines."),
+        _setting(
+            "tool_choice",
+            metavar="auto|required|none|NAME",
+            help="Whether to call: as the model likes, at least once, never, or this one tool.",
+        ),
+        click.option("--no-parallel", is_flag=True, help="At most one call in a response."),
+        click.option(
+            "--reward",
+            type=click.Choice(["auto", "policy"]),
+            default="auto",
+            show_default=True,
+            help="What judges steps; policy is the model's own probability.",
+        ),
+        _setting(
+            "constrain",
+            type=click.Choice(CONSTRAIN),
+            help="Allow only tokens that fit the tools' schemas; auto is on.",
+        ),
+        _setting(
+            "call_format",
+            type=click.Choice(CALL_FORMATS),
+            help="How calls are written; auto is as the model's chat template teaches.",
+        ),
+        _setting(
+            "aggregate",
+            type=click.Choice(AGGREGATES),
+            show_default="the reward's own",
+            help="How a beam's rewards become its score.",
+        ),
+    ]
+)
+
+
+def search_config(values: Mapping[str, Any]) -> SearchConfig:
+    """The settings among a command's parameters. Raises `ConfigError`."""
+    names = [field.name for field in fields(SearchConfig)]
+    settings = {name: values[name] for name in names if name in values}
+    return SearchConfig(**settings, parallel=not values["no_parallel"])
+
+
+def open_searcher(values: Mapping[str, Any]) -> Searcher:
+    """The model that a command's parameters name. Raises `ModelError`."""
+    from toolprm_lite.models import find_model
+
+    find_model(values["model"])  # a wrong path is told before the slow imports
+    from toolprm_lite.search.searcher import Searcher
+
+    return Searcher.from_model(
+        values["model"],
+        backend=values["backend"],
+        gpu_layers=values["gpu_layers"],
+        threads=values["threads"],
+        context=values["context"],
+        verbose=values["verbose"],
+    )

@@ -1,0 +1,374 @@
+"""`--input` and `--output`: problems in, one JSON line each, and their results out.
+
+The output is valid at every moment. Each result is one whole line; what an interrupt leaves of a
+line is cut off by the next run, which skips the ids that are answered and retries those that
+failed. Beside the output lies the record of the settings it was made with, so that results of
+different settings never mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from toolprm_lite.cli import one_line
+from toolprm_lite.cli.options import open_searcher
+from toolprm_lite.errors import ConfigError, ProblemError, ToolprmError
+from toolprm_lite.models import find_model
+from toolprm_lite.prompt import Message, parse_messages
+from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.tools import Tool, parse_tools
+
+_LONG = 5  # problems; fewer need no progress bar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a search is asked."""
+
+    messages: list[Message]
+    tools: list[Tool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the input, not read further than its id."""
+
+    number: int
+    text: bytes
+    id: str | int
+    error: str | None
+
+
+def run(
+    source: str,
+    output: str | None,
+    tools: list[Tool] | None,
+    config: SearchConfig,
+    reward: str,
+    model: Mapping[str, Any],
+) -> None:
+    """Answer the problems of `source`. Ends with exit code 1 if some failed, 130 by Ctrl-C.
+
+    `tools` are for the problems that carry none. `model` is as `open_searcher` takes it.
+    """
+    path = None if output in (None, "-") else Path(str(output))
+    lines = _read_lines(source)
+    settings = _settings(source, tools, config, reward, model["model"])
+    done = set() if path is None else _prepare(path, settings)
+    todo = [line for line in lines if _key(line.id) not in done or line.error is not None]
+    failed = written = 0
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        searcher = None
+        if any(line.error is None for line in todo):
+            searcher = stack.enter_context(open_searcher(model))
+        file: IO[bytes] = click.get_binary_stream("stdout")
+        if path is not None:
+            file = stack.enter_context(path.open("ab"))
+        visible = sys.stderr.isatty() and (path is not None or not sys.stdout.isatty())
+        advance, say = stack.enter_context(_progress(len(todo), visible and len(todo) >= _LONG))
+        try:
+            for line in todo:
+                try:
+                    if searcher is None or line.error is not None:
+                        raise ProblemError(line.error)
+                    problem = parse_problem(_record(line.text), tools)
+                    result = searcher.search(
+                        problem.messages, problem.tools, config, reward=reward
+                    )
+                    record = result.to_dict()
+                except ToolprmError as error:
+                    message = f"line {line.number}: {one_line(error)}"
+                    record = {"error": message}
+                    failed += 1
+                    say(f"Error: {message}")
+                file.write(json_line({"id": line.id, **record}))
+                file.flush()
+                written += 1
+                advance()
+        except KeyboardInterrupt:
+            how = "; the same command goes on from there" if path is not None else ""
+            say(f"stopped after {written} of {len(todo)}{how}")
+            raise click.exceptions.Exit(130) from None
+    if path is not None:
+        before = f", {len(lines) - len(todo)} there already" if len(todo) < len(lines) else ""
+        seconds = time.perf_counter() - started
+        click.echo(
+            f"{path}: {written - failed} answered, {failed} failed{before} · {seconds:.1f} s",
+            err=True,
+        )
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def parse_problem(record: Mapping[str, Any], tools: list[Tool] | None) -> Problem:
+    """Read {"messages" or "query", "tools"}; `tools` are used where it has none.
+
+    Raises `ProblemError` or `ToolsError`.
+    """
+    given = [key for key in ("messages", "query") if record.get(key) is not None]
+    if not given:
+        raise ProblemError('no question; add "query" or "messages"')
+    if len(given) > 1:
+        raise ProblemError('both "messages" and "query"; leave one out')
+    question = record[given[0]]
+    if given[0] == "query" and not isinstance(question, str):
+        raise ProblemError('"query" must be a string; write conversations as "messages"')
+    messages = parse_messages(question)
+    if record.get("tools") is not None:
+        tools = parse_tools(record["tools"])
+    if tools is None:
+        raise ProblemError('no tools; add "tools", or give --tools for all')
+    return Problem(messages, tools)
+
+
+def read_problem(source: str, tools: list[Tool] | None) -> Problem:
+    """Read a JSON file: a list of messages, or an object as `parse_problem` takes it."""
+    name = "stdin" if source == "-" else source
+    try:
+        content = _parse(read_text(source))
+        record = content if isinstance(content, dict) else {"messages": content}
+        return parse_problem(record, tools)
+    except ProblemError as error:
+        message = str(error)
+        raise ProblemError(message if message.startswith(name) else f"{name}: {message}") from None
+
+
+def read_text(source: str) -> str:
+    """The text of a file, or of stdin for "-". Raises `ProblemError`."""
+    try:
+        return _read_bytes(source).decode("utf-8-sig").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        name = "stdin" if source == "-" else source
+        raise ProblemError(f"{name}: not UTF-8 text (byte {error.start}); save it so") from None
+
+
+def json_line(record: Mapping[str, Any]) -> bytes:
+    """One line of strict JSON in UTF-8. Numbers that JSON can't hold become null."""
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which a model may well write as \ud83d
+        return f"{json.dumps(json.loads(text))}\n".encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return value
+
+
+# Input
+
+
+def _read_bytes(source: str) -> bytes:
+    if source == "-":
+        return click.get_binary_stream("stdin").read()
+    try:
+        return Path(source).read_bytes()
+    except FileNotFoundError:
+        raise ProblemError(f"{source}: no such file") from None
+    except OSError as error:
+        raise ProblemError(f"{source}: can't be read: {error.strerror or error}") from None
+
+
+def _read_lines(source: str) -> list[_Line]:
+    lines: list[_Line] = []
+    known: dict[str, int] = {}
+    for number, text in enumerate(_read_bytes(source).split(b"\n"), 1):
+        if number == 1:
+            text = text.removeprefix(b"\xef\xbb\xbf")
+        if not text.strip():
+            continue
+        substitute = f"line-{number}"
+        identity: Any = substitute
+        error = None
+        try:
+            given = _record(text).get("id")
+            if given is not None:
+                identity = given
+            if isinstance(identity, bool) or not isinstance(identity, (str, int)):
+                raise ProblemError('"id" must be a string or an integer')
+            first = known.setdefault(_key(identity), number)
+            if first != number:
+                raise ProblemError(
+                    f"id {json.dumps(identity)} is line {first}'s already; give each its own"
+                )
+        except ProblemError as failure:
+            identity, error = substitute, str(failure)
+        lines.append(_Line(number, text, identity, error))
+    if not lines:
+        raise ProblemError(f"{source}: no problems in it; write one JSON object a line")
+    return lines
+
+
+def _record(text: bytes) -> dict[str, Any]:
+    try:
+        record = _parse(text.decode())
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if not isinstance(record, dict):
+        raise ProblemError('not an object; write {"id", "query", "tools"}')
+    return record
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if "\n" in text.strip() else ""
+        raise ProblemError(
+            f"not JSON: {error.msg} at {line}column {error.colno}; mend it there"
+        ) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, or very deep
+        raise ProblemError("JSON too large to be read; make it plainer") from None
+
+
+def _key(identity: str | int) -> str:
+    return json.dumps(identity)
+
+
+# Output
+
+
+def _settings(
+    source: str,
+    tools: Sequence[Tool] | None,
+    config: SearchConfig,
+    reward: str,
+    model: str | None,
+) -> dict[str, Any]:
+    """What results depend on. A larger context or more threads don't make them others."""
+    file = find_model(model)
+    digest = None
+    if tools is not None:
+        listing = json.dumps([tool.to_dict() for tool in tools], sort_keys=True)
+        digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
+    return {
+        "input": "stdin" if source == "-" else Path(source).name,
+        "tools": digest,
+        "model": file.name,
+        "model_bytes": file.stat().st_size,
+        "reward": reward,
+        **asdict(config),
+    }
+
+
+def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
+    """Make the output ready to be appended to; return the keys of the ids it has answers to."""
+    if path.exists() and not path.is_file():  # a pipe or /dev/null remembers nothing
+        return set()
+    beside = path.with_name(f"{path.name}.settings.json")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    done: set[str] = set()
+    kept: list[bytes] = []
+    for number, text in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            record = _record(text)
+        except ProblemError:
+            record = {}
+        if "id" not in record or not ("calls" in record or "error" in record):
+            raise ConfigError(f"{path}: line {number} is not a result; give another --output")
+        if "calls" in record:
+            done.add(_key(record["id"]))
+            kept.append(text + b"\n")
+    if done:
+        _check_settings(path, beside, settings)
+    whole = b"".join(kept)
+    if whole != data:
+        _replace(path, whole)
+    if not done:
+        _replace(beside, json.dumps(settings, indent=1).encode() + b"\n")
+    return done
+
+
+def _check_settings(path: Path, beside: Path, settings: Mapping[str, Any]) -> None:
+    try:
+        before = json.loads(beside.read_bytes())
+        assert isinstance(before, dict)
+    except (OSError, ValueError, AssertionError):
+        raise ConfigError(
+            f"{path} holds results, but {beside.name}, which says how they were made, is missing; "
+            "give another --output"
+        ) from None
+    # Read back, so that both are of JSON's types.
+    now = json.loads(json.dumps(settings))
+    changed = [
+        f"{key} was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"
+        for key in dict.fromkeys([*now, *before])
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path} holds results of other settings ({'; '.join(changed)}); "
+            "give another --output, or the settings it has"
+        )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path = path.resolve()
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+# Progress
+
+
+@contextlib.contextmanager
+def _progress(
+    total: int, visible: bool
+) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
+    """Two functions: one more is done; say a line. Both write to stderr only."""
+    if not visible:
+        yield lambda: None, lambda text: click.echo(text, err=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    rate = TextColumn("{task.fields[rate]}", style="dim")
+    columns = (MofNCompleteColumn(), BarColumn(), rate, TimeLeft(compact=True), TextColumn("left"))
+    started = time.perf_counter()
+    done = 0
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=600
+    ) as bar:
+        task = bar.add_task("", total=total, rate="")
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            speed = done / (time.perf_counter() - started)
+            rate = f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min"
+            bar.update(task, advance=1, rate=rate)
+
+        yield advance, lambda text: console.print(Text(text), soft_wrap=True)

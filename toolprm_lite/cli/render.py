@@ -1,0 +1,208 @@
+"""A result as people read it. The only file of the command line that draws."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from toolprm_lite.formats import write_json
+from toolprm_lite.search.result import Candidate, SearchResult, Step
+
+_DOUBT = 0.5
+_TEXT_WIDTH = 60  # of a candidate in the trace
+
+
+def show(result: SearchResult) -> None:
+    """Print a result to stdout, and its trace if it has one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
+    console = Console(highlight=False)
+    if result.trace is not None:
+        console.print(_trace(result.trace), soft_wrap=True)
+        console.print()
+    for line in _answer(result):
+        console.print(line, soft_wrap=True)
+    if result.reward == "policy" and result.steps:
+        console.print(
+            Text(
+                "no reward head for this model: rewards are the policy's own probability",
+                style="dim",
+            ),
+            soft_wrap=True,
+        )
+    console.print(Text(_stats(result), style="dim"), soft_wrap=True)
+
+
+# The answer
+
+
+@dataclass(slots=True)
+class _CallSteps:
+    name: Step
+    arguments: list[Step] = field(default_factory=list)
+    ends: list[Step] = field(default_factory=list)
+
+    @property
+    def closed(self) -> bool:
+        return any(step.kind == "FUNC_FINISH" for step in self.ends)
+
+
+def _answer(result: SearchResult) -> Iterator[Text]:
+    calls: list[_CallSteps] = []
+    total: Step | None = None
+    for step in result.steps:
+        if step.kind == "FUNC_NAME":
+            calls.append(_CallSteps(step))
+        elif step.kind == "ARG_VALUE":
+            calls[-1].arguments.append(step)
+        elif step.kind == "TOTAL_FINISH":
+            total = step
+        elif calls:
+            calls[-1].ends.append(step)
+    rows: list[tuple[Text, float | None]] = []
+    for call in calls:
+        rows.extend(_call_rows(call))
+    if not calls and result.complete:
+        words = _words(result.text)
+        heading = "no call: the model answers in words" if words else "no call"
+        rows.append((Text(heading, style="bold"), total.reward if total else None))
+    elif total is not None and total.reward < _DOUBT:
+        rows.append((Text("no further call"), total.reward))
+    yield from _with_confidence(rows)
+    if not calls and result.complete and words:
+        yield Text(words)
+    if not result.complete:
+        closed = len(result.calls)
+        counted = f"{closed} whole call{'' if closed == 1 else 's'}"
+        line = Text(f"incomplete: the response was cut off after {counted}", style="bold yellow")
+        if result.text and not calls:
+            line.append(f": {_printable(result.text)}", style="not bold")
+        yield line
+
+
+def _call_rows(call: _CallSteps) -> Iterator[tuple[Text, float | None]]:
+    name = Text(_printable(call.name.function or ""), style="bold")
+    cut = "" if call.closed else " …"
+    if not call.arguments:
+        yield name.append(f"({cut.strip()})", style="not bold"), call.name.reward
+    else:
+        yield name.append("(", style="not bold"), call.name.reward
+        for step in call.arguments:
+            line = Text("  ").append(_printable(step.argument or ""), style="cyan")
+            yield line.append(f"={_printable(write_json(step.value))},"), step.reward
+        worst = min((step.reward for step in call.ends), default=1.0)
+        yield Text(f"){cut}"), worst if worst < _DOUBT else None
+
+
+def _with_confidence(rows: Sequence[tuple[Text, float | None]]) -> Iterator[Text]:
+    """The rows with their rewards in a column, as far as they are short."""
+    lengths = [cell_len(row.plain) for row, _ in rows]
+    column = max((length for length in lengths if length <= 64), default=0) + 2
+    for (row, reward), length in zip(rows, lengths, strict=True):
+        if reward is not None:
+            doubtful = reward < _DOUBT
+            row.append(" " * max(2, column - length))
+            row.append(f"{_percent(reward):>4}", style="yellow" if doubtful else "green")
+            if doubtful:
+                row.append("  doubtful", style="yellow")
+        yield row
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.005:
+        return "<1%"
+    if 0.995 <= share < 1:
+        return ">99%"
+    return f"{100 * share:.0f}%"
+
+
+def _words(text: str) -> str:
+    """What a response that declines says, if it says more than an empty list."""
+    words = text.strip()
+    return "" if words.strip("`[] \n") in ("", "json") else _printable(words, keep="\n")
+
+
+def _stats(result: SearchResult) -> str:
+    stats = result.stats
+    total = stats.ms["total"]
+    duration = f"{total:.0f} ms" if total < 9999.5 else f"{total / 1000:.1f} s"
+    parts = [
+        f"{stats.prompt_tokens} prompt tokens ({stats.reused_tokens} reused)",
+        f"{stats.decode_tokens} decoded of {stats.drawn_tokens} drawn",
+        f"{stats.forced_tokens} forced",
+        duration,
+    ]
+    if result.probability is not None:
+        parts.insert(0, f"right with probability {_percent(result.probability)}")
+    return " · ".join(parts)
+
+
+# The trace
+
+
+def _trace(trace: Sequence[Candidate]) -> Tree:
+    """Rounds, in each the beams it began with, below them their candidates. Kept candidates are
+    the next round's beams and carry their number there."""
+    tree = Tree(Text(f"{len(trace)} candidates", style="bold"), guide_style="dim")
+    beams: list[Candidate] = []
+    rounds = {number: list(group) for number, group in groupby(trace, lambda entry: entry.round)}
+    for number, entries in rounds.items():
+        kept = _next_beams(beams, entries)
+        branch = tree.add(Text(f"round {number}", style="bold"))
+        for beam in sorted({entry.beam for entry in entries}):
+            parent = branch
+            if len(beams) > 1:
+                label = Text(f"beam {beam + 1}", style="dim")
+                if beam < len(beams):
+                    label.append(f"  {_clip(beams[beam].text)}")
+                parent = branch.add(label)
+            ours = [entry for entry in entries if entry.beam == beam]
+            for entry in sorted(ours, key=lambda entry: (entry.fate != "kept", -entry.score)):
+                parent.add(_candidate(entry, kept))
+        beams = kept
+    return tree
+
+
+def _next_beams(beams: Sequence[Candidate], entries: Sequence[Candidate]) -> list[Candidate]:
+    """The beams after a round: those it kept, and the ended ones it carried over, best first.
+
+    A beam that ended earlier is carried over without an entry, and dropped with an empty one.
+    """
+    touched = {entry.beam for entry in entries}
+    carried = [beam for place, beam in enumerate(beams) if place not in touched]
+    kept = [entry for entry in entries if entry.fate == "kept"]
+    return sorted([*carried, *kept], key=lambda entry: -entry.score)
+
+
+def _candidate(entry: Candidate, kept: Sequence[Candidate]) -> Text:
+    scored = entry.fate in ("kept", "merged", "variant", "outscored")
+    score = f"{entry.score:.2g}" if scored else ""
+    draws = f"x{entry.draws}" if entry.draws else "argmax"
+    written = _clip(entry.text) if entry.text else "(end)" if entry.kinds else "(ended before)"
+    if entry.fate == "kept":
+        place = next(index for index, other in enumerate(kept, 1) if other is entry)
+        line = Text(f"{place:>2} ", style="bold green").append(f"{score:>8}", style="not bold")
+        return line.append(f" {draws:>6}  ", style="dim").append(written, style="bold default")
+    line = Text(f" - {score:>8} {draws:>6}  {written}", style="dim")
+    return line.append(f"  {entry.fate}", style="yellow" if scored else "red")
+
+
+def _clip(text: str) -> str:
+    """One line of at most `_TEXT_WIDTH` characters; the end tells more than the beginning."""
+    text = _printable(text.strip(), keep="").replace("\n", " ")
+    return text if len(text) <= _TEXT_WIDTH else f"…{text[1 - _TEXT_WIDTH:]}"
+
+
+def _printable(text: str, keep: str = "") -> str:
+    """Control characters as escapes: a model's text must not steer the terminal."""
+    return "".join(
+        char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text
+    )
