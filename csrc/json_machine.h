@@ -96,7 +96,10 @@ class JsonMachine {
   JsonByte utf8_byte(unsigned char byte);
   JsonByte open(bool object);
   JsonByte close(bool object);
-  void value_done() { lexical_ = depth_ == 0 ? kDone : kAfterValue; }
+  void value_done() {
+    lexical_ = depth_ == 0 ? kDone : kAfterValue;
+    count_ = 0;
+  }
   bool number_complete() const;
 
   uint64_t containers_ = 0;  // bit d-1: the container at depth d is an object

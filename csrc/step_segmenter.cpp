@@ -60,7 +60,8 @@ void StepSegmenter::emit(SegmenterState& state, StepKind kind, uint32_t begin, u
   steps.push_back({kind, total ? -1 : static_cast<int32_t>(state.calls), total ? -1 : state.function,
                    argument ? state.parameter : -1, argument ? state.key_begin : 0,
                    argument ? state.key_end : 0, begin, end, state.position, state.decided()});
-  state.last_boundary = state.position;
+  // A number's delimiter belongs to what comes after it, as any other value's does.
+  state.tail_begin = argument ? end : state.position;
 }
 
 bool StepSegmenter::advance(SegmenterState& state, std::string_view response,
@@ -100,6 +101,7 @@ bool StepSegmenter::advance(SegmenterState& state, std::string_view response,
       case Mode::kListNext:
         if (space) break;
         if (byte == ',') {
+          if (state.calls >= limits_.max_calls) return kill(state, Death::kTooManyCalls);
           state.mode = Mode::kListCall;
         } else if (byte == ']') {
           if (!end_response(state, steps)) return false;
@@ -491,18 +493,24 @@ bool StepSegmenter::end_call(SegmenterState& state, std::string_view response,
 }
 
 uint64_t StepSegmenter::merge_key(const SegmenterState& state, std::string_view response) const {
-  if (state.finished()) return mix64(state.decided(), 31);
-  if (state.in_text()) return mix64(state.decided(), 32 + static_cast<uint64_t>(state.mode));
-  uint64_t key = mix64(state.decided(), state.mode == Mode::kCall ? state.json.fingerprint() : 0);
-  key = mix64(key, static_cast<uint64_t>(state.mode) | (uint64_t{state.in_list} << 8) |
-                       (uint64_t{state.in_tag} << 9) | (uint64_t{state.has_arguments} << 10) |
-                       (static_cast<uint64_t>(state.key) << 16) |
-                       (static_cast<uint64_t>(state.function + 1) << 32));
+  uint64_t key = mix64(state.decided(), static_cast<uint64_t>(state.mode));
+  if (state.finished()) return key;
+  if (state.in_text()) {
+    // Of a text nothing counts but how far a call has been begun in it.
+    const bool probing = state.mode == Mode::kCallProbe;
+    return mix64(key, uint64_t{state.marker} | (probing ? uint64_t{state.value_begin} << 8 : 0));
+  }
+  key = mix64(key, uint64_t{state.in_list} | uint64_t{state.in_tag} << 1);
+  if (state.mode == Mode::kCall) {
+    key = mix64(key, state.json.fingerprint());
+    key = mix64(key, uint64_t{state.has_arguments} | static_cast<uint64_t>(state.key) << 8 |
+                         static_cast<uint64_t>(state.function + 1) << 16);
+  }
   // What has been written since the last decision, white space between tokens aside.
   bool in_string = false;
   bool escaped = false;
   uint64_t tail = 0;
-  for (uint32_t at = state.last_boundary; at < response.size(); ++at) {
+  for (uint32_t at = state.tail_begin; at < response.size(); ++at) {
     const auto byte = static_cast<unsigned char>(response[at]);
     if (!in_string && is_json_space(byte)) continue;
     if (in_string && byte == '"' && !escaped) {

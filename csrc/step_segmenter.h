@@ -16,14 +16,15 @@
 // `finish()` says that the model has ended the response. It may do so in text, and behind a marker
 // after a whole call.
 //
-// Dead: JSON that is malformed, nests deeper than JsonMachine::kMaxDepth or repeats a key in one
-// object; a tool's name that no tool has (at the first byte that no name goes on with); name or
-// arguments twice, or the arguments before the name; a parameter that the schema does not allow (at
-// the first byte), or twice; a value whose first byte shows a type that the schema does not allow; a
-// string that no listed string goes on with; a value, nested ones included, that breaks the schema
-// (nested names and types at the first byte, the rest when the parameter's value ends); the end of
-// the arguments without a required parameter; more calls than `max_calls`; an end with no call where
-// one is required; an end inside a call or a list.
+// Dead: JSON that is malformed or nests deeper than JsonMachine::kMaxDepth; a tool's name that no
+// tool has (at the first byte that no name goes on with); name or arguments twice, or the arguments
+// before the name; a parameter that the schema does not allow (at the first byte), or twice; a value
+// whose first byte shows a type that the schema does not allow; a string that no listed string goes
+// on with; a value, nested ones included, that breaks the schema or repeats a key (nested names and
+// types at the first byte, the rest when the parameter's value ends); the end of the arguments
+// without a required parameter, or with one twice that the schema does not name; more calls than
+// `max_calls` (at the comma or brace); an end with no call where one is required; an end inside a
+// call or a list.
 //
 // Steps and their boundaries:
 //   FUNC_NAME     the closing quote of the name
@@ -114,7 +115,7 @@ struct SegmenterState {
   uint32_t arguments_begin = 0;
   uint32_t key_begin = 0, key_end = 0;
   uint32_t value_begin = 0;
-  uint32_t last_boundary = 0;
+  uint32_t tail_begin = 0;  // end of what was decided last
   NodeId value_node = kAnything;  // schema of the value that comes next
   StringSet::Cursor cursor;
   JsonMachine json;

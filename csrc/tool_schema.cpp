@@ -85,7 +85,7 @@ class SchemaCompiler {
     });
   }
 
-  NodeId reference(const JsonValue& ref) {
+  NodeId reference(const JsonValue& ref, int depth = 0) {
     if (ref.type != JsonType::kString || ref.string.empty() || ref.string[0] != '#') {
       throw std::invalid_argument("$ref '" + ref.string + "' is not a reference into the schema");
     }
@@ -98,6 +98,11 @@ class SchemaCompiler {
     if (target->type == JsonType::kBoolean) return compile(*target);
     if (target->type != JsonType::kObject) {
       throw std::invalid_argument("$ref '" + ref.string + "' does not point at a schema");
+    }
+    const JsonValue* further = target->find("$ref");
+    if (further != nullptr && !constrains_beside_ref(*target)) {
+      if (depth > 64) throw std::invalid_argument("$ref '" + ref.string + "' leads to itself");
+      return reference(*further, depth + 1);
     }
     // The node is registered before it is filled: a schema may refer to itself.
     const NodeId id = add_node();

@@ -79,7 +79,9 @@ class MockBackend:
         self._refusals = refuse
         self._jitter = jitter
         self._sequences: dict[int, list[int]] = {}
-        self._next: dict[tuple[int, ...], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+        self._next: dict[tuple[int, ...], dict[int, float]] = defaultdict(
+            lambda: defaultdict(float)
+        )
         for text, weight in responses.items():
             path: tuple[int, ...] = ()
             for token in [*tokenize(text), *([EOG] if end else [])]:
@@ -126,14 +128,16 @@ class MockBackend:
         self.decoded.extend(batch.tokens.tolist())
         if self.info.context - len(self.prompt) < 1000:
             held = {
-                tuple(path[:n]) for path in self._sequences.values() for n in range(1, len(path) + 1)
+                tuple(path[:n])
+                for path in self._sequences.values()
+                for n in range(1, len(path) + 1)
             }
             self.cells_max = max(self.cells_max, len(self.prompt) + len(held))
         hidden = None
         if self.layer is not None:
-            hidden = np.array(
-                [state_of(paths[at]) for at in batch.hidden_at], np.float32
-            ).reshape(-1, WIDTH)
+            hidden = np.array([state_of(paths[at]) for at in batch.hidden_at], np.float32).reshape(
+                -1, WIDTH
+            )
         return self._output([paths[at] for at in batch.logits_at], masks, k, hidden)
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ def batch(
 
 
 def dense(output: Output, vocab: int = VOCAB) -> npt.NDArray[np.float32]:
-    """Log-probabilities in the order of the vocabulary, [rows, vocab], of an output with k = vocab."""
+    """An output with k = vocab as a table in the order of the vocabulary, [rows, vocab]."""
     table = np.empty((len(output.top_ids), vocab), np.float32)
     np.put_along_axis(table, output.top_ids.astype(np.int64), output.top_logprobs, axis=1)
     return table
@@ -103,7 +103,7 @@ def test_info_and_token_bytes(tiny_gguf: Path) -> None:
     assert (info.architecture, info.vocab_size, info.width, info.layers) == ("llama", VOCAB, 64, 3)
     assert (info.context, info.max_sequences) == (512, 7)
     assert (info.bos_token, info.eos_token) == ("<|im_start|>", "<|im_end|>")
-    assert info.chat_template is not None and "<|im_start|>" in info.chat_template
+    assert "<|im_start|>" in (info.chat_template or "")
     expected = vocabulary(VOCAB)[0]
     assert info.eog_tokens == {expected.index(b"<|im_end|>")}
     expected[expected.index(b"<|im_end|>")] = b""
@@ -157,7 +157,8 @@ def test_hidden_states_agree_with_numpy(
     _, states = exact_model.forward(prompt + branch)
     backend.tap(layer)
     hidden = backend.prefill(prompt, None, 1).output.hidden
-    assert hidden is not None and hidden.shape == (1, 64)
+    assert hidden is not None
+    assert hidden.shape == (1, 64)
     np.testing.assert_allclose(hidden[0], states[layer, len(prompt) - 1], atol=1e-4)
     # logits at the end only, states in the middle too
     step = batch([(1, branch, len(prompt))], [(SequenceOp.FORK, 0, 1)], hidden_at=[1, 2, 4])
@@ -303,7 +304,7 @@ def test_prefill_reuses_a_shared_beginning(
     table = [
         (first, 0),
         (first, 99),  # the last token is decoded again, for its logits
-        (first[:60] + [5, 6, 7], 60),
+        ([*first[:60], 5, 6, 7], 60),
         (first[:40], 39),
         (first[:40] + first[60:90], 40),
         ([9, *first], 0),
@@ -366,7 +367,7 @@ def test_no_room_leaves_everything_as_it_was(
     backend.decode(batch([(s, tail, 200) for s, tail in tails.items()], forks), None, 1)
     more = {1: random_tokens(10, seed=16), 3: random_tokens(10, seed=17)}
     full = [(1, more[1], 220), (3, more[3], 220)]
-    with pytest.raises(NoRoom, match="16|20"):  # 16 cells are free
+    with pytest.raises(NoRoom, match="for 20 tokens in a context of 256"):  # 16 are free
         backend.decode(batch(full, [(SequenceOp.FORK, 2, 3)]), None, 1)
     # the fork was carried out, so the same tokens go in once something is dropped: first row 3
     part = backend.decode(batch(full[1:]), None, VOCAB)
@@ -478,7 +479,7 @@ def test_files_that_are_no_model(
     for length in [4, 5, 24, 100, 1000, 5000, 20000, 100000, len(data) // 2, len(data) - 1]:
         cut = tmp_path / "cut.gguf"
         cut.write_bytes(data[:length])
-        with pytest.raises(ModelError, match="can't be loaded.*download it again"):
+        with pytest.raises(ModelError, match=r"can't be loaded.*download it again"):
             LlamaCppBackend(cut)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")

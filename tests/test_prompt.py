@@ -96,6 +96,18 @@ def test_detect_format(template: str | None, form: CallFormat) -> None:
     assert detect_format(template) == form
 
 
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [
+        ("Qwen2.5 0.5B Instruct", HERMES),
+        ("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", JSON_LIST),
+        ("Qwen2.5 Coder 0.5B Instruct", JSON_LIST),
+    ],
+)
+def test_detect_format_of_a_known_model(model: str, form: CallFormat) -> None:
+    assert detect_format(HERMES_TEMPLATE, model) == form
+
+
 def test_get_format() -> None:
     assert get_format("hermes") is HERMES
     with pytest.raises(ConfigError, match="json-list, hermes"):

@@ -87,9 +87,7 @@ def test_shared_draws_have_the_distribution_of_independent_ones(seed: int) -> No
     # The winner's own count is what the others leave of the draws.
     counts = Counter({json.dumps(calls): entry.draws for calls, entry in everything[1:]})
     counts[json.dumps(result.calls)] = draws - sum(counts.values())
-    expected = {
-        json.dumps(json.loads(text)): weight for text, weight in RESPONSES.items()
-    }
+    expected = {json.dumps(json.loads(text)): weight for text, weight in RESPONSES.items()}
     assert set(counts) <= set(expected)
     # 7 degrees of freedom: 29.9 is exceeded once in 10,000 times.
     assert chi_square(counts, expected, draws) < 29.9

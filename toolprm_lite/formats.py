@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,12 +53,19 @@ def get_format(name: str) -> CallFormat:
         ) from None
 
 
-def detect_format(chat_template: str | None) -> CallFormat:
+def detect_format(chat_template: str | None, model: str = "") -> CallFormat:
     """The format that a chat template teaches; the JSON list when it teaches none of ours.
+
+    `model` is the model's name. Qwen2.5-Coder carries Qwen2.5's template, but its smaller models
+    were never taught the markers: they write fenced JSON instead, and forced to the markers they
+    loop.
 
     Templates with other bodies between the same markers (XML parameters, as in Qwen3-Coder and
     GLM) are not Hermes'.
     """
+    known = re.sub(r"[^a-z0-9.]", "", model.lower())
+    if "qwen2.5coder" in known:
+        return JSON_LIST
     if chat_template and "tools" in chat_template:
         plain = chat_template.replace('\\"', '"').replace("\\n", "\n")
         others = ("<function=", "<arg_key>", "<parameter=")

@@ -201,7 +201,7 @@ class CallbackTap:
                 name = self._name
                 return ctypes.string_at(tensor + self._name_offset, len(name)) == name
             self._collect(tensor)
-        except BaseException as failure:  # noqa: BLE001
+        except BaseException as failure:
             self._failure = failure
         return True  # False would stop the graph halfway
 
@@ -213,7 +213,7 @@ class CallbackTap:
         first, last = np.searchsorted(self._wanted, (start, end))
         if first == last:
             return
-        rows = self._wanted[first:last] - start
+        rows = (self._wanted[first:last] - start).astype(np.intp)
         available = self._nbytes(tensor) // self._row_bytes
         if available != end - start:  # the last block: a row for each output
             before = np.searchsorted(self._outputs, start)

@@ -80,9 +80,7 @@ search_options = _all(
         _setting("strategy", type=click.Choice(STRATEGIES), help="How to search."),
         _setting("beams", metavar="N", help="Beams retained after each step."),
         _setting("expand", metavar="M", help="Draws for each beam and step."),
-        _setting(
-            "samples", metavar="K", help="Whole responses that majority and best-of-n draw."
-        ),
+        _setting("samples", metavar="K", help="Whole responses that majority and best-of-n draw."),
         _setting("temperature", help="Of the draws; 0 draws the most likely token only."),
         _setting("top_k", help="Tokens that a draw may choose among."),
         _setting("top_p", help="Least probability, together, of the tokens to choose among."),

@@ -74,8 +74,10 @@ def run(
         searcher = None
         if any(line.error is None for line in todo):
             searcher = stack.enter_context(open_searcher(model))
-        file: IO[bytes] = click.get_binary_stream("stdout")
+        file: IO[bytes] = sys.stdout.buffer
         if path is not None:
+            if not done:
+                _note_settings(path, settings)
             file = stack.enter_context(path.open("ab"))
         visible = sys.stderr.isatty() and (path is not None or not sys.stdout.isatty())
         advance, say = stack.enter_context(_progress(len(todo), visible and len(todo) >= _LONG))
@@ -85,9 +87,7 @@ def run(
                     if searcher is None or line.error is not None:
                         raise ProblemError(line.error)
                     problem = parse_problem(_record(line.text), tools)
-                    result = searcher.search(
-                        problem.messages, problem.tools, config, reward=reward
-                    )
+                    result = searcher.search(problem.messages, problem.tools, config, reward=reward)
                     record = result.to_dict()
                 except ToolprmError as error:
                     message = f"line {line.number}: {one_line(error)}"
@@ -182,7 +182,7 @@ def _finite(value: Any) -> Any:
 
 def _read_bytes(source: str) -> bytes:
     if source == "-":
-        return click.get_binary_stream("stdin").read()
+        return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()
     except FileNotFoundError:
@@ -275,9 +275,12 @@ def _settings(
 
 def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
     """Make the output ready to be appended to; return the keys of the ids it has answers to."""
-    if path.exists() and not path.is_file():  # a pipe or /dev/null remembers nothing
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give --output the path of a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}; make it, or mend --output")
+    if _is_special(path):
         return set()
-    beside = path.with_name(f"{path.name}.settings.json")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -295,16 +298,29 @@ def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
             done.add(_key(record["id"]))
             kept.append(text + b"\n")
     if done:
-        _check_settings(path, beside, settings)
+        _check_settings(path, settings)
     whole = b"".join(kept)
     if whole != data:
         _replace(path, whole)
-    if not done:
-        _replace(beside, json.dumps(settings, indent=1).encode() + b"\n")
     return done
 
 
-def _check_settings(path: Path, beside: Path, settings: Mapping[str, Any]) -> None:
+def _is_special(path: Path) -> bool:
+    """Whether this is a pipe, /dev/null or the like, which remembers nothing."""
+    return path.exists() and not path.is_file()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.settings.json")
+
+
+def _note_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    if not _is_special(path):
+        _replace(_beside(path), json.dumps(settings, indent=1).encode() + b"\n")
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    beside = _beside(path)
     try:
         before = json.loads(beside.read_bytes())
         assert isinstance(before, dict)

@@ -17,27 +17,26 @@ from toolprm_lite.formats import write_json
 from toolprm_lite.search.result import Candidate, SearchResult, Step
 
 _DOUBT = 0.5
-_TEXT_WIDTH = 60  # of a candidate in the trace
+_PIPE_WIDTH = 100  # of a trace that no terminal shows
+_SCORED = ("kept", "merged", "variant", "outscored")  # other fates say why it died
 
 
-def show(result: SearchResult) -> None:
-    """Print a result to stdout, and its trace if it has one."""
+def show(result: SearchResult, reward: str) -> None:
+    """Print a result to stdout, and its trace if it has one. `reward` is what was asked for."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
     console = Console(highlight=False)
     if result.trace is not None:
-        console.print(_trace(result.trace), soft_wrap=True)
+        width = console.width if console.is_terminal else _PIPE_WIDTH
+        console.print(_trace(result.trace, width), width=width, no_wrap=True, overflow="ellipsis")
         console.print()
     for line in _answer(result):
         console.print(line, soft_wrap=True)
     if result.reward == "policy" and result.steps:
-        console.print(
-            Text(
-                "no reward head for this model: rewards are the policy's own probability",
-                style="dim",
-            ),
-            soft_wrap=True,
-        )
+        note = "rewards are the policy's own probability"
+        if reward == "auto":
+            note = f"no reward head for this model: {note}"
+        console.print(Text(note, style="dim"), soft_wrap=True)
     console.print(Text(_stats(result), style="dim"), soft_wrap=True)
 
 
@@ -73,7 +72,7 @@ def _answer(result: SearchResult) -> Iterator[Text]:
     if not calls and result.complete:
         words = _words(result.text)
         heading = "no call: the model answers in words" if words else "no call"
-        rows.append((Text(heading, style="bold"), total.reward if total else None))
+        rows.append((Text().append(heading, style="bold"), total.reward if total else None))
     elif total is not None and total.reward < _DOUBT:
         rows.append((Text("no further call"), total.reward))
     yield from _with_confidence(rows)
@@ -89,12 +88,12 @@ def _answer(result: SearchResult) -> Iterator[Text]:
 
 
 def _call_rows(call: _CallSteps) -> Iterator[tuple[Text, float | None]]:
-    name = Text(_printable(call.name.function or ""), style="bold")
+    name = Text().append(_printable(call.name.function or ""), style="bold")
     cut = "" if call.closed else " …"
     if not call.arguments:
-        yield name.append(f"({cut.strip()})", style="not bold"), call.name.reward
+        yield name.append(f"({cut.strip()})"), call.name.reward
     else:
-        yield name.append("(", style="not bold"), call.name.reward
+        yield name.append("("), call.name.reward
         for step in call.arguments:
             line = Text("  ").append(_printable(step.argument or ""), style="cyan")
             yield line.append(f"={_printable(write_json(step.value))},"), step.reward
@@ -148,7 +147,7 @@ def _stats(result: SearchResult) -> str:
 # The trace
 
 
-def _trace(trace: Sequence[Candidate]) -> Tree:
+def _trace(trace: Sequence[Candidate], width: int) -> Tree:
     """Rounds, in each the beams it began with, below them their candidates. Kept candidates are
     the next round's beams and carry their number there."""
     tree = Tree(Text(f"{len(trace)} candidates", style="bold"), guide_style="dim")
@@ -162,13 +161,17 @@ def _trace(trace: Sequence[Candidate]) -> Tree:
             if len(beams) > 1:
                 label = Text(f"beam {beam + 1}", style="dim")
                 if beam < len(beams):
-                    label.append(f"  {_clip(beams[beam].text)}")
+                    label.append(f"  {_clip(beams[beam].text, width - 20)}")
                 parent = branch.add(label)
             ours = [entry for entry in entries if entry.beam == beam]
-            for entry in sorted(ours, key=lambda entry: (entry.fate != "kept", -entry.score)):
-                parent.add(_candidate(entry, kept))
+            for entry in sorted(ours, key=_order):
+                parent.add(_candidate(entry, kept, width - 12))
         beams = kept
     return tree
+
+
+def _order(entry: Candidate) -> tuple[bool, bool, float]:
+    return entry.fate != "kept", entry.fate not in _SCORED, -entry.score
 
 
 def _next_beams(beams: Sequence[Candidate], entries: Sequence[Candidate]) -> list[Candidate]:
@@ -182,23 +185,26 @@ def _next_beams(beams: Sequence[Candidate], entries: Sequence[Candidate]) -> lis
     return sorted([*carried, *kept], key=lambda entry: -entry.score)
 
 
-def _candidate(entry: Candidate, kept: Sequence[Candidate]) -> Text:
-    scored = entry.fate in ("kept", "merged", "variant", "outscored")
+def _candidate(entry: Candidate, kept: Sequence[Candidate], width: int) -> Text:
+    scored = entry.fate in _SCORED
     score = f"{entry.score:.2g}" if scored else ""
     draws = f"x{entry.draws}" if entry.draws else "argmax"
-    written = _clip(entry.text) if entry.text else "(end)" if entry.kinds else "(ended before)"
+    numbers = f" {score:>8} {draws:>6}  "
+    written = entry.text or ("(end)" if entry.kinds else "(ended before)")
     if entry.fate == "kept":
         place = next(index for index, other in enumerate(kept, 1) if other is entry)
-        line = Text(f"{place:>2} ", style="bold green").append(f"{score:>8}", style="not bold")
-        return line.append(f" {draws:>6}  ", style="dim").append(written, style="bold default")
-    line = Text(f" - {score:>8} {draws:>6}  {written}", style="dim")
+        line = Text().append(f"{place:>2}", style="bold green").append(numbers, style="green")
+        return line.append(_clip(written, width - len(line)), style="bold")
+    line = Text(" -").append(numbers)
+    line.append(_clip(written, max(16, width - len(line) - len(entry.fate) - 2)))
+    line.stylize("dim")
     return line.append(f"  {entry.fate}", style="yellow" if scored else "red")
 
 
-def _clip(text: str) -> str:
-    """One line of at most `_TEXT_WIDTH` characters; the end tells more than the beginning."""
-    text = _printable(text.strip(), keep="").replace("\n", " ")
-    return text if len(text) <= _TEXT_WIDTH else f"…{text[1 - _TEXT_WIDTH:]}"
+def _clip(text: str, width: int) -> str:
+    """One line of at most `width` characters; the end tells more than the beginning."""
+    text = _printable(text.strip())
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
 
 
 def _printable(text: str, keep: str = "") -> str:

@@ -12,10 +12,13 @@ import click
 
 from toolprm_lite.cli.options import model_options, open_searcher, search_config, search_options
 
-_EXAMPLE = 'toolprm-lite search --tools examples/weather.json "Will it rain in Oslo tomorrow?"'
+_EXAMPLE = """\b
+Example:
+  toolprm-lite search --tools examples/weather.json "Will it rain in Oslo?"
+"""
 
 
-@click.command(epilog=f"Example: {_EXAMPLE}")
+@click.command(epilog=_EXAMPLE)
 @click.argument("query", required=False)
 @click.option(
     "--tools",
@@ -59,10 +62,11 @@ def search(
         raise click.UsageError("Give --tools, a JSON file of the tools that may be called.")
     config = search_config(values)
 
-    from toolprm_lite.cli import problems
     from toolprm_lite.tools import load_tools
 
     tools = None if tools_path is None else load_tools(tools_path)
+    from toolprm_lite.cli import problems
+
     if input is not None:
         problems.run(input, output, tools, config, reward, values)
         return
@@ -80,7 +84,7 @@ def search(
         return
     from toolprm_lite.cli.render import show
 
-    show(result)
+    show(result, reward)
 
 
 @contextmanager

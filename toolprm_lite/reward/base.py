@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ class StepBatch:
     candidates: Callable[[], list[CandidateStep]]
 
 
+@runtime_checkable
 class Reward(Protocol):
     """A reward model. `layer` is the hidden state it reads, or None; `calibrated` says whether its
     rewards are probabilities that a caller may show."""

@@ -13,7 +13,7 @@ from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend
-from toolprm_lite.errors import ConfigError
+from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
 from toolprm_lite.models import find_model
 from toolprm_lite.prompt import parse_messages, render_prompt
@@ -237,17 +237,12 @@ class Searcher:
                 trace=config.trace,
             )
         except ValueError as error:
-            from toolprm_lite.errors import ToolsError
-
             raise ToolsError(f"tool {error}") from None
 
 
 def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
-    definitions = list(tools)
-    if all(isinstance(tool, Tool) for tool in definitions):
-        return parse_tools([tool.to_dict() for tool in definitions], "tools")
     return parse_tools(
-        [tool.to_dict() if isinstance(tool, Tool) else tool for tool in definitions], "tools"
+        [tool.to_dict() if isinstance(tool, Tool) else tool for tool in tools], "tools"
     )
 
 
@@ -256,7 +251,7 @@ def _reward(reward: str | Reward | RewardFunction) -> Reward:
         if reward not in ("auto", "policy"):
             raise ConfigError(f"reward is {reward!r}; it must be auto, policy, or a function")
         return PolicyReward()
-    if hasattr(reward, "score"):
+    if isinstance(reward, Reward):
         return reward
     if callable(reward):
         return FunctionReward(reward)
@@ -281,9 +276,7 @@ def _result(
         for step, step_reward, logprob in scored
     ]
     alternatives = [
-        Alternative(
-            closed_calls((step for step, *_ in other_steps), text), value, finished, draws
-        )
+        Alternative(closed_calls((step for step, *_ in other_steps), text), value, finished, draws)
         for text, other_steps, _, value, _, draws, finished in others
     ]
     trace = None

@@ -1,0 +1,253 @@
+"""The native core: segmentation, shared draws, the ledger, the search round.
+
+Arrays are numpy, C-contiguous. Wrong shapes and unusable tools raise `ValueError`, whose message
+begins with the tool's name where one is at fault.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+
+_Int32 = npt.NDArray[np.int32]
+_Float32 = npt.NDArray[np.float32]
+_Kind = Literal["FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_FINISH"]
+
+@final
+class Step:
+    """A decided step. Offsets count bytes from the beginning of the response.
+
+    `begin` .. `end` spans the name, value, arguments or call; for ARG_VALUE `key_begin` ..
+    `key_end` spans the parameter's name with its quotes. `boundary` is just past the byte that
+    decided the step. `decided` is a canonical hash of all that is decided with it: white space,
+    escapes, argument order and 5 against 5.0 make no difference.
+    """
+
+    @property
+    def kind(self) -> _Kind: ...
+    @property
+    def call(self) -> int | None: ...
+    @property
+    def function(self) -> str | None: ...
+    @property
+    def argument(self) -> str | None: ...
+    @property
+    def key_begin(self) -> int: ...
+    @property
+    def key_end(self) -> int: ...
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def boundary(self) -> int: ...
+    @property
+    def decided(self) -> int: ...
+
+@final
+class CallFormat:
+    """Where calls stand: between markers (at most 255 bytes each), or, without, in a JSON list."""
+
+    def __init__(
+        self,
+        open_marker: str = "",
+        close_marker: str = "",
+        name_key: str = "name",
+        arguments_key: str = "arguments",
+    ) -> None: ...
+
+@final
+class Segmenter:
+    """Reads a response as it is written. `tools_json` is a list of {"name", "parameters"}; the
+    parameters' JSON Schema is taken at its word (see `tools.closed_schema`)."""
+
+    def __init__(
+        self,
+        tools_json: str,
+        open_marker: str = "",
+        close_marker: str = "",
+        name_key: str = "name",
+        arguments_key: str = "arguments",
+        max_calls: int | None = None,
+        require_call: bool = False,
+    ) -> None: ...
+    def feed(self, data: bytes) -> list[Step]:
+        """The steps that these bytes decide."""
+
+    def finish(self) -> list[Step]:
+        """The model has ended the response."""
+
+    def copy(self) -> Segmenter: ...
+    def scan(self, data: bytes, repeats: int) -> int:
+        """Read `data` as `repeats` fresh responses, for measuring; returns the steps of all."""
+
+    def copy_states(self, repeats: int) -> int:
+        """Copy the state `repeats` times, for measuring."""
+
+    @property
+    def dead(self) -> bool:
+        """The response can no longer become a valid one."""
+
+    @property
+    def death(self) -> str:
+        """Why, or an empty string."""
+
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def in_text(self) -> bool:
+        """Outside calls."""
+
+    @property
+    def text(self) -> bytes: ...
+    @property
+    def decided(self) -> int: ...
+    @property
+    def merge_key(self) -> int:
+        """Equal for two states from which the same continuations lead to the same calls."""
+
+def top_k(
+    logits: _Float32, masks: npt.NDArray[np.uint32] | None, k: int
+) -> tuple[_Int32, _Float32, _Float32]:
+    """Logits [rows, vocabulary] to (tokens [rows, k], log-probabilities [rows, k], entropy [rows]).
+
+    The tokens are the most likely of those that `masks` [rows, ceil(vocabulary / 32)] allows, down
+    from the likeliest, padded with -1 and -inf. Log-probabilities and entropy (nats) are of the
+    whole vocabulary. Releases the GIL.
+    """
+
+def draw(
+    tokens: _Int32,
+    logprobs: _Float32,
+    path: int,
+    draws: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+) -> _Int32:
+    """The places [draws] in `tokens` [k] that draws 0 .. draws - 1 take; -1 when there are none.
+
+    The noise depends on (seed, path, draw, token) alone.
+    """
+
+@final
+class KvLedger:
+    """Who owns which cell of the KV cache; sequence 0 is the prompt's."""
+
+    def __init__(self, sequences: int, cells: int, prompt: int) -> None: ...
+    def fork(self, source: int) -> int:
+        """A new sequence with all of `source`'s cells, or -1 when no id is free."""
+
+    def drop(self, sequence: int) -> None: ...
+    def append(self, sequence: int) -> int:
+        """A new cell at the sequence's end, or -1 when all are taken."""
+
+    def retract(self, sequence: int, count: int) -> None: ...
+    def take_ops(self) -> _Int32:
+        """Forks and drops since the last call, [operations, 3] as in `backends.base.Batch`."""
+
+    def compact(self) -> _Int32 | npt.NDArray[np.uint32]:
+        """Number the living cells anew; the old place of each, the prompt's included."""
+
+    def place(self, cell: int) -> int: ...
+    def tip(self, sequence: int) -> int: ...
+    def ancestor_mask(self, cells: Sequence[int], size: int) -> npt.NDArray[np.uint8]:
+        """1 where the token in a cell attends to a place, [cells, size]."""
+
+    @property
+    def used(self) -> int: ...
+    @property
+    def used_max(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+@final
+class Vocabulary:
+    """The bytes that each token writes, and the tokens that end a response."""
+
+    def __init__(self, tokens: Sequence[bytes], ends: Sequence[int]) -> None: ...
+    def __len__(self) -> int: ...
+
+@final
+class StepSearch:
+    """One search. `search.loop.run` shows the order of calls."""
+
+    def __init__(
+        self,
+        *,
+        tools_json: str,
+        format: CallFormat,
+        vocabulary: Vocabulary,
+        sequences: int,
+        cells: int,
+        prompt_tokens: int,
+        max_calls: int | None,
+        require_call: bool,
+        beams: int,
+        root_draws: int,
+        beam_draws: int,
+        follow_argmax: bool,
+        whole_responses: bool,
+        rank_by_draws: bool,
+        states_wanted: bool,
+        aggregate: str,
+        policy_weight: float,
+        max_tokens: int,
+        max_text_tokens: int,
+        max_batch_tokens: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        seed: int,
+        trace: bool,
+    ) -> None: ...
+    def start(self, tokens: _Int32, logprobs: _Float32, entropy: _Float32) -> None:
+        """The distribution of the first token: one row of `top_k`'s result."""
+
+    def start_forced(self, tokens: Sequence[int]) -> None:
+        """The first tokens, where the constraint leaves no choice."""
+
+    def take_new(self) -> list[tuple[int, int, int]]:
+        """(branch, parent, token) of the branches made since the last call; the root is 0."""
+
+    def set_forced(self, branch: int, tokens: Sequence[int]) -> None:
+        """The tokens that must follow on a new branch."""
+
+    def next_batch(
+        self,
+    ) -> tuple[_Int32, _Int32, _Int32, _Int32, _Int32, _Int32, list[int]] | None:
+        """The arrays of `backends.base.Batch` and the branch of each row of logits; None when the
+        round is complete."""
+
+    def observe(
+        self, tokens: _Int32, logprobs: _Float32, entropy: _Float32, hidden: _Float32 | None
+    ) -> None:
+        """What the batch gave."""
+
+    def no_room(self) -> None:
+        """The batch did not fit; nothing of it was decoded."""
+
+    def features(self) -> tuple[npt.NDArray[np.int8], _Float32, _Float32 | None]:
+        """(kinds, certainty, hidden) of the steps that wait for a reward: see `StepBatch`."""
+
+    def pending(self) -> list[tuple[Step, bytes]]:
+        """The same steps, each with the response up to its boundary."""
+
+    def keep(self, rewards: npt.ArrayLike) -> None:
+        """One reward for each of these steps; ends the round."""
+
+    def live(self) -> list[int]: ...
+    def answers(
+        self,
+    ) -> list[tuple[bytes, list[tuple[Step, float, float]], list[int], float, float, int, bool]]:
+        """(response, [(step, reward, log-probability)], tokens, score, log-probability, draws,
+        complete), best first."""
+
+    def trace(self) -> list[tuple[int, int, bytes, list[str], float, int, str]]:
+        """(round, beam, text, kinds, score, draws, fate)."""
+
+    def counts(self) -> dict[str, Any]: ...
+    @property
+    def done(self) -> bool: ...
