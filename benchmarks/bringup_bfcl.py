@@ -230,7 +230,7 @@ def show(value: float | None, form: str) -> str:
 
 
 def print_summaries(summaries: dict[str, Record]) -> None:
-    table = Table("", *summaries, box=box.SIMPLE_HEAD)
+    table = Table("", *summaries, box=box.SIMPLE_HEAD, pad_edge=False)
 
     def row(title: str, cell: Callable[[Record], str]) -> None:
         table.add_row(title, *map(cell, summaries.values()))
@@ -370,7 +370,7 @@ def compare(files: Sequence[Path], as_json: bool) -> None:
         settings = read[name][0]
         console.print(name, path, *(f"{key}={settings.get(key)}" for key in varied))
     columns = ("complete", "decode", "/ drawn", "seconds", "outside")
-    table = Table("", *BRING_UP, *columns, box=box.SIMPLE_HEAD)
+    table = Table("", *BRING_UP, *columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, each in summaries.items():
         whole = each["all"]
         table.add_row(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 
 #include "json_machine.h"
@@ -16,9 +17,8 @@ class Reader {
  public:
   explicit Reader(std::string_view text) : at_(text.data()), end_(at_ + text.size()) {}
 
-  JsonValue value() {
+  void value(JsonValue& result) {
     skip_space();
-    JsonValue result;
     switch (*at_) {
       case '{':
         object(result);
@@ -28,7 +28,7 @@ class Reader {
         break;
       case '"':
         result.type = JsonType::kString;
-        result.string = string();
+        string(result.string);
         break;
       case 't':
       case 'f':
@@ -42,7 +42,6 @@ class Reader {
       default:
         number(result);
     }
-    return result;
   }
 
  private:
@@ -52,16 +51,18 @@ class Reader {
 
   void object(JsonValue& result) {
     result.type = JsonType::kObject;
+    result.members.reserve(4);
     ++at_;
     for (skip_space(); *at_ != '}'; skip_space()) {
       if (*at_ == ',') {
         ++at_;
         skip_space();
       }
-      std::string key = string();
+      auto& [key, member] = result.members.emplace_back();
+      string(key);
       skip_space();
       ++at_;  // the colon
-      result.members.emplace_back(std::move(key), value());
+      value(member);
     }
     ++at_;
   }
@@ -71,7 +72,7 @@ class Reader {
     ++at_;
     for (skip_space(); *at_ != ']'; skip_space()) {
       if (*at_ == ',') ++at_;
-      result.items.push_back(value());
+      value(result.items.emplace_back());
     }
     ++at_;
   }
@@ -79,7 +80,9 @@ class Reader {
   void number(JsonValue& result) {
     result.type = JsonType::kNumber;
     const char* begin = at_;
-    while (at_ < end_ && (std::strchr("+-.eE", *at_) != nullptr || (*at_ >= '0' && *at_ <= '9'))) {
+    // Nothing that a number is made of ends one: only what may follow a value does.
+    while (at_ < end_ && *at_ != ',' && *at_ != '}' && *at_ != ']' &&
+           !is_json_space(static_cast<unsigned char>(*at_))) {
       ++at_;
     }
     result.string.assign(begin, at_);
@@ -100,9 +103,8 @@ class Reader {
     return code;
   }
 
-  std::string string() {
+  void string(std::string& text) {
     ++at_;
-    std::string text;
     while (*at_ != '"') {
       const char* plain = at_;
       while (*at_ != '"' && *at_ != '\\') ++at_;
@@ -126,7 +128,6 @@ class Reader {
       }
     }
     ++at_;
-    return text;
   }
 
   const char* at_;
@@ -135,16 +136,13 @@ class Reader {
 
 uint64_t hash_number(const JsonValue& value) {
   constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
-  if (!std::isfinite(value.number) || std::fabs(value.number) >= kExactIntegers) {
-    // Doubles no longer tell neighbouring integers apart. 64-bit ones are compared exactly.
-    int64_t exact = 0;
-    const char* end = value.string.data() + value.string.size();
-    const auto [at, error] = std::from_chars(value.string.data(), end, exact);
-    if (error == std::errc() && at == end) return mix64(static_cast<uint64_t>(exact), 11);
-    if (!std::isfinite(value.number)) return hash_bytes(value.string, 12);
-    if (std::fabs(value.number) < 9223372036854775808.0) {
-      return mix64(static_cast<uint64_t>(static_cast<int64_t>(value.number)), 11);
-    }
+  if (!std::isfinite(value.number)) return hash_bytes(value.string, 12);
+  if (std::fabs(value.number) >= kExactIntegers) {
+    // Doubles no longer tell neighbouring integers apart, so integers are compared digit by digit.
+    if (value.string.find_first_of(".eE") == std::string::npos) return hash_bytes(value.string, 11);
+    char digits[400];  // the largest double has 309
+    const int size = std::snprintf(digits, sizeof digits, "%.0f", value.number);
+    return hash_bytes(std::string_view(digits, size), 11);
   }
   const double number = value.number == 0 ? 0.0 : value.number;  // -0 is 0
   uint64_t bits;
@@ -161,7 +159,11 @@ const JsonValue* JsonValue::find(std::string_view key) const {
   return nullptr;
 }
 
-JsonValue parse_accepted_json(std::string_view text) { return Reader(text).value(); }
+JsonValue parse_accepted_json(std::string_view text) {
+  JsonValue value;
+  Reader(text).value(value);
+  return value;
+}
 
 bool parse_json(std::string_view text, JsonValue& value) {
   JsonMachine machine;
@@ -220,15 +222,22 @@ uint64_t canonical_hash(const JsonValue& value) {
 }
 
 bool has_duplicate_keys(const JsonValue& value) {
-  std::vector<std::string_view> keys;
-  keys.reserve(value.members.size());
-  for (const auto& [key, member] : value.members) {
-    if (has_duplicate_keys(member)) return true;
-    keys.push_back(key);
+  const auto& members = value.members;
+  if (members.size() <= 16) {
+    for (size_t i = 0; i < members.size(); ++i) {
+      for (size_t j = 0; j < i; ++j) {
+        if (members[i].first == members[j].first) return true;
+      }
+    }
+  } else {
+    std::vector<std::string_view> keys;
+    for (const auto& member : members) keys.push_back(member.first);
+    std::sort(keys.begin(), keys.end());
+    if (std::adjacent_find(keys.begin(), keys.end()) != keys.end()) return true;
   }
-  std::sort(keys.begin(), keys.end());
-  if (std::adjacent_find(keys.begin(), keys.end()) != keys.end()) return true;
-  return std::any_of(value.items.begin(), value.items.end(), has_duplicate_keys);
+  return std::any_of(members.begin(), members.end(),
+                     [](const auto& member) { return has_duplicate_keys(member.second); }) ||
+         std::any_of(value.items.begin(), value.items.end(), has_duplicate_keys);
 }
 
 }  // namespace toolprm

@@ -61,10 +61,8 @@ class SchemaCompiler {
   NodeId compile(const JsonValue& schema) {
     if (schema.type == JsonType::kBoolean) return schema.boolean ? kAnything : kNothing;
     if (schema.type != JsonType::kObject) throw std::invalid_argument("a schema is not an object");
-    if (const JsonValue* ref = schema.find("$ref")) {
-      const NodeId target = reference(*ref);
-      if (!constrains_beside_ref(schema)) return target;
-    }
+    const JsonValue* ref = schema.find("$ref");
+    if (ref != nullptr && !constrains_beside_ref(schema)) return reference(*ref);
     const NodeId id = add_node();
     fill(id, schema);
     return id;
@@ -77,10 +75,16 @@ class SchemaCompiler {
     return static_cast<NodeId>(nodes_.size() - 1);
   }
 
-  static bool constrains_beside_ref(const JsonValue& schema) {
+  // Annotations ask nothing, nor does a type that the target states as well.
+  bool constrains_beside_ref(const JsonValue& schema) const {
     static constexpr std::string_view kSilent[] = {"$ref",    "description", "title", "default",
                                                    "example", "examples",    "$defs", "definitions"};
-    return std::any_of(schema.members.begin(), schema.members.end(), [](const auto& member) {
+    return std::any_of(schema.members.begin(), schema.members.end(), [&](const auto& member) {
+      if (member.first == "type") {
+        const JsonValue* target = resolve(schema.find("$ref")->string);
+        const JsonValue* type = target == nullptr ? nullptr : target->find("type");
+        return type == nullptr || canonical_hash(*type) != canonical_hash(member.second);
+      }
       return std::find(std::begin(kSilent), std::end(kSilent), member.first) == std::end(kSilent);
     });
   }
@@ -194,13 +198,18 @@ class SchemaCompiler {
   }
 
   static void values(SchemaNode& node, const JsonValue& schema) {
+    const JsonValue* constant = schema.find("const");
+    const JsonValue* listed = schema.find("enum");
+    if (constant == nullptr && listed == nullptr) return;
     std::vector<const JsonValue*> values;
-    if (const JsonValue* constant = schema.find("const")) {
+    if (listed == nullptr) {
       values.push_back(constant);
-    } else if (const JsonValue* listed = schema.find("enum")) {
-      for (const JsonValue& value : listed->items) values.push_back(&value);
     } else {
-      return;
+      for (const JsonValue& value : listed->items) {
+        if (constant == nullptr || canonical_hash(*constant) == canonical_hash(value)) {
+          values.push_back(&value);
+        }
+      }
     }
     node.listed = true;
     node.strings_listed = true;
@@ -428,17 +437,24 @@ bool ToolSchema::valid(NodeId id, const JsonValue& value, int depth) const {
           value.members.size() > schema.max_properties) {
         return false;
       }
-      std::vector<bool> seen(schema.properties.size());
+      uint64_t few = 0;  // most objects have few properties: no allocation then
+      std::vector<bool> many(schema.properties.size() > 64 ? schema.properties.size() : 0);
       for (const auto& [key, member] : value.members) {
         const int index = schema.properties.find(key);
-        if (index >= 0) seen[index] = true;
+        if (index >= 0) {
+          if (many.empty()) {
+            few |= uint64_t{1} << index;
+          } else {
+            many[index] = true;
+          }
+        }
         if (!valid(index >= 0 ? schema.property_nodes[index] : schema.additional, member,
                    depth + 1)) {
           return false;
         }
       }
       for (uint16_t index : schema.required) {
-        if (!seen[index]) return false;
+        if (many.empty() ? !((few >> index) & 1) : !many[index]) return false;
       }
       break;
     }

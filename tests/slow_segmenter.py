@@ -90,15 +90,15 @@ class Verdict:
     reason: str | None = None
 
 
-class _More(Exception):  # noqa: N818
+class _More(Exception):
     """The bytes end here."""
 
 
-class _Finished(Exception):  # noqa: N818
+class _Finished(Exception):
     """The response is complete; what follows is ignored."""
 
 
-class _Dead(Exception):  # noqa: N818
+class _Dead(Exception):
     """No continuation of these bytes is a valid response."""
 
 
@@ -192,11 +192,11 @@ class _Reading:
                 self.at = opening.end()
                 self.skip_space()
                 if self.peek() == ord("["):
-                    self.list()
+                    self.list_of_calls()
                 self.tagged()
             elif opening["list"] is not None:
                 self.at = opening.start()
-                self.list()
+                self.list_of_calls()
             else:
                 self.at = opening.start()
                 self.call()
@@ -229,7 +229,7 @@ class _Reading:
                 self.end_response()
             return
 
-    def list(self) -> NoReturn:
+    def list_of_calls(self) -> NoReturn:
         self.take()
         self.skip_space()
         if self.peek() == ord("]"):
@@ -263,7 +263,7 @@ class _Reading:
         function: str | None = None
         seen: set[str] = set()
         for key in self.keys(None, 1):
-            if key in seen:
+            if key in seen and key in (self.name_key, self.arguments_key):
                 raise _Dead(KEY_TWICE)
             seen.add(key)
             if key == self.arguments_key and function is None:
@@ -280,7 +280,6 @@ class _Reading:
                 self.emit("PARAM_FINISH", function, start, self.at)
             else:
                 self.value(True, True, 2, b"}")
-                parse(self.data[start : self.at])
         if function is None:
             raise _Dead(UNKNOWN_FUNCTION)
         if self.arguments_key not in seen:
@@ -294,7 +293,7 @@ class _Reading:
         begin = self.at
         seen: set[str] = set()
         for key in self.keys(names(schema, schema), 2):
-            if key in seen:
+            if key in seen and key in direct(schema, schema).get("properties", ()):
                 raise _Dead(KEY_TWICE)
             seen.add(key)
             node = child(schema, schema, key)
@@ -508,6 +507,7 @@ def _valid(root: str, schema: str, text: bytes) -> bool:
 
 
 def check_arguments(schema: Schema, text: bytes) -> None:
+    """What is asked of the arguments together; undeclared ones that come twice are found here."""
     if {*direct(schema, schema).get("required", ())} - {*parse(text)}:
         raise _Dead(MISSING_PARAMETER)
     if not valid(schema, schema, text):
@@ -519,7 +519,8 @@ def resolve(root: Schema, reference: str) -> Schema:
     for part in reference.removeprefix("#").split("/")[1:]:
         part = unquote(part).replace("~1", "/").replace("~0", "~")
         node = node[int(part) if isinstance(node, list) else part]
-    return node  # type: ignore[no-any-return]
+    resolved: Schema = node
+    return resolved
 
 
 def direct(root: Schema, schema: Schema) -> dict[str, Any]:
@@ -576,7 +577,8 @@ def names(root: Schema, schema: Schema) -> list[str] | None:
 def child(root: Schema, schema: Schema, key: str) -> Schema:
     """The schema of an object's member."""
     node = direct(root, schema)
-    return node.get("properties", {}).get(key, node.get("additionalProperties", True))
+    found: Schema = node.get("properties", {}).get(key, node.get("additionalProperties", True))
+    return found
 
 
 def item(root: Schema, schema: Schema) -> Schema:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ ROOT = Path(__file__).parent.parent
 TOOLS = str(ROOT / "examples/weather.json")
 PROBLEMS = str(ROOT / "examples/problems.jsonl")
 README = ROOT / "README.md"
+# click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
+SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+RUNNER = CliRunner(**SEPARATE)
 COMMAND = [sys.executable, "-c", "from toolprm_lite.cli import main; main()"]
 
 
 def run(*arguments: str, **more: Any) -> Result:
-    result = CliRunner().invoke(
+    result = RUNNER.invoke(
         main, ["search", *arguments], prog_name="toolprm-lite", terminal_width=80, **more
     )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -202,7 +206,7 @@ def shown_help() -> str:
     return f"```text\n{run('--help').output}```"
 
 
-HELP = re.compile(r"(<!-- help: search -->\n).*?(\n<!-- end -->)", re.DOTALL)
+HELP = re.compile(r"(<!-- help: search -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def test_readme_shows_the_help() -> None:
@@ -210,7 +214,7 @@ def test_readme_shows_the_help() -> None:
     shown = HELP.search(text)
     if shown is None:
         pytest.skip("README.md has no help section")
-    expected = f"{shown[1]}{shown_help()}{shown[2]}"
+    expected = f"{shown[1]}\n{shown_help()}\n{shown[2]}"
     assert shown[0] == expected, "mend it with `python tests/test_cli.py`"
 
 
@@ -395,9 +399,9 @@ def test_answer_for_people(fake: FakeSearcher) -> None:
         ),
         (
             answer({"name": "say", "arguments": {"x": ["\x9b[1m", None]}}, rewards=[1, 1, 0]),
-            ["say(                   100%",
+            ["say(                    100%",
              '  x=["\\x9b[1m", null],  100%',
-             ")                        0%  doubtful"],
+             ")                         0%  doubtful"],
         ),
     ],
 )  # fmt: skip
@@ -768,7 +772,7 @@ def test_a_closed_pipe_is_quiet(tiny_gguf: Path, small_tools: str, tmp_path: Pat
 
 if __name__ == "__main__":
     section, count = HELP.subn(
-        lambda found: f"{found[1]}{shown_help()}{found[2]}", README.read_text()
+        lambda found: f"{found[1]}\n{shown_help()}\n{found[2]}", README.read_text()
     )
     README.write_text(section)
     print(f"{README}: {count} help section written")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from slow_segmenter import KEY_TWICE, TOO_MANY_CALLS, Tool, segment
+from slow_segmenter import Tool, segment
 
 from toolprm_lite import _core
 
@@ -127,6 +127,7 @@ table(
     '[{"name":"now"«N»,"arguments":{}«P»}«F»,{"name":"now"«N»,"arguments":{}«P»}«F»]«T»[]',
     '[ { "name" : "now"«N» , "arguments" : { }«P» }«F» , { "name" : "now"«N» }«P»«F» ]«T»',
     '[{"id": [1, {"a": "]}"}], "name": "now"«N», "why": null, "arguments": {}«P», "x": 1e3}«F»]«T»',
+    '[{"x": 1, "x": {"a": 1, "a": 2}, "name": "now"«N», "x": 0}«P»«F»]«T»',
     '[{"name": "weather_map"«N», "arguments": {"zoom": 1.5e-3,«V» "zoom"«key twice»: 2',
 )  # fmt: skip
 
@@ -158,6 +159,7 @@ table(
     '[{"name": "weather"«N», "id": 0}«missing parameter»',
     '[{"arguments"«order»: {}, "name": "now"}]',
     '[{"id": 1, "arguments"«order»: {}',
+    '[{"id": 1, "id": {"a": 1, "a": 2}, "arguments"«order»: {}',
 )  # fmt: skip
 
 table(
@@ -341,6 +343,7 @@ table(
     "limits", WEATHER, {"max_calls": 1},
     '[@]«T»',
     'So: @«T» and {"name": "now"}',
+    '[@,«too many calls»',
     '[]«T»',
     'no«end»«T»',
 )  # fmt: skip
@@ -581,12 +584,15 @@ value_table(
     '{}«V», "large": 99}«wrong value»', '{}«V», "large": n«wrong value»',
     '{}«V», "maybe": "«wrong value»', '{}«V», "maybe": 0}«wrong value»',
     '{"kids": [{"y«unknown parameter»',
-    '{}«V», "like": "«wrong value»', '{}«V», "like": 0,«wrong value»',
+    '{}«V», "alias": {"y«unknown parameter»', '{}«V», "like": "«wrong value»',
+    '{}«V», "like": 0,«wrong value»',
 )  # fmt: skip
 
 table(
     "open arguments", one({"type": "integer"}, additionalProperties=True), LIST,
     '[{"name": "f"«N», "arguments": {"a": 1,«V» "b": "x"«V», "aa": []«V»}«P»}«F»]«T»',
+    '[{"name": "f"«N», "arguments": {"b": 1,«V» "b": 2,«V» "c": 3}«V»«key twice»',
+    '[{"name": "f"«N», "arguments": {"b": 1,«V» "a": 2,«V» "a"«key twice»',
     '[{"name": "f"«N», "arguments": {"b": {"c": 1, "c": 1}«key twice»',
     '[{"name": "f"«N», "arguments": {"": 1}«V»«P»}«F»]«T»',
     '[{"name": "f"«N», "arguments": {"\\u0061": "«wrong value»',
@@ -651,25 +657,6 @@ table(
     '[{"name": "m\\u00e9t\\u00E9o"«N», "arguments": {"o\\u00f9": ""«V»}«P»}«F»]«T»',
     '[{"name": "m\udcc3\udca8«unknown function»',
     '[{"name": "mét\udcc3\udca9"«unknown function»',
-)  # fmt: skip
-
-# Where the native segmenter is later than its specification says.
-LATE = "the native one is late"
-table(
-    LATE, WEATHER, LIST,
-    '[{"id": 1, "id"«key twice»: 2',
-    '[{"name": "now"«N», "id": 1, "id"«key twice»: 2',
-    '[{"id": {"a": 1, "a": 2}«key twice»',
-    '[{"name": "now"«N», "id": [{"a": 1, "a": 2}]«key twice»',
-)  # fmt: skip
-table(LATE, WEATHER, {"max_calls": 1}, "[@,«too many calls»")
-table(
-    LATE, one({}, additionalProperties=True), LIST,
-    '[{"name": "f"«N», "arguments": {"b": 1,«V» "b"«key twice»',
-)  # fmt: skip
-table(
-    LATE, REFERENCES, LIST,
-    '[{"name": "f"«N», "arguments": {"alias": {"y«unknown parameter»',
 )  # fmt: skip
 
 
@@ -758,23 +745,19 @@ def cut(response: bytes, *places: int) -> list[bytes]:
 # The tables
 
 
-def tabled(*, native_answers: bool) -> Any:
-    """Runs a test for every case; strictly expects failure where the native answer is at fault."""
-    late = pytest.mark.xfail(strict=True, reason=LATE)
-    return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(
-                case,
-                id=f"{case.group}: {case.marked}".encode("ascii", "backslashreplace").decode(),
-                marks=[late] if native_answers and case.group == LATE else [],
-            )
-            for case in CASES
-        ],
-    )
+tabled = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=f"{case.group}: {case.marked}".encode("ascii", "backslashreplace").decode(),
+        )
+        for case in CASES
+    ],
+)
 
 
-@tabled(native_answers=True)
+@tabled
 def test_table_native(case: Case) -> None:
     expected = read_marks(case.marked)
     segmenter = native(case.tools, case.options)
@@ -795,7 +778,7 @@ def test_table_native(case: Case) -> None:
         assert begin.dead
 
 
-@tabled(native_answers=False)
+@tabled
 def test_table_twin(case: Case) -> None:
     expected = read_marks(case.marked)
     ended = expected.ends_at is not None
@@ -809,7 +792,7 @@ def test_table_twin(case: Case) -> None:
         assert segment(case.tools, begin, ended=False, **case.options).dead
 
 
-@tabled(native_answers=True)
+@tabled
 def test_table_splits(case: Case) -> None:
     response = read_marks(case.marked).response
     rng = random.Random(response)
@@ -822,7 +805,7 @@ def test_table_splits(case: Case) -> None:
             assert ask_native(case.tools, case.options, pieces, ended) == whole, pieces
 
 
-@tabled(native_answers=True)
+@tabled
 def test_table_prefixes(case: Case) -> None:
     agree_on_prefixes(case.tools, case.options, read_marks(case.marked).response)
 
@@ -914,13 +897,6 @@ MERGING = [
     ['[{"name": "now"}, {"name": "now"}'],
     ["[]", " [ ]"],
 ]
-# Groups that the native segmenter keeps apart, by place in the list above.
-UNMERGED = {
-    5: "a comma that is a boundary differs from one that is not",
-    7: "literals leave a trace",
-    12: "closed calls leave a trace",
-    15: "closed calls leave a trace",
-}
 
 
 def merge_keys(options: Options, prefixes: list[str]) -> set[int]:
@@ -933,16 +909,7 @@ def merge_keys(options: Options, prefixes: list[str]) -> set[int]:
     return keys
 
 
-@pytest.mark.parametrize(
-    "prefixes",
-    [
-        pytest.param(
-            group,
-            marks=[pytest.mark.xfail(strict=True, reason=UNMERGED[at])] if at in UNMERGED else [],
-        )
-        for at, group in enumerate(MERGING)
-    ],
-)
+@pytest.mark.parametrize("prefixes", MERGING)
 def test_prefixes_that_merge(prefixes: list[str]) -> None:
     assert len(merge_keys(LIST, prefixes)) == 1
 
@@ -952,7 +919,6 @@ def test_prefixes_that_do_not_merge() -> None:
         assert not merge_keys(LIST, first) & merge_keys(LIST, second), (first, second)
 
 
-@pytest.mark.xfail(strict=True, reason="the progress of a marker or a list's beginning is not told")
 @pytest.mark.parametrize("prefix", ["<tool_", "<tool_call", "<", '{"na', '{ "name'])
 def test_texts_that_must_not_merge(prefix: str) -> None:
     assert len(merge_keys(HERMES, [prefix, "Hello {" if "{" in prefix else "Hello"])) == 2
@@ -1211,18 +1177,9 @@ def random_options(rng: random.Random) -> Options:
 RANDOM = st.randoms(use_true_random=False)
 
 
-def before_late_death(tools: list[Tool], options: Options, response: bytes) -> bytes:
-    """The response up to where it dies, if the native segmenter is late to see it."""
-    if segment(tools, response, ended=False, **options).reason in (KEY_TWICE, TOO_MANY_CALLS):
-        while segment(tools, response, ended=False, **options).dead:
-            response = response[:-1]
-    return response
-
-
 def agree(
     rng: random.Random, tools: list[Tool], options: Options, response: bytes, stride: int
 ) -> None:
-    response = before_late_death(tools, options, response)
     agree_on_prefixes(tools, options, response, stride)
     for ended in (False, True):
         pieces = cut(response, *rng.choices(range(len(response) + 1), k=3))
@@ -1313,7 +1270,6 @@ def keys_at_steps(tools: list[Tool], response: bytes) -> dict[tuple[Any, ...], t
     return result
 
 
-@pytest.mark.xfail(strict=True, reason=UNMERGED[7])
 @given(RANDOM)
 @settings(max_examples=150)
 def test_spellings_merge(rng: random.Random) -> None:
@@ -1366,8 +1322,7 @@ def test_what_merges_goes_on_alike(rng: random.Random) -> None:
         response = spell_response(rng, calls, options)
         segmenter = native(tools, options)
         for place in range(len(response) + 1):
-            if not segmenter.in_text:  # see test_texts_that_must_not_merge
-                prefixes.setdefault(segmenter.merge_key, []).append(response[:place])
+            prefixes.setdefault(segmenter.merge_key, []).append(response[:place])
             rests.append(response[place:])
             segmenter.feed(response[place : place + 1])
             if segmenter.dead:

@@ -56,9 +56,8 @@ def get_format(name: str) -> CallFormat:
 def detect_format(chat_template: str | None, model: str = "") -> CallFormat:
     """The format that a chat template teaches; the JSON list when it teaches none of ours.
 
-    `model` is the model's name. Qwen2.5-Coder carries Qwen2.5's template, but its smaller models
-    were never taught the markers: they write fenced JSON instead, and forced to the markers they
-    loop.
+    `model` is the model's name: Qwen2.5-Coder carries Qwen2.5's template but not the habit. Its
+    0.5B model never writes the markers (it fences plain JSON), and loops when forced to.
 
     Templates with other bodies between the same markers (XML parameters, as in Qwen3-Coder and
     GLM) are not Hermes'.

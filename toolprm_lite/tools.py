@@ -168,6 +168,8 @@ def load_tools(path: str | Path) -> list[Tool]:
         failure = error
     except RecursionError:
         raise ToolsError(f"{path}: the JSON is nested too deep; flatten it") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise ToolsError(f"{path}: not usable JSON: {error}; mend it there") from None
     records: list[Any] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -249,17 +251,19 @@ def map_subschemas(schema: Schema, function: Callable[[str, Any], Any]) -> Schem
 def _parameters(raw: Mapping[str, Any], where: str) -> Schema:
     """The normalised schema of a tool's parameters, whatever their form."""
     if _is_schema(raw):
-        schema, _ = _normalise(raw)
-        if schema.get("type", "object") != "object":
-            raise ToolsError(
-                f'{where}: its parameters have type {schema["type"]!r}; they must be an "object"'
-            )
+        kind = raw.get("type")
+        if isinstance(kind, str) and (_parse_type(kind)[0] or {}).get("type") != "object":
+            raise ToolsError(f'{where}: its parameters have type {kind!r}; make it "object"')
+        # What is said of the arguments as one value says nothing of any parameter.
+        whole = ("enum", "const", "default", "examples", "nullable")
+        rest = {key: value for key, value in raw.items() if key not in whole}
+        schema: Schema = _normalise({**rest, "type": "object"})[0]
         if "$ref" not in schema and not any(key in schema for key in ("anyOf", "oneOf", "allOf")):
             schema.setdefault("properties", {})
             declared = schema["properties"]
             if not declared and "additionalProperties" not in schema:
                 schema.pop("required", None)
-        return {"type": "object", **{k: v for k, v in schema.items() if k != "type"}}
+        return schema
     if all(isinstance(value, (Mapping, str)) for value in raw.values()):
         properties, required = _properties(raw, bare=True)
         return {"type": "object", "properties": properties, "required": required}
@@ -358,7 +362,8 @@ def _normalise(raw: Any) -> tuple[Any, bool]:
     for key in _ONE:
         value = raw.get(key)
         if key == "items" and isinstance(value, list):  # a tuple, as drafts before 2020-12 write it
-            schema["prefixItems"] = [_normalise(part)[0] for part in value]
+            if value:
+                schema["prefixItems"] = [_normalise(part)[0] for part in value]
         elif isinstance(value, (Mapping, bool)) or (key == "items" and isinstance(value, str)):
             schema[key] = _normalise(value)[0]
     for key in _MANY:
@@ -382,7 +387,9 @@ def _normalise(raw: Any) -> tuple[Any, bool]:
         if required or isinstance(listed, list):
             schema["required"] = required
     elif isinstance(raw.get("required"), list):
-        schema["required"] = [name for name in raw["required"] if isinstance(name, str)]
+        schema["required"] = list(
+            dict.fromkeys(name for name in raw["required"] if isinstance(name, str))
+        )
     _infer_type(schema)
     if raw.get("nullable") is True and isinstance(schema.get("type"), str):
         schema["type"] = [schema["type"], "null"]

@@ -15,7 +15,7 @@ from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend
 from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
-from toolprm_lite.models import find_model
+from toolprm_lite.models import EMBEDDED, find_model
 from toolprm_lite.prompt import parse_messages, render_prompt
 from toolprm_lite.reward.base import Reward, RewardFunction
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
@@ -76,7 +76,8 @@ class Searcher:
         opened = LlamaCppBackend(
             path, gpu_layers=gpu_layers, threads=threads, context=context, verbose=verbose
         )
-        return cls(opened)
+        embedded = model is None or str(model) == EMBEDDED
+        return cls(opened, EMBEDDED if embedded else None)
 
     def search(
         self,
@@ -140,7 +141,7 @@ class Searcher:
             )
         info = self._backend.info
         form = (
-            detect_format(info.chat_template)
+            detect_format(info.chat_template, info.name)
             if config.call_format == "auto"
             else get_format(config.call_format)
         )

@@ -18,7 +18,14 @@ def step_text(step: CoreStep, response: bytes) -> str:
 
 def step_value(step: CoreStep, response: bytes) -> Any:
     """The decoded value of an ARG_VALUE, else None."""
-    return json.loads(response[step.begin : step.end]) if step.kind == "ARG_VALUE" else None
+    if step.kind != "ARG_VALUE":
+        return None
+    return json.loads(response[step.begin : step.end], parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to read longer integers (sys.get_int_max_str_digits).
+    return int(digits) if len(digits) <= 4000 else float(digits)
 
 
 def closed_calls(steps: Iterable[CoreStep], response: bytes) -> list[Call]:
