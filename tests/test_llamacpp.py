@@ -540,8 +540,9 @@ def llama_greedy(path: Path, prompt: list[int], count: int, threads: int) -> lis
         str(path).encode(), llama_cpp.llama_model_default_params()
     )
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = 512
+    params.n_ctx = 2048
     params.n_threads = params.n_threads_batch = threads
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED  # as the backend, on the CPU
     context = llama_cpp.llama_init_from_model(model, params)
     sampler = llama_cpp.llama_sampler_init_greedy()
     vocab = llama_cpp.llama_model_get_vocab(model)

@@ -1,10 +1,10 @@
 """Finds the right tool call in a local model: step beam search guided by a process reward model.
 
-    from toolprm_lite import Searcher
+from toolprm_lite import Searcher
 
-    searcher = Searcher.from_model()
-    result = searcher.search("What's the weather in Paris?", tools)
-    result.calls
+searcher = Searcher.from_model()
+result = searcher.search("What's the weather in Paris?", tools)
+result.calls
 """
 
 from __future__ import annotations

@@ -320,6 +320,10 @@ class LlamaCppBackend:
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = self._threads
         params.offload_kqv = params.op_offload = self._offload
+        if not self._offload:
+            # On the CPU flash attention adds up in float16 for small batches: log-probabilities
+            # then move by 1e-2, and with the place where a reused prompt was cut.
+            params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if hasattr(params, "n_outputs_max"):
             # The default reserves logits for every token of a batch: 300 MB for 150,000 words.
             params.n_outputs_max = self._sequences
