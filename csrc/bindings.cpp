@@ -341,11 +341,10 @@ class Search {
 };
 
 Aggregate parse_aggregate(const std::string& name) {
-  static constexpr std::pair<std::string_view, Aggregate> kNames[] = {
-      {"last", Aggregate::kLast},
-      {"min", Aggregate::kMin},
-      {"prod", Aggregate::kProd},
-      {"mean", Aggregate::kMean}};
+  static constexpr std::pair<std::string_view, Aggregate> kNames[] = {{"last", Aggregate::kLast},
+                                                                      {"min", Aggregate::kMin},
+                                                                      {"prod", Aggregate::kProd},
+                                                                      {"mean", Aggregate::kMean}};
   for (const auto& [known, aggregate] : kNames) {
     if (known == name) return aggregate;
   }
@@ -393,23 +392,25 @@ PYBIND11_MODULE(_core, m) {
            py::arg("tools_json"), py::arg("open_marker") = "", py::arg("close_marker") = "",
            py::arg("name_key") = "name", py::arg("arguments_key") = "arguments",
            py::arg("max_calls") = py::none(), py::arg("require_call") = false)
-      .def("feed",
-           [](Segmenter& self, const py::bytes& data) { return self.feed(std::string_view(data)); },
-           py::arg("data"))
+      .def(
+          "feed",
+          [](Segmenter& self, const py::bytes& data) { return self.feed(std::string_view(data)); },
+          py::arg("data"))
       .def("finish", &Segmenter::finish)
       .def("copy", [](const Segmenter& self) { return Segmenter(self); })
-      .def("scan",
-           [](const Segmenter& self, const py::bytes& data, size_t repeats) {
-             const std::string_view bytes(data);
-             py::gil_scoped_release release;
-             return self.scan(bytes, repeats);
-           },
-           py::arg("data"), py::arg("repeats"))
+      .def(
+          "scan",
+          [](const Segmenter& self, const py::bytes& data, size_t repeats) {
+            const std::string_view bytes(data);
+            py::gil_scoped_release release;
+            return self.scan(bytes, repeats);
+          },
+          py::arg("data"), py::arg("repeats"))
       .def("copy_states", &Segmenter::copy_states, py::arg("repeats"),
            py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("dead", [](const Segmenter& self) { return self.state().dead(); })
-      .def_property_readonly(
-          "death", [](const Segmenter& self) { return death_text(self.state().death); })
+      .def_property_readonly("death",
+                             [](const Segmenter& self) { return death_text(self.state().death); })
       .def_property_readonly("finished",
                              [](const Segmenter& self) { return self.state().finished(); })
       .def_property_readonly("in_text",
@@ -455,15 +456,16 @@ PYBIND11_MODULE(_core, m) {
       .def("compact", [](KvLedger& self) { return to_array(self.compact()); })
       .def("place", &KvLedger::place, py::arg("cell"))
       .def("tip", &KvLedger::tip, py::arg("sequence"))
-      .def("ancestor_mask",
-           [](const KvLedger& self, const std::vector<int32_t>& cells, py::ssize_t size) {
-             py::array_t<uint8_t> masks({static_cast<py::ssize_t>(cells.size()), size});
-             for (size_t row = 0; row < cells.size(); ++row) {
-               self.ancestor_mask(cells[row], masks.mutable_data(row, 0), size);
-             }
-             return masks;
-           },
-           py::arg("cells"), py::arg("size"))
+      .def(
+          "ancestor_mask",
+          [](const KvLedger& self, const std::vector<int32_t>& cells, py::ssize_t size) {
+            py::array_t<uint8_t> masks({static_cast<py::ssize_t>(cells.size()), size});
+            for (size_t row = 0; row < cells.size(); ++row) {
+              self.ancestor_mask(cells[row], masks.mutable_data(row, 0), size);
+            }
+            return masks;
+          },
+          py::arg("cells"), py::arg("size"))
       .def_property_readonly("used", &KvLedger::used)
       .def_property_readonly("used_max", &KvLedger::used_max)
       .def_property_readonly("end", &KvLedger::end);
@@ -475,13 +477,12 @@ PYBIND11_MODULE(_core, m) {
   py::class_<Search>(m, "StepSearch")
       .def(py::init([](const std::string& tools, const CallFormat& format,
                        std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
-                       uint32_t prompt_tokens, std::optional<uint32_t> max_calls,
-                       bool require_call, uint32_t beams, uint32_t root_draws,
-                       uint32_t beam_draws, bool follow_argmax, bool whole_responses,
-                       bool rank_by_draws, bool states_wanted, const std::string& aggregate,
-                       double policy_weight, uint32_t max_tokens, uint32_t max_text_tokens,
-                       uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
-                       uint64_t seed, bool trace) {
+                       uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
+                       uint32_t beams, uint32_t root_draws, uint32_t beam_draws, bool follow_argmax,
+                       bool whole_responses, bool rank_by_draws, bool policy_rewards,
+                       bool states_wanted, const std::string& aggregate, double policy_weight,
+                       uint32_t max_tokens, uint32_t max_text_tokens, uint32_t max_batch_tokens,
+                       float temperature, uint32_t top_k, float top_p, uint64_t seed, bool trace) {
              SearchOptions options;
              options.beams = beams;
              options.root_draws = root_draws;
@@ -489,6 +490,7 @@ PYBIND11_MODULE(_core, m) {
              options.follow_argmax = follow_argmax;
              options.whole_responses = whole_responses;
              options.rank_by_draws = rank_by_draws;
+             options.policy_rewards = policy_rewards;
              options.states_wanted = states_wanted;
              options.aggregate = parse_aggregate(aggregate);
              options.policy_weight = policy_weight;
@@ -505,22 +507,24 @@ PYBIND11_MODULE(_core, m) {
            py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
            py::arg("require_call"), py::arg("beams"), py::arg("root_draws"), py::arg("beam_draws"),
            py::arg("follow_argmax"), py::arg("whole_responses"), py::arg("rank_by_draws"),
-           py::arg("states_wanted"), py::arg("aggregate"), py::arg("policy_weight"),
-           py::arg("max_tokens"), py::arg("max_text_tokens"), py::arg("max_batch_tokens"),
-           py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"),
-           py::arg("trace"))
+           py::arg("policy_rewards"), py::arg("states_wanted"), py::arg("aggregate"),
+           py::arg("policy_weight"), py::arg("max_tokens"), py::arg("max_text_tokens"),
+           py::arg("max_batch_tokens"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
+           py::arg("seed"), py::arg("trace"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
-      .def("start_forced",
-           [](Search& self, const std::vector<int32_t>& tokens) {
-             self.search().start_forced(tokens);
-           },
-           py::arg("tokens"))
+      .def(
+          "start_forced",
+          [](Search& self, const std::vector<int32_t>& tokens) {
+            self.search().start_forced(tokens);
+          },
+          py::arg("tokens"))
       .def("take_new", &Search::take_new)
-      .def("set_forced",
-           [](Search& self, int32_t branch, const std::vector<int32_t>& tokens) {
-             self.search().set_forced(branch, tokens);
-           },
-           py::arg("branch"), py::arg("tokens"))
+      .def(
+          "set_forced",
+          [](Search& self, int32_t branch, const std::vector<int32_t>& tokens) {
+            self.search().set_forced(branch, tokens);
+          },
+          py::arg("branch"), py::arg("tokens"))
       .def("next_batch", &Search::next_batch)
       .def("observe", &Search::observe, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"),
            py::arg("hidden"))

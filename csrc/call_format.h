@@ -18,8 +18,8 @@ struct CallFormat {
   bool tagged() const { return !open_marker.empty(); }
 };
 
-// Finds a marker in bytes that come one by one (Knuth, Morris, Pratt). The progress is the caller's,
-// so that a fork is a copy of one number.
+// Finds a marker in bytes that come one by one (Knuth, Morris, Pratt). The progress is the
+// caller's, so that a fork is a copy of one number.
 class MarkerMatcher {
  public:
   explicit MarkerMatcher(std::string marker) : marker_(std::move(marker)) {

@@ -89,9 +89,8 @@ std::vector<uint32_t> KvLedger::compact() {
   for (size_t id = 0; id < cells_by_id_.size(); ++id) {
     if (!free[id]) living.push_back(static_cast<int32_t>(id));
   }
-  std::sort(living.begin(), living.end(), [&](int32_t a, int32_t b) {
-    return cells_by_id_[a].place < cells_by_id_[b].place;
-  });
+  std::sort(living.begin(), living.end(),
+            [&](int32_t a, int32_t b) { return cells_by_id_[a].place < cells_by_id_[b].place; });
   std::vector<uint32_t> places;
   places.reserve(prompt_ + living.size());
   for (uint32_t place = 0; place < prompt_; ++place) places.push_back(place);

@@ -51,7 +51,7 @@ class KvLedger {
 
  private:
   struct Cell {
-    int32_t parent;  // kNone: the prompt
+    int32_t parent;       // kNone: the prompt
     uint32_t references;  // sequences that end here, and cells that follow
     uint32_t place;
   };
@@ -65,8 +65,8 @@ class KvLedger {
   uint32_t next_place_;
   std::vector<Cell> cells_by_id_;
   std::vector<int32_t> free_ids_;
-  std::vector<int32_t> tips_;      // by sequence: its last cell, kNone when it is the bare prompt
-  std::vector<bool> open_;         // by sequence
+  std::vector<int32_t> tips_;  // by sequence: its last cell, kNone when it is the bare prompt
+  std::vector<bool> open_;     // by sequence
   std::vector<int32_t> free_sequences_;
   std::vector<Op> ops_;
 };

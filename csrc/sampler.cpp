@@ -27,7 +27,8 @@ TOOLPRM_WIDE float max_of(const float* values, size_t size) {
   for (float& lane : lanes) lane = kMinusInfinity;
   size_t at = 0;
   for (; at + 16 <= size; at += 16) {
-    for (size_t i = 0; i < 16; ++i) lanes[i] = values[at + i] > lanes[i] ? values[at + i] : lanes[i];
+    for (size_t i = 0; i < 16; ++i)
+      lanes[i] = values[at + i] > lanes[i] ? values[at + i] : lanes[i];
   }
   float best = kMinusInfinity;
   for (float lane : lanes) best = lane > best ? lane : best;
@@ -205,8 +206,8 @@ void Sampler::draw(const Distribution& distribution, uint64_t path,
       const double logit = distribution.logprobs[place] / temperature;
       // Noise of 53 bits stays below 38, so what lies further behind can't win any more.
       if (logit + 38.0 < best) break;
-      const double noise =
-          -std::log(-std::log(uniform(mix64(row, static_cast<uint64_t>(distribution.tokens[place])))));
+      const double noise = -std::log(
+          -std::log(uniform(mix64(row, static_cast<uint64_t>(distribution.tokens[place])))));
       if (logit + noise > best) {
         best = logit + noise;
         places[i] = static_cast<int32_t>(place);

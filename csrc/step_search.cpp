@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <unordered_map>
@@ -122,6 +123,7 @@ void StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32
 bool StepSearch::accept(Branch& branch, int32_t token, float logprob, float entropy, bool forced) {
   const auto draws = static_cast<uint32_t>(branch.draws.size());
   branch.node = tree_.add(branch.node, token, draws, logprob, entropy, forced);
+  branch.partial += logprob;
   steps_.clear();
   if (vocabulary_->ends[token]) {
     if (!segmenter_->finish(branch.state, steps_)) return false;
@@ -176,6 +178,7 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
       record.entropy = tree_[node].entropy;
     }
     record.logprob_total += record.logprob_sum;
+    branch.partial = 0;
     // Variants of one decision differ in what their last token closes besides.
     if (&step == &steps.front()) branch.decision = step.decided;
     branch.step = static_cast<int32_t>(records_.size());
@@ -191,6 +194,7 @@ bool StepSearch::needs_decode(const Branch& branch) const {
 bool StepSearch::next_batch(SearchBatch& batch) {
   batch = SearchBatch();
   in_flight_.clear();
+  prune();
   while (true) {
     round_.erase(std::remove_if(round_.begin(), round_.end(),
                                 [&](int32_t id) { return branches_[id] == nullptr; }),
@@ -209,6 +213,52 @@ bool StepSearch::next_batch(SearchBatch& batch) {
   batch.ops = ledger_.take_ops();
   counts_.rows_max = std::max(counts_.rows_max, static_cast<uint32_t>(in_flight_.size()));
   return true;
+}
+
+// Where rewards are the policy's probabilities, an open branch can only lose with every token. Once
+// N decisions stand that nothing it may still become can outscore, it is dropped: a value that runs
+// on and on costs no more than the others'.
+void StepSearch::prune() {
+  const bool falling =
+      options_.aggregate == Aggregate::kProd || options_.aggregate == Aggregate::kMin;
+  if (!options_.policy_rewards || !falling || options_.whole_responses) return;
+  const auto log_aggregate = [&](const StepRecord* last, double more) {
+    const double before = last == nullptr ? 0 : last->log_product;
+    const double least = last == nullptr ? 0 : std::log(last->least);
+    const double score =
+        options_.aggregate == Aggregate::kProd ? before + more : std::min(least, more);
+    const double total = last == nullptr ? 0 : last->logprob_total;
+    return score + options_.policy_weight * (total + more);
+  };
+  std::unordered_map<uint64_t, double> best;  // by decision; ended beams stand for themselves
+  for (int32_t id : round_) {
+    if (branches_[id] == nullptr || !at(id).candidate) continue;
+    const Branch& branch = at(id);
+    const StepRecord* last = branch.beam_step < 0 ? nullptr : &records_[branch.beam_step];
+    double more = 0;
+    for (int32_t step = branch.step; step != branch.beam_step; step = records_[step].previous) {
+      more += records_[step].logprob_sum;
+    }
+    const uint64_t key =
+        branch.step == branch.beam_step ? mix64(static_cast<uint64_t>(id), 41) : branch.decision;
+    const double score = log_aggregate(last, more);
+    const auto [known, inserted] = best.emplace(key, score);
+    if (!inserted) known->second = std::max(known->second, score);
+  }
+  if (best.size() < options_.beams) return;
+  std::vector<double> scores;
+  for (const auto& [key, score] : best) scores.push_back(score);
+  std::nth_element(scores.begin(), scores.begin() + (options_.beams - 1), scores.end(),
+                   std::greater<>());
+  const double bar = scores[options_.beams - 1];
+  const std::vector<int32_t> open = round_;
+  for (int32_t id : open) {
+    if (branches_[id] == nullptr || at(id).candidate) continue;
+    const int32_t step = at(id).step;
+    if (log_aggregate(step < 0 ? nullptr : &records_[step], at(id).partial) < bar) {
+      drop(id, "outscored");
+    }
+  }
 }
 
 // A branch that finds no sequence or no cells waits for a later batch.
@@ -336,8 +386,13 @@ void StepSearch::drop(int32_t id, const char* fate) {
 
 void StepSearch::note(const Branch& branch, const char* fate) {
   if (!options_.trace) return;
-  TraceEntry entry{counts_.rounds, branch.beam, branch.text.substr(branch.beam_text), {},
-                   branch.score,   static_cast<uint32_t>(branch.draws.size()), fate};
+  TraceEntry entry{counts_.rounds,
+                   branch.beam,
+                   branch.text.substr(branch.beam_text),
+                   {},
+                   branch.score,
+                   static_cast<uint32_t>(branch.draws.size()),
+                   fate};
   for (int32_t step = branch.step; step != branch.beam_step; step = records_[step].previous) {
     entry.kinds.push_back(records_[step].step.kind);
   }

@@ -17,12 +17,13 @@ namespace toolprm {
 enum class Aggregate : uint8_t { kLast, kMin, kProd, kMean };
 
 struct SearchOptions {
-  uint32_t beams = 2;         // N
-  uint32_t root_draws = 16;   // draws of a response that nothing has been sampled of
-  uint32_t beam_draws = 8;    // M
-  bool follow_argmax = true;  // the most likely path is a candidate, drawn or not
+  uint32_t beams = 2;            // N
+  uint32_t root_draws = 16;      // draws of a response that nothing has been sampled of
+  uint32_t beam_draws = 8;       // M
+  bool follow_argmax = true;     // the most likely path is a candidate, drawn or not
   bool whole_responses = false;  // rows run on over boundaries to the end: one round
   bool rank_by_draws = false;    // the vote: equal responses, most draws first
+  bool policy_rewards = false;   // a step's reward is the probability of its sampled tokens
   bool states_wanted = false;    // rewards read the hidden state of every boundary token
   Aggregate aggregate = Aggregate::kProd;
   double policy_weight = 0;
@@ -148,15 +149,16 @@ class StepSearch {
 
   struct Branch {
     int32_t node = TokenTree::kRoot;
-    int32_t step = -1;     // last record
-    int32_t kv = 0;        // shared sequence; 0 is the prompt's
-    uint32_t cached = 0;   // tokens of the response that the sequence holds
+    int32_t step = -1;    // last record
+    int32_t kv = 0;       // shared sequence; 0 is the prompt's
+    uint32_t cached = 0;  // tokens of the response that the sequence holds
     uint32_t text_tokens = 0;
     int32_t beam = 0;
-    uint32_t beam_text = 0;    // length of the beam's text
-    int32_t beam_step = -1;    // the beam's last record
+    uint32_t beam_text = 0;  // length of the beam's text
+    int32_t beam_step = -1;  // the beam's last record
     uint32_t evictions = 0;
-    uint32_t votes = 0;        // draws of this candidate and of those merged into it
+    double partial = 0;  // log-probability since the last record
+    uint32_t votes = 0;  // draws of this candidate and of those merged into it
     uint64_t decision = 0;
     double score = 0;
     bool sampled = false;  // some token of the response was not forced
@@ -190,6 +192,7 @@ class StepSearch {
   void release_kv(Branch& branch);
   void drop(int32_t id, const char* fate);
   void score(Branch& branch) const;
+  void prune();
   std::vector<int32_t> choose(std::vector<int32_t> ranked);
   void finish_search(std::vector<int32_t> kept);
   bool settled(const std::vector<int32_t>& kept) const;
@@ -213,18 +216,18 @@ class StepSearch {
   std::vector<float> hidden_;
   size_t width_ = 0;
 
-  std::vector<int32_t> beams_;       // kept by the last round
-  std::vector<Branch> fallback_;     // the same, as they stood then: the answer if all die
-  std::vector<int32_t> round_;       // branches of this round, open or at a boundary
+  std::vector<int32_t> beams_;    // kept by the last round
+  std::vector<Branch> fallback_;  // the same, as they stood then: the answer if all die
+  std::vector<int32_t> round_;    // branches of this round, open or at a boundary
   std::vector<NewBranch> new_;
   std::vector<Row> in_flight_;
   std::vector<TraceEntry> trace_;
   SearchCounts counts_;
   bool done_ = false;
 
-  std::vector<Step> steps_;          // scratch
-  std::vector<int32_t> places_;      // scratch
-  std::vector<int32_t> run_;         // scratch
+  std::vector<Step> steps_;      // scratch
+  std::vector<int32_t> places_;  // scratch
+  std::vector<int32_t> run_;     // scratch
 };
 
 }  // namespace toolprm

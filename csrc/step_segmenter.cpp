@@ -57,9 +57,10 @@ void StepSegmenter::emit(SegmenterState& state, StepKind kind, uint32_t begin, u
                          std::vector<Step>& steps) const {
   const bool total = kind == StepKind::kTotalFinish;
   const bool argument = kind == StepKind::kArgValue;
-  steps.push_back({kind, total ? -1 : static_cast<int32_t>(state.calls), total ? -1 : state.function,
-                   argument ? state.parameter : -1, argument ? state.key_begin : 0,
-                   argument ? state.key_end : 0, begin, end, state.position, state.decided()});
+  steps.push_back({kind, total ? -1 : static_cast<int32_t>(state.calls),
+                   total ? -1 : state.function, argument ? state.parameter : -1,
+                   argument ? state.key_begin : 0, argument ? state.key_end : 0, begin, end,
+                   state.position, state.decided()});
   // A number's delimiter belongs to what comes after it, as any other value's does.
   state.tail_begin = argument ? end : state.position;
 }
@@ -226,8 +227,7 @@ bool StepSegmenter::call_byte(SegmenterState& state, std::string_view response,
   const int depth_before = state.json.depth();
   const JsonByte read = state.json.feed(byte);
   if (read.event == JsonEvent::kFail) return kill(state, Death::kMalformed);
-  if (read.number_ended &&
-      !end_value(state, state.position - 1, depth_before, response, steps)) {
+  if (read.number_ended && !end_value(state, state.position - 1, depth_before, response, steps)) {
     return false;
   }
   const int depth = state.json.depth();
@@ -302,8 +302,7 @@ bool StepSegmenter::end_key(SegmenterState& state, std::string_view response) co
   state.narrowing = false;
   const int depth = state.json.depth();
   if (depth == 1) {
-    const std::string_view raw =
-        response.substr(state.key_begin, state.position - state.key_begin);
+    const std::string_view raw = response.substr(state.key_begin, state.position - state.key_begin);
     const bool plain = raw.find('\\') == std::string_view::npos;
     const std::string key =
         plain ? std::string(raw.substr(1, raw.size() - 2)) : parse_accepted_json(raw).string;
@@ -423,8 +422,8 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
   }
   // A parameter's whole value. `value_node` belongs to what was read last, inside a container.
   const SchemaNode& arguments = tools_.node(state.nodes[2]);
-  const NodeId id = state.parameter >= 0 ? arguments.property_nodes[state.parameter]
-                                         : arguments.additional;
+  const NodeId id =
+      state.parameter >= 0 ? arguments.property_nodes[state.parameter] : arguments.additional;
   const SchemaNode& node = tools_.node(id);
   const std::string_view raw = response.substr(state.value_begin, end - state.value_begin);
   uint64_t value_hash;
@@ -439,8 +438,8 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
   const uint64_t name =
       state.parameter >= 0
           ? mix64(static_cast<uint64_t>(state.parameter), 22)
-          : hash_bytes(parse_accepted_json(response.substr(state.key_begin,
-                                                           state.key_end - state.key_begin))
+          : hash_bytes(parse_accepted_json(
+                           response.substr(state.key_begin, state.key_end - state.key_begin))
                            .string,
                        23);
   state.open_decided += mix64(name, value_hash);

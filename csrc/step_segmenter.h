@@ -3,13 +3,13 @@
 //
 // The response, byte by byte:
 //   text      Anything. A call begins at the format's open marker; at a `{` followed (white space
-//             aside) by the name key in quotes; a list of calls at a `[` followed (white space aside)
-//             by `{` or `]`. Everything else stays text.
+//             aside) by the name key in quotes; a list of calls at a `[` followed (white space
+//             aside) by `{` or `]`. Everything else stays text.
 //   marker    After the open marker: white space, then `{` (a call) or `[` (a list).
 //   list      Calls separated by commas. Its `]` ends the response; what follows is ignored.
 //   call      A JSON object. The value of the name key is a tool's name; the value of the arguments
-//             key, an object, holds the parameters; other keys are skipped. Without an arguments key
-//             the arguments are empty.
+//             key, an object, holds the parameters; other keys are skipped. Without an arguments
+//             key the arguments are empty.
 //   after     In a list: `,` or `]`. Behind a marker: another `{`, or the close marker, after which
 //             text goes on (where the close marker is empty, at once). Elsewhere: text.
 // With `max_calls` reached, the close marker (or a bare call's end) ends the response.
@@ -18,13 +18,13 @@
 //
 // Dead: JSON that is malformed or nests deeper than JsonMachine::kMaxDepth; a tool's name that no
 // tool has (at the first byte that no name goes on with); name or arguments twice, or the arguments
-// before the name; a parameter that the schema does not allow (at the first byte), or twice; a value
-// whose first byte shows a type that the schema does not allow; a string that no listed string goes
-// on with; a value, nested ones included, that breaks the schema or repeats a key (nested names and
-// types at the first byte, the rest when the parameter's value ends); the end of the arguments
-// without a required parameter, or with one twice that the schema does not name; more calls than
-// `max_calls` (at the comma or brace); an end with no call where one is required; an end inside a
-// call or a list.
+// before the name; a parameter that the schema does not allow (at the first byte), or twice; a
+// value whose first byte shows a type that the schema does not allow; a string that no listed
+// string goes on with; a value, nested ones included, that breaks the schema or repeats a key
+// (nested names and types at the first byte, the rest when the parameter's value ends); the end of
+// the arguments without a required parameter, or with one twice that the schema does not name; more
+// calls than `max_calls` (at the comma or brace); an end with no call where one is required; an end
+// inside a call or a list.
 //
 // Steps and their boundaries:
 //   FUNC_NAME     the closing quote of the name
@@ -101,21 +101,21 @@ struct SegmenterState {
   Mode mode = Mode::kText;
   Death death = Death::kNone;
   Key key = Key::kOther;
-  uint8_t marker = 0;       // progress in the open or close marker
+  uint8_t marker = 0;  // progress in the open or close marker
   bool in_list = false;
   bool in_tag = false;
   bool has_arguments = false;
-  bool narrowing = false;   // `cursor` follows the string being read
-  uint32_t calls = 0;       // closed so far
-  int32_t function = -1;    // of the open call
+  bool narrowing = false;  // `cursor` follows the string being read
+  uint32_t calls = 0;      // closed so far
+  int32_t function = -1;   // of the open call
   int32_t parameter = -1;
-  uint32_t position = 0;    // bytes read
+  uint32_t position = 0;  // bytes read
   uint32_t probe_begin = 0;
   uint32_t call_begin = 0;
   uint32_t arguments_begin = 0;
   uint32_t key_begin = 0, key_end = 0;
   uint32_t value_begin = 0;
-  uint32_t tail_begin = 0;  // end of what was decided last
+  uint32_t tail_begin = 0;        // end of what was decided last
   NodeId value_node = kAnything;  // schema of the value that comes next
   StringSet::Cursor cursor;
   JsonMachine json;

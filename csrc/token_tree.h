@@ -9,16 +9,16 @@
 namespace toolprm {
 
 struct TokenNode {
-  int32_t parent;     // TokenTree::kRoot: the prompt
+  int32_t parent;  // TokenTree::kRoot: the prompt
   int32_t token;
-  uint32_t depth;     // tokens of the response up to and with this one
-  uint32_t draws;     // draws that took this token; 0 on a greedy path that no draw follows
-  uint64_t path;      // identifies the tokens from the root
-  float logprob;      // raw; 0 for a forced token
-  float entropy;      // of the distribution the token was taken from, in nats
-  bool forced;        // the constraint left no choice
-  bool boundary;      // closes a step
-  int32_t hidden;     // row of the hidden states, or -1
+  uint32_t depth;  // tokens of the response up to and with this one
+  uint32_t draws;  // draws that took this token; 0 on a greedy path that no draw follows
+  uint64_t path;   // identifies the tokens from the root
+  float logprob;   // raw; 0 for a forced token
+  float entropy;   // of the distribution the token was taken from, in nats
+  bool forced;     // the constraint left no choice
+  bool boundary;   // closes a step
+  int32_t hidden;  // row of the hidden states, or -1
 };
 
 class TokenTree {

@@ -77,8 +77,8 @@ class SchemaCompiler {
 
   // Annotations ask nothing, nor does a type that the target states as well.
   bool constrains_beside_ref(const JsonValue& schema) const {
-    static constexpr std::string_view kSilent[] = {"$ref",    "description", "title", "default",
-                                                   "example", "examples",    "$defs", "definitions"};
+    static constexpr std::string_view kSilent[] = {
+        "$ref", "description", "title", "default", "example", "examples", "$defs", "definitions"};
     return std::any_of(schema.members.begin(), schema.members.end(), [&](const auto& member) {
       if (member.first == "type") {
         const JsonValue* target = resolve(schema.find("$ref")->string);
@@ -462,8 +462,7 @@ bool ToolSchema::valid(NodeId id, const JsonValue& value, int depth) const {
       break;
   }
   if (!std::all_of(schema.all_of.begin(), schema.all_of.end(), accepts)) return false;
-  if (!schema.any_of.empty() &&
-      std::none_of(schema.any_of.begin(), schema.any_of.end(), accepts)) {
+  if (!schema.any_of.empty() && std::none_of(schema.any_of.begin(), schema.any_of.end(), accepts)) {
     return false;
   }
   if (!schema.one_of.empty() &&

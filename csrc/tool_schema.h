@@ -27,7 +27,8 @@ class StringSet {
   Cursor start() const { return {0, static_cast<uint16_t>(strings_.size()), 0}; }
   // Narrows to the strings that go on with `bytes`; false when none is left.
   bool narrow(Cursor& cursor, std::string_view bytes) const;
-  // The index, in the order given to the constructor, of the string that has been read whole, or -1.
+  // The index, in the order given to the constructor, of the string that has been read whole, or
+  // -1.
   int found(const Cursor& cursor) const;
   int find(std::string_view text) const;
   size_t size() const { return strings_.size(); }

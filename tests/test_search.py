@@ -183,6 +183,18 @@ def test_variants_of_a_decision_leave_room_for_others() -> None:
     assert any("Rome" in text for text in cities)
 
 
+def test_a_value_that_runs_on_is_given_up() -> None:
+    endless = call("A" + "long" * 200)
+    responses = {call("Paris"): 0.5, call("Rome"): 0.3, endless: 0.2}
+    result = search(responses, beams=2, expand=64, max_tokens=1000, trace=True)
+    assert result.calls[0]["arguments"]["city"] == "Paris"
+    assert any(c.fate == "outscored" and "longlong" not in c.text for c in result.trace)
+    assert result.stats.decode_tokens < 200
+    # A reward of another kind may like it, so there it is followed to its end.
+    patient = search(responses, reward=city_reward("Rome"), beams=2, expand=64, max_tokens=1000)
+    assert patient.stats.decode_tokens > 800
+
+
 DEAD = {
     "not a tool": '[{"name": "weathers", "arguments": {}}]',
     "no such parameter": '[{"name": "weather", "arguments": {"town": "X"}}]',

@@ -191,6 +191,7 @@ class StepSearch:
         follow_argmax: bool,
         whole_responses: bool,
         rank_by_draws: bool,
+        policy_rewards: bool,
         states_wanted: bool,
         aggregate: str,
         policy_weight: float,

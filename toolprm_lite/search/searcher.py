@@ -225,6 +225,7 @@ class Searcher:
                 follow_argmax=not (whole or greedy),
                 whole_responses=whole,
                 rank_by_draws=config.strategy == "majority",
+                policy_rewards=isinstance(reward, PolicyReward),
                 states_wanted=reward.layer is not None,
                 aggregate=config.aggregate or reward.aggregate,
                 policy_weight=config.policy_weight,
