@@ -292,7 +292,9 @@ def test_random_tree_agrees_with_a_fresh_decode(smollm2_path: Path) -> None:
         if first - second > 0.5:
             assert int(logprobs.argmax()) == int(expected.argmax())
     assert len(worst) >= 10
-    assert max(worst) < 0.5
+    # Quantised kernels round otherwise in another batch; a wrong cache moves several nats.
+    assert max(worst) < 1.0
+    assert np.median(worst) < 0.5
     made.close()
     fresh.close()
 
