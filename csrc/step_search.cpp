@@ -22,19 +22,20 @@ StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
   shared_.push_back({KvLedger::kPrompt, 1});  // the search itself always holds the prompt
 }
 
-void StepSearch::start(Distribution next) {
+StepSearch::Branch& StepSearch::make_root() {
   branches_.push_back(std::make_unique<Branch>());
-  at(0).next = std::make_shared<const Distribution>(std::move(next));
   ++shared_[0].users;
   beams_ = {0};
+  return at(0);
+}
+
+void StepSearch::start(Distribution next) {
+  make_root().next = std::make_shared<const Distribution>(std::move(next));
   begin_round();
 }
 
 void StepSearch::start_forced(const std::vector<int32_t>& tokens) {
-  branches_.push_back(std::make_unique<Branch>());
-  at(0).forced.assign(tokens.rbegin(), tokens.rend());
-  ++shared_[0].users;
-  beams_ = {0};
+  make_root().forced.assign(tokens.rbegin(), tokens.rend());
   begin_round();
 }
 

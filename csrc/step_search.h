@@ -180,6 +180,7 @@ class StepSearch {
     bool logits;
   };
 
+  Branch& make_root();
   void begin_round();
   void expand(int32_t id);
   void make_child(int32_t parent, int32_t place, std::vector<uint32_t> draws, bool greedy);
