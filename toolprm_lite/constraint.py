@@ -382,5 +382,4 @@ def _refusal(matcher: LLMatcher) -> str:
 
 
 def _one_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[0][:300] if lines else "no reason given"
+    return " ".join(message.split())[:300] or "no reason given"

@@ -639,7 +639,7 @@ def _check_file(path: str | os.PathLike[str]) -> Path:
     if magic != b"GGUF":
         raise ModelError(
             f"{file} is not a GGUF file (it begins with {magic!r}); convert the model with "
-            "llama.cpp's convert_hf_to_gguf.py, or use the torch backend"
+            "llama.cpp's convert_hf_to_gguf.py"
         )
     return file
 

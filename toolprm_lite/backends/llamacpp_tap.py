@@ -187,8 +187,7 @@ class CallbackTap:
         if not self._seen and len(self._wanted):
             raise ModelError(
                 f"this model's graph has no tensor {self._name[:-1].decode()!r}, so the hidden "
-                f"state of layer {self._layer} can't be read; search without a head, or use the "
-                "torch backend"
+                f"state of layer {self._layer} can't be read; use a reward that reads none"
             )
         return self._states
 
