@@ -252,8 +252,7 @@ void StepSearch::prune() {
   std::nth_element(scores.begin(), scores.begin() + (options_.beams - 1), scores.end(),
                    std::greater<>());
   const double bar = scores[options_.beams - 1];
-  const std::vector<int32_t> open = round_;
-  for (int32_t id : open) {
+  for (int32_t id : round_) {
     if (branches_[id] == nullptr || at(id).candidate) continue;
     const int32_t step = at(id).step;
     if (log_aggregate(step < 0 ? nullptr : &records_[step], at(id).partial) < bar) {
