@@ -3,10 +3,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 
+#include "grounding.h"
 #include "kv_ledger.h"
 #include "sampler.h"
 #include "step_search.h"
@@ -207,8 +210,10 @@ class Search {
  public:
   Search(const std::string& tools, const CallFormat& format, StepSegmenter::Limits limits,
          std::shared_ptr<Vocabulary> vocabulary, const SearchOptions& options, int32_t sequences,
-         uint32_t cells, uint32_t prompt_tokens)
-      : search_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits),
+         uint32_t cells, uint32_t prompt_tokens, std::shared_ptr<const Grounding> grounding)
+      : pooled_(options.pool_states),
+        grounding_(std::move(grounding)),
+        search_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits),
                 std::move(vocabulary), options, sequences, cells, prompt_tokens) {}
 
   void start(const Ints& tokens, const Floats& logprobs, const Floats& entropy) {
@@ -243,29 +248,68 @@ class Search {
     return result;
   }
 
-  // (kinds, certainty, hidden) of the steps that wait for a reward.
+  // (kinds, features, hidden) of the steps that wait for a reward.
   py::tuple features() const {
     const std::vector<int32_t> steps = search_.unscored();
     const auto rows = static_cast<py::ssize_t>(steps.size());
-    const auto width = static_cast<py::ssize_t>(search_.hidden_width());
     py::array_t<int8_t> kinds(rows);
-    py::array_t<float> certainty({rows, py::ssize_t{4}});
-    py::array_t<float> states({rows, width});
+    py::array_t<float> features({rows, feature_count()});
+    py::array_t<float> states({rows, state_width()});
     for (py::ssize_t row = 0; row < rows; ++row) {
       const StepRecord& record = search_.record(steps[row]);
       kinds.mutable_data()[row] = static_cast<int8_t>(record.step.kind);
-      float* out = certainty.mutable_data(row, 0);
-      out[0] = record.logprob_sum;
-      out[1] = record.logprob_min;
-      out[2] = record.tokens == 0 ? 0 : record.logprob_sum / static_cast<float>(record.tokens);
-      out[3] = record.entropy;
-      if (width == 0) continue;
-      const float* state = search_.hidden(record);
-      if (state == nullptr) throw std::logic_error("a step has no hidden state");
-      std::memcpy(states.mutable_data(row, 0), state, width * sizeof(float));
+      write_features(record, features.mutable_data(row, 0));
+      if (state_width() > 0) write_state(record, states.mutable_data(row, 0));
     }
-    return py::make_tuple(kinds, certainty,
-                          width == 0 ? py::object(py::none()) : py::object(states));
+    return py::make_tuple(kinds, features,
+                          state_width() == 0 ? py::object(py::none()) : py::object(states));
+  }
+
+  // Every step the search has decided, scored or not, kept or not; a step whose boundary token was
+  // never decoded is left out with all that followed it.
+  py::dict records() const {
+    std::vector<int32_t> places(search_.record_count(), -1);
+    std::vector<int32_t> decoded;
+    std::vector<py::tuple> steps;
+    std::vector<int32_t> previous, tokens, draws;
+    std::vector<bool> greedy;
+    for (size_t i = 0; i < search_.record_count(); ++i) {
+      const StepRecord& record = search_.record(static_cast<int32_t>(i));
+      if (search_.hidden_width() > 0 && search_.hidden(record) == nullptr) continue;
+      if (record.previous >= 0 && places[record.previous] < 0) continue;
+      places[i] = static_cast<int32_t>(decoded.size());
+      decoded.push_back(static_cast<int32_t>(i));
+      const std::string text = search_.text_of(record);
+      steps.push_back(py::make_tuple(named(record.step, text), py::bytes(text)));
+      previous.push_back(record.previous < 0 ? -1 : places[record.previous]);
+      tokens.push_back(static_cast<int32_t>(search_.depth(record)));
+      draws.push_back(static_cast<int32_t>(record.draws));
+      greedy.push_back(record.greedy);
+    }
+    const auto rows = static_cast<py::ssize_t>(decoded.size());
+    py::array_t<float> features({rows, feature_count()});
+    py::array_t<float> states({rows, state_width()});
+    for (py::ssize_t row = 0; row < rows; ++row) {
+      const StepRecord& record = search_.record(decoded[row]);
+      write_features(record, features.mutable_data(row, 0));
+      if (state_width() > 0) write_state(record, states.mutable_data(row, 0));
+    }
+    std::vector<py::tuple> trajectories;
+    for (const TraceEntry& entry : search_.trace()) {
+      trajectories.push_back(py::make_tuple(entry.step < 0 ? -1 : places[entry.step], entry.draws,
+                                            entry.greedy, entry.finished, entry.fate, entry.tokens,
+                                            py::bytes(entry.text)));
+    }
+    py::dict result;
+    result["steps"] = steps;
+    result["previous"] = to_array(previous);
+    result["tokens"] = to_array(tokens);
+    result["draws"] = to_array(draws);
+    result["greedy"] = greedy;
+    result["features"] = features;
+    result["states"] = states;
+    result["trajectories"] = trajectories;
+    return result;
   }
 
   NamedStep named(const Step& step, std::string_view response) const {
@@ -276,9 +320,9 @@ class Search {
   std::vector<py::tuple> pending() const {
     std::vector<py::tuple> result;
     for (int32_t index : search_.unscored()) {
-      const std::string_view response = search_.response_of(index);
-      result.push_back(py::make_tuple(named(search_.record(index).step, response),
-                                      py::bytes(response.data(), response.size())));
+      const StepRecord& record = search_.record(index);
+      const std::string response = search_.text_of(record);
+      result.push_back(py::make_tuple(named(record.step, response), py::bytes(response)));
     }
     return result;
   }
@@ -335,10 +379,64 @@ class Search {
   const StepSearch& search() const { return search_; }
 
  private:
+  static constexpr py::ssize_t kCertainty = 6;
+
+  py::ssize_t feature_count() const {
+    return kCertainty + (grounding_ ? static_cast<py::ssize_t>(Grounding::kFeatures) : 0);
+  }
+
+  py::ssize_t state_width() const {
+    return static_cast<py::ssize_t>(search_.hidden_width()) * (pooled_ ? 2 : 1);
+  }
+
+  void write_features(const StepRecord& record, float* out) const {
+    *out++ = record.logprob_sum;
+    *out++ = record.logprob_min;
+    *out++ = record.tokens == 0 ? 0 : record.logprob_sum / static_cast<float>(record.tokens);
+    *out++ = record.entropy;
+    *out++ = static_cast<float>(record.logprob_total);
+    *out++ = record.logprob_total_min;
+    if (!grounding_) return;
+    chain_.clear();
+    for (const StepRecord* step = &record;; step = &search_.record(step->previous)) {
+      chain_.push_back(&step->step);
+      if (step->previous < 0) break;
+    }
+    std::reverse(chain_.begin(), chain_.end());
+    grounding_->features(chain_, search_.text_of(record), out);
+  }
+
+  // The boundary token's state, and when pooled the mean of the step's tokens' states.
+  void write_state(const StepRecord& record, float* out) const {
+    const float* state = search_.hidden(record);
+    if (state == nullptr) throw std::logic_error("a step has no hidden state");
+    const size_t width = search_.hidden_width();
+    std::memcpy(out, state, width * sizeof(float));
+    if (!pooled_) return;
+    float* mean = out + width;
+    std::fill(mean, mean + width, 0.0f);
+    const auto count = static_cast<float>(std::max(1u, search_.add_states(record, mean)));
+    for (size_t i = 0; i < width; ++i) mean[i] /= count;
+  }
+
+  bool pooled_;
+  std::shared_ptr<const Grounding> grounding_;
+  mutable std::vector<const Step*> chain_;  // scratch
   StepSearch search_;
   size_t logits_ = 0;
   size_t states_ = 0;
 };
+
+py::array_t<float> ground(const Grounding& grounding,
+                          const std::vector<std::reference_wrapper<const NamedStep>>& chain,
+                          const py::bytes& response) {
+  if (chain.empty()) throw std::invalid_argument("the chain has no step");
+  std::vector<const Step*> steps;
+  for (const NamedStep& named : chain) steps.push_back(&named.step);
+  py::array_t<float> result(Grounding::kFeatures);
+  grounding.features(steps, std::string_view(response), result.mutable_data());
+  return result;
+}
 
 Aggregate parse_aggregate(const std::string& name) {
   static constexpr std::pair<std::string_view, Aggregate> kNames[] = {{"last", Aggregate::kLast},
@@ -474,43 +572,54 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init(&make_vocabulary), py::arg("tokens"), py::arg("ends"))
       .def("__len__", &Vocabulary::size);
 
+  py::class_<Grounding, std::shared_ptr<Grounding>>(m, "Grounding")
+      .def(py::init<const std::string&, const std::vector<std::pair<std::string, std::string>>&>(),
+           py::arg("tools_json"), py::arg("conversation"))
+      .def_static("names", &Grounding::names)
+      .def("features", &ground, py::arg("chain"), py::arg("response"));
+
   py::class_<Search>(m, "StepSearch")
-      .def(py::init([](const std::string& tools, const CallFormat& format,
-                       std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
-                       uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
-                       uint32_t beams, uint32_t root_draws, uint32_t beam_draws, bool follow_argmax,
-                       bool whole_responses, bool rank_by_draws, bool policy_rewards,
-                       bool states_wanted, const std::string& aggregate, double policy_weight,
-                       uint32_t max_tokens, uint32_t max_text_tokens, uint32_t max_batch_tokens,
-                       float temperature, uint32_t top_k, float top_p, uint64_t seed, bool trace) {
-             SearchOptions options;
-             options.beams = beams;
-             options.root_draws = root_draws;
-             options.beam_draws = beam_draws;
-             options.follow_argmax = follow_argmax;
-             options.whole_responses = whole_responses;
-             options.rank_by_draws = rank_by_draws;
-             options.policy_rewards = policy_rewards;
-             options.states_wanted = states_wanted;
-             options.aggregate = parse_aggregate(aggregate);
-             options.policy_weight = policy_weight;
-             options.max_tokens = max_tokens;
-             options.max_text_tokens = max_text_tokens;
-             options.max_batch_tokens = max_batch_tokens;
-             options.trace = trace;
-             options.sampler = {temperature, top_k, top_p, seed};
-             return std::make_unique<Search>(tools, format, make_limits(max_calls, require_call),
-                                             std::move(vocabulary), options, sequences, cells,
-                                             prompt_tokens);
-           }),
-           py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
-           py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
-           py::arg("require_call"), py::arg("beams"), py::arg("root_draws"), py::arg("beam_draws"),
-           py::arg("follow_argmax"), py::arg("whole_responses"), py::arg("rank_by_draws"),
-           py::arg("policy_rewards"), py::arg("states_wanted"), py::arg("aggregate"),
-           py::arg("policy_weight"), py::arg("max_tokens"), py::arg("max_text_tokens"),
-           py::arg("max_batch_tokens"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
-           py::arg("seed"), py::arg("trace"))
+      .def(
+          py::init([](const std::string& tools, const CallFormat& format,
+                      std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
+                      uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
+                      uint32_t beams, uint32_t root_draws, uint32_t beam_draws, bool follow_argmax,
+                      bool whole_responses, bool rank_by_draws, bool policy_rewards,
+                      bool states_wanted, bool pool_states, std::shared_ptr<Grounding> grounding,
+                      const std::string& aggregate, double policy_weight, uint32_t max_tokens,
+                      uint32_t max_step_tokens, uint32_t max_text_tokens, uint32_t max_batch_tokens,
+                      float temperature, uint32_t top_k, float top_p, uint64_t seed, bool trace) {
+            SearchOptions options;
+            options.beams = beams;
+            options.root_draws = root_draws;
+            options.beam_draws = beam_draws;
+            options.follow_argmax = follow_argmax;
+            options.whole_responses = whole_responses;
+            options.rank_by_draws = rank_by_draws;
+            options.policy_rewards = policy_rewards;
+            options.states_wanted = states_wanted;
+            options.pool_states = pool_states;
+            options.aggregate = parse_aggregate(aggregate);
+            options.policy_weight = policy_weight;
+            options.max_tokens = max_tokens;
+            options.max_step_tokens = max_step_tokens;
+            options.max_text_tokens = max_text_tokens;
+            options.max_batch_tokens = max_batch_tokens;
+            options.trace = trace;
+            options.sampler = {temperature, top_k, top_p, seed};
+            return std::make_unique<Search>(tools, format, make_limits(max_calls, require_call),
+                                            std::move(vocabulary), options, sequences, cells,
+                                            prompt_tokens, std::move(grounding));
+          }),
+          py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
+          py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
+          py::arg("require_call"), py::arg("beams"), py::arg("root_draws"), py::arg("beam_draws"),
+          py::arg("follow_argmax"), py::arg("whole_responses"), py::arg("rank_by_draws"),
+          py::arg("policy_rewards"), py::arg("states_wanted"), py::arg("pool_states"),
+          py::arg("grounding"), py::arg("aggregate"), py::arg("policy_weight"),
+          py::arg("max_tokens"), py::arg("max_step_tokens"), py::arg("max_text_tokens"),
+          py::arg("max_batch_tokens"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
+          py::arg("seed"), py::arg("trace"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def(
           "start_forced",
@@ -530,6 +639,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("hidden"))
       .def("no_room", [](Search& self) { self.search().no_room(); })
       .def("features", &Search::features)
+      .def("records", &Search::records)
       .def("pending", &Search::pending)
       .def("keep", &Search::keep, py::arg("rewards"))
       .def("live", [](const Search& self) { return self.search().live(); })

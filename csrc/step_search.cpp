@@ -115,9 +115,13 @@ void StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32
     return;
   }
   if (!child.state.finished()) new_.push_back({id, parent_id, token});
-  if (!child.candidate && tree_.depth(child.node) >= options_.max_tokens) {
-    drop(id, "unfinished");
-  }
+  if (!child.candidate && too_long(child)) drop(id, "unfinished");
+}
+
+bool StepSearch::too_long(const Branch& branch) const {
+  const uint32_t length = tree_.depth(branch.node);
+  const uint32_t before = branch.step < 0 ? 0 : depth(records_[branch.step]);
+  return length >= options_.max_tokens || length - before >= options_.max_step_tokens;
 }
 
 // Appends a token to a branch; false when the response can no longer become a valid one.
@@ -156,7 +160,7 @@ void StepSearch::absorb_forced(int32_t id) {
       drop(id, death_text(branch.state.death));
       return;
     }
-    if (!branch.candidate && tree_.depth(branch.node) >= options_.max_tokens) {
+    if (!branch.candidate && too_long(branch)) {
       drop(id, "unfinished");
       return;
     }
@@ -171,6 +175,9 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
     record.node = branch.node;
     const int32_t before = branch.step < 0 ? TokenTree::kRoot : records_[branch.step].node;
     record.logprob_total = branch.step < 0 ? 0 : records_[branch.step].logprob_total;
+    record.logprob_total_min = branch.step < 0 ? 0 : records_[branch.step].logprob_total_min;
+    record.draws = static_cast<uint32_t>(branch.draws.size());
+    record.greedy = branch.greedy;
     for (int32_t node = branch.node; node != before; node = tree_[node].parent) {
       if (tree_[node].forced) continue;
       ++record.tokens;
@@ -179,6 +186,7 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
       record.entropy = tree_[node].entropy;
     }
     record.logprob_total += record.logprob_sum;
+    record.logprob_total_min = std::min(record.logprob_total_min, record.logprob_min);
     branch.partial = 0;
     // Variants of one decision differ in what their last token closes besides.
     if (&step == &steps.front()) branch.decision = step.decided;
@@ -283,8 +291,7 @@ void StepSearch::add_row(int32_t id, SearchBatch& batch) {
     batch.tokens.push_back(tree_[node].token);
     batch.positions.push_back(static_cast<int32_t>(prompt_tokens_ + tree_[node].depth - 1));
     batch.sequences.push_back(sequence);
-    const bool state = options_.states_wanted && tree_[node].boundary && tree_[node].hidden < 0;
-    if (state) batch.hidden_at.push_back(place);
+    if (state_wanted(tree_[node])) batch.hidden_at.push_back(place);
   }
   // What is forced to follow needs no distribution, nor does what has ended.
   const bool logits = branch.forced.empty() && !branch.ended();
@@ -305,7 +312,7 @@ void StepSearch::observe(std::vector<Distribution> next, const float* hidden, si
       TokenNode& token = tree_[node];
       ++(token.forced ? counts_.forced_tokens : counts_.decode_tokens);
       if (!token.forced) counts_.drawn_tokens += token.draws;
-      if (options_.states_wanted && token.boundary && token.hidden < 0 && hidden != nullptr) {
+      if (hidden != nullptr && state_wanted(token)) {
         width_ = width;
         token.hidden = static_cast<int32_t>(hidden_.size() / width);
         hidden_.insert(hidden_.end(), hidden, hidden + width);
@@ -392,7 +399,11 @@ void StepSearch::note(const Branch& branch, const char* fate) {
                    {},
                    branch.score,
                    static_cast<uint32_t>(branch.draws.size()),
-                   fate};
+                   fate,
+                   branch.step,
+                   tree_.depth(branch.node),
+                   branch.greedy,
+                   branch.state.finished()};
   for (int32_t step = branch.step; step != branch.beam_step; step = records_[step].previous) {
     entry.kinds.push_back(records_[step].step.kind);
   }
@@ -419,15 +430,31 @@ const float* StepSearch::hidden(const StepRecord& record) const {
   return row < 0 ? nullptr : hidden_.data() + static_cast<size_t>(row) * width_;
 }
 
-std::string_view StepSearch::response_of(int32_t index) const {
-  for (int32_t id : round_) {
-    if (branches_[id] == nullptr) continue;
-    for (int32_t step = at(id).step; step >= index; step = records_[step].previous) {
-      if (step != index) continue;
-      return std::string_view(at(id).text).substr(0, records_[index].step.boundary);
+uint32_t StepSearch::add_states(const StepRecord& record, float* sum) const {
+  const int32_t before = record.previous < 0 ? TokenTree::kRoot : records_[record.previous].node;
+  uint32_t count = 0;
+  int32_t node = record.node;
+  do {  // a step that its predecessor's token closes has that token
+    const int32_t row = tree_[node].hidden;
+    if (row >= 0) {
+      const float* state = hidden_.data() + static_cast<size_t>(row) * width_;
+      for (size_t i = 0; i < width_; ++i) sum[i] += state[i];
+      ++count;
     }
+    node = tree_[node].parent;
+  } while (node != TokenTree::kRoot && node != before && record.node != before);
+  return count;
+}
+
+std::string StepSearch::text_of(const StepRecord& record) const {
+  std::vector<int32_t> path;
+  tree_.tail(record.node, tree_.depth(record.node), path);
+  std::string text;
+  for (int32_t node : path) {
+    if (!vocabulary_->ends[tree_[node].token]) text += vocabulary_->text(tree_[node].token);
   }
-  return {};
+  text.resize(record.step.boundary);
+  return text;
 }
 
 void StepSearch::score(Branch& branch) const {

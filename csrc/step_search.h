@@ -25,9 +25,11 @@ struct SearchOptions {
   bool rank_by_draws = false;    // the vote: equal responses, most draws first
   bool policy_rewards = false;   // a step's reward is the probability of its sampled tokens
   bool states_wanted = false;    // rewards read the hidden state of every boundary token
+  bool pool_states = false;      // and the mean over the step's tokens
   Aggregate aggregate = Aggregate::kProd;
   double policy_weight = 0;
   uint32_t max_tokens = 512;
+  uint32_t max_step_tokens = 512;
   uint32_t max_text_tokens = 64;
   uint32_t max_batch_tokens = 512;
   bool trace = false;
@@ -53,6 +55,9 @@ struct StepRecord {
   uint32_t tokens;   // sampled for this step; a token that closes several counts for the first
   float logprob_sum, logprob_min, entropy;  // of these; entropy at the first
   double logprob_total;                     // of the response up to here
+  float logprob_total_min;                  // the least of its tokens
+  uint32_t draws;                           // that wrote it
+  bool greedy;                              // on the most likely path
   bool scored = false;
   float reward = 0;
   double log_product = 0, sum = 0;
@@ -79,6 +84,9 @@ struct TraceEntry {
   double score;
   uint32_t draws;
   const char* fate;
+  int32_t step;  // last record, or -1
+  uint32_t tokens;
+  bool greedy, finished;
 };
 
 struct Answer {
@@ -123,11 +131,16 @@ class StepSearch {
   // Steps of this round's candidates that have no reward yet.
   std::vector<int32_t> unscored() const;
   const StepRecord& record(int32_t index) const { return records_[index]; }
+  size_t record_count() const { return records_.size(); }
   // The hidden state at the step's boundary token, or null.
   const float* hidden(const StepRecord& record) const;
+  // Adds up the states of the tokens since the step before, and returns how many there are.
+  uint32_t add_states(const StepRecord& record, float* sum) const;
   size_t hidden_width() const { return width_; }
-  // The response of a candidate that holds the step, up to its boundary.
-  std::string_view response_of(int32_t record) const;
+  // The response up to the step's boundary.
+  std::string text_of(const StepRecord& record) const;
+  // Tokens of the response up to and with the boundary token.
+  uint32_t depth(const StepRecord& record) const { return tree_.depth(record.node); }
   // One reward for each of `unscored()`. Ends the round.
   void keep(const std::vector<float>& rewards);
 
@@ -185,6 +198,10 @@ class StepSearch {
   void expand(int32_t id);
   void make_child(int32_t parent, int32_t place, std::vector<uint32_t> draws, bool greedy);
   bool accept(Branch& branch, int32_t token, float logprob, float entropy, bool forced);
+  bool too_long(const Branch& branch) const;
+  bool state_wanted(const TokenNode& node) const {
+    return options_.states_wanted && node.hidden < 0 && (node.boundary || options_.pool_states);
+  }
   void absorb_forced(int32_t id);
   void add_records(Branch& branch, const std::vector<Step>& steps);
   bool needs_decode(const Branch& branch) const;

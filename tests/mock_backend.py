@@ -70,7 +70,7 @@ class MockBackend:
             "mock", "mock", len(VOCABULARY) + 1, WIDTH, 4, context, max_sequences, frozenset([EOG])
         )
         self.token_bytes = [*VOCABULARY, b""]
-        self.layer: int | None = None
+        self.layers: tuple[int, ...] = ()
         self.steps = 0
         self.decoded: list[int] = []
         self.prompt: list[int] = []
@@ -91,8 +91,12 @@ class MockBackend:
     def tokenize(self, text: str) -> list[int]:
         return tokenize(text)
 
-    def tap(self, layer: int | None) -> None:
-        self.layer = layer
+    def tap(self, layers: Sequence[int]) -> None:
+        self.layers = tuple(layers)
+
+    def clear(self) -> None:
+        self._sequences = {}
+        self.prompt = []
 
     def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
         self._sequences = {}
@@ -134,7 +138,7 @@ class MockBackend:
             }
             self.cells_max = max(self.cells_max, len(self.prompt) + len(held))
         hidden = None
-        if self.layer is not None:
+        if self.layers:
             hidden = np.array([state_of(paths[at]) for at in batch.hidden_at], np.float32).reshape(
                 -1, WIDTH
             )

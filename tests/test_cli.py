@@ -21,7 +21,8 @@ from click.testing import CliRunner, Result
 from toolprm_lite import SearchConfig, Searcher, load_tools
 from toolprm_lite.cli import main
 from toolprm_lite.errors import ContextError
-from toolprm_lite.search.result import Candidate, SearchResult, Stats, Step
+from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.search.result import Candidate, SearchResult, Stats, Step, call_confidence
 
 ROOT = Path(__file__).parent.parent
 TOOLS = str(ROOT / "examples/weather.json")
@@ -47,9 +48,11 @@ def answer(
     rewards: Sequence[float] = (),
     complete: bool = True,
     open_call: str | None = None,
+    judged: Sequence[str] | None = None,
     **more: Any,
 ) -> SearchResult:
-    """A result with the steps that its calls have; their rewards are 0.9 where none is given."""
+    """A result with the steps that its calls have; their rewards are 0.9 where none is given.
+    `judged` are the kinds whose rewards are calibrated; None is a reward that is not."""
     steps: list[tuple[Any, ...]] = []
     for index, call in enumerate(calls):
         name = call["name"]
@@ -72,15 +75,15 @@ def answer(
         "strategy": "step-beam",
         "stats": Stats(prompt_tokens=120, reused_tokens=100, decode_tokens=9, drawn_tokens=30),
     }
-    return SearchResult(
-        calls=list(calls),
-        complete=complete,
-        steps=[
-            Step(*step, text="", reward=reward, logprob=-0.1)
-            for step, reward in zip(steps, rewards, strict=True)
-        ],
-        **{**defaults, **more},
-    )
+    made = [
+        Step(*step, "", reward, -0.1, reward if step[1] in (judged or ()) else None)
+        for step, reward in zip(steps, rewards, strict=True)
+    ]
+    if judged is not None:
+        defaults["reward"] = "head"
+        defaults["probability"] = made[-1].probability if complete else None
+        defaults["confidence"] = call_confidence(made)
+    return SearchResult(calls=list(calls), complete=complete, steps=made, **{**defaults, **more})
 
 
 TOOL = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
@@ -333,12 +336,14 @@ def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> No
     record = json.loads(result.stdout, parse_constant=pytest.fail)
     assert list(record) == [
         "calls", "complete", "score", "probability", "steps", "alternatives", "model", "reward",
-        "strategy", "stats",
+        "strategy", "stats", "confidence",
     ]  # fmt: skip
+    assert record["confidence"] is None
     assert record["steps"]
     for step in record["steps"]:
         assert list(step) == [
             "call", "kind", "function", "argument", "value", "text", "reward", "logprob",
+            "probability",
         ]  # fmt: skip
     assert record["alternatives"]
     for other in record["alternatives"]:
@@ -348,6 +353,18 @@ def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> No
         "drawn_tokens", "rounds", "steps", "reward_calls", "kv_cells", "rows_max", "ms",
     ]  # fmt: skip
     assert list(record["stats"]["ms"]) == ["total", "prefill", "decode", "core", "reward"]
+
+
+def test_json_has_the_confidence(fake: FakeSearcher) -> None:
+    rewards = [0.97, 0.4, 0.8, 0.9, 0.38, 0.35]
+    kinds = [kind for kind in STEP_KINDS if kind != "FUNC_NAME"]
+    fake.reply = lambda question: answer(PARIS, rewards=rewards, judged=kinds)
+    record = json.loads(fake.run("--tools", TOOLS, "q", "--json").stdout)
+    assert record["confidence"] == [
+        {"probability": 0.38, "name": None, "arguments": {"city": 0.4, "days": 0.8}}
+    ]
+    assert record["probability"] == 0.35
+    assert [step["probability"] for step in record["steps"]] == [None, *rewards[1:]]
 
 
 def test_json_is_strict(fake: FakeSearcher) -> None:
@@ -410,6 +427,87 @@ def test_other_answers(result: SearchResult, lines: list[str], fake: FakeSearche
     shown = fake.run("--tools", TOOLS, "q", "--reward", "policy").stdout.splitlines()
     note = ["rewards are the policy's own probability"] if result.steps else []
     assert shown[:-1] == lines + note
+
+
+NOW = {"name": "now", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    ("result", "lines"),
+    [
+        (
+            answer(PARIS, rewards=[0.97, 0.4, 0.88, 0.1, 0.38, 0.35], judged=STEP_KINDS),
+            [
+                "get_forecast(     97%",
+                '  city="Paris",   40%  doubtful',
+                "  days=3,         88%",
+                ")                 38%  doubtful",
+                "whole response    35%  doubtful",
+                "doubtful: city, the whole call; the whole response",
+            ],
+        ),
+        (
+            answer(NOW, NOW, PARIS, judged=STEP_KINDS,
+                   rewards=[0.3, 1, 0.8, 0.9, 1, 0.2, 0.3, 0.5]),
+            [
+                "now()             30%  doubtful",
+                "now()             20%  doubtful",
+                "get_forecast(     30%  doubtful",
+                '  city="Paris",   50%',
+                "  days=3,         90%",
+                ")                 90%",
+                "whole response    90%",
+                "doubtful: now (call 1): the function; now (call 2): the whole call; "
+                "get_forecast (call 3): the function",
+            ],
+        ),
+        (
+            answer(PARIS, rewards=[1, 1, 1, 1, 1, 0.7], judged=["TOTAL_FINISH"]),
+            ["get_forecast(", '  city="Paris",', "  days=3,", ")", "whole response    70%"],
+        ),
+        (
+            answer(PARIS, rewards=[0.2, 0.2, 0.2, 0.2, 0.8, 0], judged=["FUNC_FINISH"]),
+            ["get_forecast(", '  city="Paris",', "  days=3,", ")                 80%"],
+        ),
+        (answer(NOW, rewards=[0.2], judged=["FUNC_FINISH"]), ["now()   90%"]),
+        (answer(judged=STEP_KINDS), ["no call   90%"]),
+        (answer(judged=["FUNC_NAME"]), ["no call"]),
+        (
+            answer(rewards=[0.2], judged=STEP_KINDS, text="Which city?"),
+            [
+                "no call: the model answers in words   20%  doubtful",
+                "Which city?",
+                "doubtful: making no call",
+            ],
+        ),
+        (
+            answer(NOW, rewards=[0.9, 0.9, 0.9, 0.1], judged=STEP_KINDS,
+                   complete=False, open_call="la\x1bter"),
+            [
+                "now()          90%",
+                "la\\x1bter(…)   10%  doubtful",
+                "incomplete: the response was cut off after 1 whole call",
+                "doubtful: la\\x1bter (call 2): the function",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_calibrated_answers(result: SearchResult, lines: list[str], fake: FakeSearcher) -> None:
+    fake.reply = lambda question: result
+    assert fake.run("--tools", TOOLS, "q").stdout.splitlines()[:-1] == lines
+
+
+def test_doubt_is_coloured_on_a_terminal(
+    fake: FakeSearcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    fake.reply = lambda question: answer(PARIS, rewards=[0.97, 0.4], judged=STEP_KINDS)
+    shown = fake.run("--tools", TOOLS, "q", color=True).stdout
+    assert "\x1b[32m 97%\x1b[0m" in shown
+    assert "\x1b[33m 40%\x1b[0m\x1b[33m  doubtful\x1b[0m" in shown
+    assert "\x1b[33mdoubtful: city\x1b[0m" in shown
 
 
 def test_long_values_are_not_folded(fake: FakeSearcher) -> None:

@@ -155,7 +155,7 @@ def test_hidden_states_agree_with_numpy(
         monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
     prompt, branch = random_tokens(30, seed=2), random_tokens(5, seed=3)
     _, states = exact_model.forward(prompt + branch)
-    backend.tap(layer)
+    backend.tap([layer])
     hidden = backend.prefill(prompt, None, 1).output.hidden
     assert hidden is not None
     assert hidden.shape == (1, 64)
@@ -165,7 +165,7 @@ def test_hidden_states_agree_with_numpy(
     hidden = backend.decode(step, None, 1).hidden
     assert hidden is not None
     np.testing.assert_allclose(hidden, states[layer][[31, 32, 34]], atol=1e-4)
-    backend.tap(None)
+    backend.tap([])
     assert backend.prefill(prompt, None, 1).output.hidden is None
 
 
@@ -181,7 +181,7 @@ def test_hidden_states_of_a_prompt_longer_than_a_physical_batch(
     model, prompt = TinyLlama(), random_tokens(600, seed=4)
     _, states = model.forward(prompt)
     for layer in (1, 3):
-        whole.tap(layer)
+        whole.tap([layer])
         hidden = whole.prefill(prompt, None, 1).output.hidden
         assert hidden is not None
         np.testing.assert_allclose(hidden[0], states[layer, -1], atol=2e-2)
@@ -198,19 +198,19 @@ def test_tap_changes_no_logits(backend: LlamaCppBackend, monkeypatch: pytest.Mon
     prompt = random_tokens(40, seed=5)
     step = batch([(1, [7], 40), (2, [8], 40)], [(SequenceOp.FORK, 0, 1), (SequenceOp.FORK, 0, 2)])
 
-    def logprobs(layer: int | None) -> npt.NDArray[np.float32]:
-        backend.tap(layer)
+    def logprobs(*layers: int) -> npt.NDArray[np.float32]:
+        backend.tap(layers)
         backend.prefill([1], None, 1)  # so that the prompt is decoded whole each time
         prefilled = dense(backend.prefill(prompt, None, VOCAB).output)
         return np.concatenate([prefilled, dense(backend.decode(step, None, VOCAB))])
 
-    plain = logprobs(None)
+    plain = logprobs()
     for layer in (0, 1, 3):
         np.testing.assert_array_equal(logprobs(layer), plain)
     monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
     for layer in (1, 2):
         np.testing.assert_array_equal(logprobs(layer), plain)
-    np.testing.assert_array_equal(logprobs(None), plain)
+    np.testing.assert_array_equal(logprobs(), plain)
 
 
 def test_masks_choose_among_allowed_tokens(backend: LlamaCppBackend) -> None:
@@ -351,7 +351,7 @@ def test_recurrent_model_forks_and_goes_back_to_a_checkpoint(tiny_mamba_gguf: Pa
         expected = fresh.prefill([*shared[:90], 7, *tail], None, VOCAB).output
         np.testing.assert_allclose(row, dense(expected)[0], atol=1e-4)
     with pytest.raises(ModelError, match="can't be read"):
-        made.tap(1)
+        made.tap([1])
     made.close()
     fresh.close()
 
@@ -458,7 +458,7 @@ def test_fork_into_a_live_sequence_replaces_it(
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_layers_out_of_range(backend: LlamaCppBackend, layer: int) -> None:
     with pytest.raises(ModelError, match="0 to 3"):
-        backend.tap(layer)
+        backend.tap([layer])
 
 
 def test_files_that_are_no_model(
@@ -520,7 +520,7 @@ def test_closed_model_says_so(tiny_gguf: Path) -> None:
         lambda: made.prefill([1], None, 1),
         lambda: made.tokenize("a"),
         lambda: made.token_bytes,
-        lambda: made.tap(1),
+        lambda: made.tap([1]),
     ):
         with pytest.raises(ModelError, match="closed"):
             call()

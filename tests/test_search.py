@@ -6,14 +6,17 @@ import itertools
 import json
 import threading
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from mock_backend import EOG, WIDTH, MockBackend, state_of, tokenize
 
 from toolprm_lite import SearchConfig, Searcher, ToolprmError
-from toolprm_lite.errors import ConfigError, ProblemError
-from toolprm_lite.reward.base import CandidateStep, StepBatch
+from toolprm_lite.errors import ConfigError, HeadError, ProblemError
+from toolprm_lite.reward.base import FEATURES, STEP_KINDS, CandidateStep, StepBatch
+from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.search.result import CallConfidence, Step, call_confidence
 
 TOOLS = [
     {
@@ -190,9 +193,15 @@ def test_a_value_that_runs_on_is_given_up() -> None:
     assert result.calls[0]["arguments"]["city"] == "Paris"
     assert any(c.fate == "outscored" and "longlong" not in c.text for c in result.trace)
     assert result.stats.decode_tokens < 200
-    # A reward of another kind may like it, so there it is followed to its end.
-    patient = search(responses, reward=city_reward("Rome"), beams=2, expand=64, max_tokens=1000)
+    # A reward of another kind may like it, so there it is followed to the limit of a step.
+    like = city_reward("Rome")
+    patient = search(
+        responses, reward=like, beams=2, expand=64, max_tokens=1000, max_step_tokens=900
+    )
     assert patient.stats.decode_tokens > 800
+    limited = search(responses, reward=like, beams=2, expand=64, max_tokens=1000, trace=True)
+    assert 100 < limited.stats.decode_tokens < 200
+    assert any(c.fate == "unfinished" and "longlong" in c.text for c in limited.trace)
 
 
 DEAD = {
@@ -266,7 +275,9 @@ class StateReward:
     """Records what it is given."""
 
     name = "states"
-    layer = 2
+    layers = (2,)
+    pooled = False
+    grounded = False
     calibrated = True
     aggregate = "last"
 
@@ -288,7 +299,7 @@ def test_rewards_see_the_state_of_the_boundary_token(strategy: str, sequences: i
     backend = MockBackend(RESPONSES, max_sequences=sequences)
     result = search(reward=reward, strategy=strategy, backend=backend, expand=16)
     assert result.probability == 0.5
-    assert backend.layer == 2
+    assert backend.layers == (2,)
     for kind, response, state in reward.seen:
         paths = [tokenize(text) for text in RESPONSES]
         if kind == "TOTAL_FINISH" and not response.endswith("]"):
@@ -302,6 +313,136 @@ def test_rewards_see_the_state_of_the_boundary_token(strategy: str, sequences: i
         }
         assert any(np.array_equal(state, state_of(path)) for path in candidates), response
     assert {kind for kind, *_ in reward.seen} >= {"FUNC_NAME", "ARG_VALUE", "TOTAL_FINISH"}
+
+
+class KindReward:
+    """A calibrated reward that depends on the kind, and on the city."""
+
+    name = "kinds"
+    layers = ()
+    pooled = False
+    grounded = False
+    calibrated = True
+    aggregate = "last"
+    rewards: ClassVar[dict[str, float]] = {
+        "FUNC_NAME": 0.75, "ARG_VALUE": 0.5, "PARAM_FINISH": 0.125, "FUNC_FINISH": 0.375,
+        "TOTAL_FINISH": 0.25,
+    }  # fmt: skip
+
+    def score(self, batch: StepBatch) -> np.ndarray:
+        steps = batch.candidates()
+        return np.array(
+            [0.625 if s.value == "Oslo" else self.rewards[s.kind] for s in steps], np.float32
+        )
+
+
+def two_calls(*calls: tuple[str, dict[str, object]]) -> str:
+    return json.dumps([{"name": name, "arguments": arguments} for name, arguments in calls])
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "step-beam", "majority", "best-of-n"])
+def test_every_part_of_a_call_has_its_probability(strategy: str) -> None:
+    text = two_calls(
+        ("weather", {"city": "Oslo", "unit": "C"}), ("clock", {}), ("weather", {"city": "Rome"})
+    )
+    result = search({text: 1.0}, reward=KindReward(), strategy=strategy)
+    assert result.confidence == [
+        CallConfidence(0.375, 0.75, {"city": 0.625, "unit": 0.5}),
+        CallConfidence(0.375, 0.75, {}),
+        CallConfidence(0.375, 0.75, {"city": 0.5}),
+    ]
+    assert [list(c.arguments) for c in result.confidence] == [
+        list(c["arguments"]) for c in result.calls
+    ]
+    assert result.probability == 0.25
+    assert [s.probability for s in result.steps] == [s.reward for s in result.steps]
+    record = json.loads(json.dumps(result.to_dict()))
+    assert record["confidence"][0] == {
+        "probability": 0.375, "name": 0.75, "arguments": {"city": 0.625, "unit": 0.5},
+    }  # fmt: skip
+
+
+def test_a_declined_response_has_the_probability_of_the_whole() -> None:
+    result = search({"[]": 1.0}, reward=KindReward())
+    assert (result.calls, result.confidence, result.probability) == ([], [], 0.25)
+
+
+def test_a_response_cut_off_has_confidence_in_its_closed_calls_only() -> None:
+    text = two_calls(("clock", {}), ("weather", {"city": "Rome", "unit": "C"}))
+    whole = len(tokenize(text))
+    result = search({text: 1.0}, reward=KindReward(), strategy="greedy", max_tokens=whole - 5)
+    assert not result.complete
+    assert result.steps[-1].kind == "ARG_VALUE"
+    assert result.confidence == [CallConfidence(0.375, 0.75, {})]
+    assert len(result.calls) == 1
+    assert result.probability is None
+
+
+def test_confidence_in_odd_steps() -> None:
+    """What the segmenter would not let through: an argument twice, a call without a name."""
+
+    def step(index: int, kind: str, probability: float | None, argument: str | None = None) -> Step:
+        return Step(index, kind, "f", argument, None, "", 1.0, 0.0, probability)
+
+    found = call_confidence(
+        [
+            step(0, "FUNC_NAME", 0.9),
+            step(0, "ARG_VALUE", 0.8, "a"),
+            step(0, "ARG_VALUE", None, "b"),
+            step(0, "ARG_VALUE", 0.3, "a"),
+            step(0, "FUNC_FINISH", 0.2),
+            step(1, "FUNC_FINISH", 0.7),
+            step(2, "FUNC_NAME", 0.6),
+            step(2, "ARG_VALUE", 0.5, "a"),
+        ]
+    )
+    assert found == [
+        CallConfidence(0.2, 0.9, {"a": 0.3, "b": None}),
+        CallConfidence(0.7, None, {}),
+    ]
+
+
+@pytest.mark.parametrize("reward", ["policy", city_reward("Rome")])
+def test_only_calibrated_rewards_give_confidence(reward: object) -> None:
+    result = search(reward=reward)
+    assert result.confidence is None
+    assert result.probability is None
+    assert {step.probability for step in result.steps} == {None}
+    assert result.to_dict()["confidence"] is None
+
+
+@pytest.mark.parametrize(
+    ("kinds", "known"),
+    [
+        (STEP_KINDS, (True, True, True, True)),
+        (tuple(kind for kind in STEP_KINDS if kind != "ARG_VALUE"), (True, False, True, True)),
+        (("TOTAL_FINISH",), (False, False, False, True)),
+        (("FUNC_FINISH",), (False, False, True, False)),
+    ],
+)
+def test_what_a_head_does_not_judge_has_no_probability(
+    kinds: tuple[str, ...], known: tuple[bool, ...]
+) -> None:
+    searcher = Searcher(MockBackend({call("Rome"): 1.0}))
+    info = searcher.info
+    model = FittedModel(
+        info.name, info.architecture, info.width, info.layers, searcher.vocabulary_hash
+    )
+    card = HeadCard(
+        name="small", model=model, call_format="json-list", layers=(2,), pooled=False,
+        features=FEATURES, kinds=kinds,
+    )  # fmt: skip
+    inputs = card.hidden_width + len(FEATURES)
+    shapes = [(inputs,), (1, inputs), (5, 1), (2, 5, 1), (2, 5), (2, 5, 2)]
+    shift, *others = (np.zeros(shape, np.float32) for shape in shapes)
+    # All weights are 0, so that every probability is one half.
+    head = Head(card, HeadWeights(shift, np.ones(inputs, np.float32), *others))
+    config = SearchConfig(constrain="off", strategy="greedy")
+    result = searcher.search("Weather in Rome?", TOOLS, config, reward=head)
+    name, argument, whole, total = (0.5 if judged else None for judged in known)
+    assert result.confidence == [CallConfidence(whole, name, {"city": argument})]
+    assert result.probability == total
+    assert {step.reward for step in result.steps if step.kind not in kinds} <= {1.0}
 
 
 def test_policy_rewards_are_the_policys_probability() -> None:
@@ -403,8 +544,10 @@ def test_settings_out_of_range_are_named(settings: dict[str, object], named: str
 def test_bad_rewards_are_named() -> None:
     with pytest.raises(ToolprmError, match="short"):
         search(reward=short)
-    with pytest.raises(ConfigError):
+    with pytest.raises(HeadError, match="no such head file"):
         search(reward="no such reward")
+    with pytest.raises(ConfigError, match="reward is a int"):
+        search(reward=5)
 
 
 def short(steps: list[CandidateStep]) -> list[float]:

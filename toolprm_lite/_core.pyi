@@ -171,6 +171,26 @@ class Vocabulary:
     def __len__(self) -> int: ...
 
 @final
+class Grounding:
+    """Steps held against the conversation: is a value found in it, is it the schema's default, is
+    anything that the user named left unused.
+
+    `tools_json` is the segmenter's list, in its order, with the descriptions and defaults that the
+    model sees; `conversation` is (role, text), as text or UTF-8 bytes.
+    """
+
+    def __init__(
+        self, tools_json: str, conversation: Sequence[tuple[str, str | bytes]]
+    ) -> None: ...
+    @staticmethod
+    def names() -> list[str]:
+        """Of the features, in order."""
+
+    def features(self, chain: Sequence[Step], response: bytes) -> _Float32:
+        """Features [features] of the chain's last step; the others were decided before it, first
+        to last. `response` reaches at least to its boundary."""
+
+@final
 class StepSearch:
     """One search. `search.loop.run` shows the order of calls."""
 
@@ -193,9 +213,12 @@ class StepSearch:
         rank_by_draws: bool,
         policy_rewards: bool,
         states_wanted: bool,
+        pool_states: bool,
+        grounding: Grounding | None,
         aggregate: str,
         policy_weight: float,
         max_tokens: int,
+        max_step_tokens: int,
         max_text_tokens: int,
         max_batch_tokens: int,
         temperature: float,
@@ -231,7 +254,17 @@ class StepSearch:
         """The batch did not fit; nothing of it was decoded."""
 
     def features(self) -> tuple[npt.NDArray[np.int8], _Float32, _Float32 | None]:
-        """(kinds, certainty, hidden) of the steps that wait for a reward: see `StepBatch`."""
+        """(kinds, features, hidden) of the steps that wait for a reward: see `StepBatch`."""
+
+    def records(self) -> dict[str, Any]:
+        """All steps so far with what became of them, for collecting supervision.
+
+        `steps`: (step, response up to its boundary). `previous` int32 [steps]: the step before it,
+        or -1. `tokens`, `draws` int32 [steps]: the response's length at the boundary token, and the
+        draws that wrote it. `greedy`: on the most likely path. `features` float32 and `states`
+        float32 as in `StepBatch`. `trajectories`: (last step or -1, draws, greedy, finished, fate,
+        tokens, response), of a search with `trace`.
+        """
 
     def pending(self) -> list[tuple[Step, bytes]]:
         """The same steps, each with the response up to its boundary."""

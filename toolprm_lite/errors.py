@@ -27,9 +27,21 @@ class ConstraintError(ToolprmError):
     """A tool schema that can't be turned into a token mask; `constrain="off"` is the way out."""
 
 
+class HeadError(ToolprmError):
+    """A reward head that is missing, broken, or fitted to another model."""
+
+
+class TrainingError(ToolprmError):
+    """Supervision that no head can be fitted to or judged by."""
+
+
 class ContextError(ToolprmError):
     """The prompt leaves no room in the model's context."""
 
 
 class NoRoom(ToolprmError):
     """A decode found no free KV cells. The search answers it by freeing and deferring rows."""
+
+
+class DatasetError(ToolprmError):
+    """A supervision set that is missing, broken, or not the one asked for."""

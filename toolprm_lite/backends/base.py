@@ -52,7 +52,7 @@ class Prefill:
     """The state after a prompt.
 
     `reused_tokens + prefill_tokens` is the prompt's length. The top-k arrays have one row, as in
-    `Output`, and `hidden` is the last prompt token's state, shape [1, width], or None.
+    `Output`, and `hidden` is the last prompt token's state, shape [1, layers * width], or None.
     """
 
     reused_tokens: int
@@ -86,8 +86,8 @@ class Output:
     down, taken among the tokens that the row's mask allows; log-probabilities are raw: of the
     whole vocabulary at temperature 1. A row with fewer allowed tokens than k is padded with id -1
     and -inf. `entropy` float32 [rows] is the raw distribution's, in nats. `hidden` float32
-    [states, width], or None when no layer is tapped. `model_seconds` is the time in the model
-    itself, without the selection of the top k.
+    [states, layers * width], or None when no layer is tapped. `model_seconds` is the time in the
+    model itself, without the selection of the top k.
     """
 
     top_ids: Int32Array
@@ -115,9 +115,13 @@ class Backend(Protocol):
         """
         ...
 
-    def tap(self, layer: int | None) -> None:
-        """Choose the layer whose input is returned as `hidden` (transformers' hidden_states[layer],
-        0 .. layers), or none."""
+    def tap(self, layers: Sequence[int]) -> None:
+        """Choose the layers whose inputs are returned as `hidden`, side by side in this order
+        (transformers' hidden_states[layer], 0 .. layers); an empty sequence ends it."""
+        ...
+
+    def clear(self) -> None:
+        """Forget the prompt and all branches, so that the next prefill reuses nothing."""
         ...
 
     def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:

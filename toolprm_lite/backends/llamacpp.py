@@ -129,7 +129,7 @@ class LlamaCppBackend:
         self._prompt: Int32Array = np.empty(0, np.int32)  # what sequence 0 holds
         self._checkpoint: Int32Array | None = None  # what the checkpoint sequence holds
         self._tap: LayerInputTap | CallbackTap | None = None
-        self._tapped: int | None = None
+        self._tapped: tuple[int, ...] = ()
         self._file = file
         self._new_context()
 
@@ -187,26 +187,28 @@ class LlamaCppBackend:
             tokens.insert(0, bos)
         return tokens
 
-    def tap(self, layer: int | None) -> None:
-        """Choose the layer whose input is returned as `hidden`, 0 .. layers, or none.
+    def tap(self, layers: Sequence[int]) -> None:
+        """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
-        Where llama.cpp can't copy the layer out by itself the context is made anew, so the next
+        Where llama.cpp can't copy a layer out by itself the context is made anew, so the next
         prefill reuses nothing and branches are gone. Raises `ModelError` for a layer that the
         model hasn't got.
         """
         self._native.require()
-        if layer == self._tapped:
+        wanted = tuple(layers)
+        if wanted == self._tapped:
             return
         info = self._info
-        if layer is not None and not 0 <= layer <= info.layers:
-            raise ModelError(
-                f"layer {layer} can't be tapped: {info.name} has {info.layers} blocks, so layers "
-                f"are 0 to {info.layers}"
-            )
-        old, new = self._tap, self._make_tap(layer)
+        for layer in wanted:
+            if not 0 <= layer <= info.layers:
+                raise ModelError(
+                    f"layer {layer} can't be tapped: {info.name} has {info.layers} blocks, so "
+                    f"layers are 0 to {info.layers}"
+                )
+        old, new = self._tap, self._make_tap(wanted)
         if isinstance(old, LayerInputTap):
             old.switch(self._native.context, False)
-        self._tap, self._tapped = new, layer
+        self._tap, self._tapped = new, wanted
         if isinstance(old, CallbackTap) or isinstance(new, CallbackTap):
             self._new_context()
         if isinstance(new, LayerInputTap):
@@ -249,10 +251,10 @@ class LlamaCppBackend:
             try:
                 code, spent = self._run(here if self._tap is not None else none)
             except BaseException:
-                self._clear()
+                self.clear()
                 raise
             if code != 0:
-                self._clear()
+                self.clear()
                 if code == 1:
                     raise self._prompt_too_long(count)
                 raise self._decode_error(code)
@@ -278,7 +280,7 @@ class LlamaCppBackend:
             )
         # The last block computes its outputs only, so a state wanted there has to be one.
         outputs = batch.logits_at
-        if self._tapped == self._info.layers:
+        if self._info.layers in self._tapped:
             outputs = np.union1d(batch.logits_at, batch.hidden_at).astype(np.int32)
         if count > self._batch_limit or len(outputs) > self._sequences:
             raise NoRoom(
@@ -344,8 +346,9 @@ class LlamaCppBackend:
         self._prompt = np.empty(0, np.int32)
         self._checkpoint = None
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Forget everything: prompt, branches, checkpoint."""
+        self._native.require()
         self._llama.llama_memory_clear(self._memory, False)
         self._live.clear()
         self._prompt = self._prompt[:0]
@@ -372,7 +375,7 @@ class LlamaCppBackend:
             self._llama.llama_memory_seq_cp(self._memory, self._checkpoint_sequence, 0, -1, -1)
             kept = len(checkpoint)
         else:
-            self._clear()
+            self.clear()
         return kept, shared if self._stateful and shared - kept >= _MIN_CHECKPOINT else 0
 
     def _trim(self, length: int) -> bool:
@@ -452,7 +455,7 @@ class LlamaCppBackend:
     def _empty_output(self, k: int) -> Output:
         hidden = None
         if self._tap is not None:
-            hidden = np.empty((0, self._info.width), np.float32)
+            hidden = np.empty((0, self._info.width * len(self._tapped)), np.float32)
         return Output(
             np.empty((0, k), np.int32),
             np.empty((0, k), np.float32),
@@ -472,22 +475,22 @@ class LlamaCppBackend:
 
     # Vocabulary and taps
 
-    def _make_tap(self, layer: int | None) -> LayerInputTap | CallbackTap | None:
-        if layer is None:
+    def _make_tap(self, layers: tuple[int, ...]) -> LayerInputTap | CallbackTap | None:
+        if not layers:
             return None
         info, llama = self._info, self._llama
         library = llama.llama_cpp._lib
         version = llama.__version__
-        if LayerInputTap.supported(library, version, info.architecture, layer, info.layers):
-            return LayerInputTap(library, layer, info.width)
+        if LayerInputTap.supported(library, version, info.architecture, layers, info.layers):
+            return LayerInputTap(library, layers, info.width)
         if self._stateful:
             # Its batches are computed in another order, which the callback isn't told.
             raise ModelError(
-                f"hidden states of layer {layer} can't be read from {info.name} "
+                f"hidden states can't be read from {info.name} "
                 f"({info.architecture}) with llama-cpp-python {version}; search without a head"
             )
         ubatch = int(llama.llama_n_ubatch(self._native.context))
-        return CallbackTap(llama, layer, info.width, ubatch)
+        return CallbackTap(llama, layers, info.width, ubatch)
 
     def _read_token_bytes(self) -> list[bytes]:
         piece_of, vocab = self._llama.llama_token_to_piece, self._vocab

@@ -1,4 +1,4 @@
-"""Reads one layer's hidden states while llama.cpp decodes, without its embeddings mode.
+"""Reads some layers' hidden states while llama.cpp decodes, without its embeddings mode.
 
 Switching `embeddings` on would make an output of every prompt token and run the LM head over all
 of them. Two ways lead around that:
@@ -69,11 +69,11 @@ def _symbol(libraries: list[ctypes.CDLL], names: tuple[str, ...], result: Any, *
 
 
 class LayerInputTap:
-    """The input of block `layer`, copied out by llama.cpp itself. Lives as long as the context."""
+    """The inputs of blocks, copied out by llama.cpp itself. Lives as long as the context."""
 
     callback: Any = None
 
-    def __init__(self, library: ctypes.CDLL, layer: int, width: int) -> None:
+    def __init__(self, library: ctypes.CDLL, layers: tuple[int, ...], width: int) -> None:
         self._set = _symbol(
             [library], _SET_NAMES, None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_bool
         )
@@ -84,25 +84,30 @@ class LayerInputTap:
             ctypes.c_void_p,
             ctypes.c_uint32,
         )
-        self._layer = layer
+        self._layers = layers
         self._width = width
 
     @staticmethod
     def supported(
-        library: ctypes.CDLL, version: str, architecture: str, layer: int, layers: int
+        library: ctypes.CDLL,
+        version: str,
+        architecture: str,
+        layers: tuple[int, ...],
+        blocks: int,
     ) -> bool:
         """Whether this way is known to work; a wrong yes would abort the process."""
         return (
             version in LAYER_INPUT_VERSIONS
             and architecture in LAYER_INPUT_ARCHITECTURES
-            and layer < layers
+            and max(layers) < blocks
             and any(hasattr(library, name) for name in _SET_NAMES)
             and any(hasattr(library, name) for name in _GET_NAMES)
         )
 
     def switch(self, context: int, on: bool) -> None:
         """Start or stop the copying; takes effect with the next decode."""
-        self._set(context, self._layer, on)
+        for layer in self._layers:
+            self._set(context, layer, on)
 
     def begin(self, tokens: int, wanted: Int32Array, outputs: Int32Array) -> None:
         """Announce a decode of `tokens` tokens; see `CallbackTap.begin`."""
@@ -113,20 +118,25 @@ class LayerInputTap:
         """Nothing can have gone wrong: no code of ours ran."""
 
     def rows(self, context: int) -> Float32Array:
-        """The wanted rows of the last decode, float32 [wanted, width], a copy."""
-        pointer = self._get(context, self._layer)
-        states: Float32Array = np.ctypeslib.as_array(pointer, (self._tokens, self._width))
-        return states[self._wanted]
+        """The wanted rows of the last decode, float32 [wanted, layers * width], a copy."""
+        states: Float32Array = np.empty(
+            (len(self._wanted), len(self._layers), self._width), np.float32
+        )
+        for place, layer in enumerate(self._layers):
+            pointer = self._get(context, layer)
+            whole = np.ctypeslib.as_array(pointer, (self._tokens, self._width))
+            states[:, place] = whole[self._wanted]
+        return states.reshape(len(self._wanted), -1)
 
 
 class CallbackTap:
-    """The output of block `layer - 1`, read by the evaluation callback.
+    """The outputs of the blocks before `layers`, read by the evaluation callback.
 
     `callback` goes into the context's parameters, so a context serves one tap; keep this object
     alive as long as the context.
     """
 
-    def __init__(self, llama: Any, layer: int, width: int, ubatch: int) -> None:
+    def __init__(self, llama: Any, layers: tuple[int, ...], width: int, ubatch: int) -> None:
         libraries = [llama.llama_cpp._lib, *_ggml_base(Path(llama.__file__).parent)]
         # The name is wanted as an address, to learn at which offset a tensor keeps it: reading it
         # there is twice as fast as a foreign call, and there is one for each node of the graph.
@@ -146,8 +156,11 @@ class CallbackTap:
                 "this build of llama-cpp-python does not export ggml's tensor functions, so hidden "
                 "states can't be read; install llama-cpp-python 0.3.36, or search without a head"
             )
-        self._name = (b"embd" if layer == 0 else b"l_out-%d" % (layer - 1)) + b"\0"
-        self._layer = layer
+        self._places = {
+            b"embd" if layer == 0 else b"l_out-%d" % (layer - 1): place
+            for place, layer in enumerate(layers)
+        }
+        self._blocks = len(layers)
         self._row_bytes = 4 * width
         self._width = width
         self._ubatch = ubatch
@@ -170,9 +183,8 @@ class CallbackTap:
         self._tokens = tokens
         self._wanted = wanted
         self._outputs = outputs
-        self._start = 0
-        self._states: Float32Array = np.empty((len(wanted), self._width), np.float32)
-        self._seen = False
+        self._starts = [0] * self._blocks
+        self._states: Float32Array = np.empty((len(wanted), self._blocks, self._width), np.float32)
 
     def check(self) -> None:
         """Raise what went wrong in the callback, if anything did."""
@@ -183,32 +195,34 @@ class CallbackTap:
             raise failure
 
     def rows(self, context: int) -> Float32Array:
-        """The wanted rows of the last decode, float32 [wanted, width]."""
-        if not self._seen and len(self._wanted):
-            raise ModelError(
-                f"this model's graph has no tensor {self._name[:-1].decode()!r}, so the hidden "
-                f"state of layer {self._layer} can't be read; use a reward that reads none"
-            )
-        return self._states
+        """The wanted rows of the last decode, float32 [wanted, layers * width]."""
+        if len(self._wanted):
+            for name, place in self._places.items():
+                if not self._starts[place]:
+                    raise ModelError(
+                        f"this model's graph has no tensor {name.decode()!r}, so its hidden "
+                        "states can't be read; use a reward that reads none"
+                    )
+        return self._states.reshape(len(self._wanted), -1)
 
     def _evaluate(self, tensor: int, ask: bool, _data: object) -> bool:
         # No exception crosses llama.cpp, Ctrl-C included: `check` raises it after the decode.
         try:
+            if self._name_offset < 0:
+                self._name_offset = self._get_name(tensor) - tensor
+            place = self._places.get(ctypes.string_at(tensor + self._name_offset))
             if ask:
-                if self._name_offset < 0:
-                    self._name_offset = self._get_name(tensor) - tensor
-                name = self._name
-                return ctypes.string_at(tensor + self._name_offset, len(name)) == name
-            self._collect(tensor)
+                return place is not None
+            if place is not None:
+                self._collect(tensor, place)
         except BaseException as failure:
             self._failure = failure
         return True  # False would stop the graph halfway
 
-    def _collect(self, tensor: int) -> None:
+    def _collect(self, tensor: int, place: int) -> None:
         """Copy the wanted rows of one physical batch (at most `ubatch` tokens, in order)."""
-        self._seen = True
-        start = self._start
-        end = self._start = min(start + self._ubatch, self._tokens)
+        start = self._starts[place]
+        end = self._starts[place] = min(start + self._ubatch, self._tokens)
         first, last = np.searchsorted(self._wanted, (start, end))
         if first == last:
             return
@@ -222,7 +236,7 @@ class CallbackTap:
             raise ValueError(f"{available} rows where {high} were expected")
         span = np.empty((high - low, self._width), np.float32)
         self._read(tensor, span.ctypes.data, low * self._row_bytes, span.nbytes)
-        self._states[first:last] = span[rows - low]
+        self._states[first:last, place] = span[rows - low]
 
 
 def _ggml_base(package: Path) -> list[ctypes.CDLL]:

@@ -14,6 +14,10 @@ from toolprm_lite.errors import ToolprmError
 
 _COMMANDS = {
     "search": "Find the function calls that answer a request.",
+    "collect": "Let a model answer problems, and label every step it decides.",
+    "train": "Fit reward heads to what was collected.",
+    "eval-reward": "Judge reward heads on held-out problems.",
+    "fit": "All three: from problems to reward heads and their report.",
 }
 
 
@@ -32,7 +36,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        module = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), module)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

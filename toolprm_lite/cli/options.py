@@ -86,6 +86,7 @@ search_options = _all(
         _setting("top_p", help="Least probability, together, of the tokens to choose among."),
         _setting("seed", help="Of the draws; equal seeds give equal draws."),
         _setting("max_tokens", help="Longest response."),
+        _setting("max_step_tokens", help="Longest step; what runs on is given up."),
         _setting("max_text_tokens", help="Longest text outside calls; at the limit it declines."),
         _setting(
             "tool_choice",
@@ -95,10 +96,11 @@ search_options = _all(
         click.option("--no-parallel", is_flag=True, help="At most one call in a response."),
         click.option(
             "--reward",
-            type=click.Choice(["auto", "policy"]),
+            metavar="auto|policy|FILE",
             default="auto",
             show_default=True,
-            help="What judges steps; policy is the model's own probability.",
+            help="What judges steps: the head that ships for the model, the model's own "
+            "probability, or a head's file.",
         ),
         _setting(
             "constrain",

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ import click
 from toolprm_lite.cli import one_line
 from toolprm_lite.cli.options import open_searcher
 from toolprm_lite.errors import ConfigError, ProblemError, ToolprmError
+from toolprm_lite.files import replace_file
 from toolprm_lite.models import find_model
 from toolprm_lite.prompt import Message, parse_messages
 from toolprm_lite.search.config import SearchConfig
@@ -301,7 +301,7 @@ def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
         _check_settings(path, settings)
     whole = b"".join(kept)
     if whole != data:
-        _replace(path, whole)
+        replace_file(path, whole)
     return done
 
 
@@ -316,7 +316,7 @@ def _beside(path: Path) -> Path:
 
 def _note_settings(path: Path, settings: Mapping[str, Any]) -> None:
     if not _is_special(path):
-        _replace(_beside(path), json.dumps(settings, indent=1).encode() + b"\n")
+        replace_file(_beside(path), json.dumps(settings, indent=1).encode() + b"\n")
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -341,17 +341,6 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
             f"{path} holds results of other settings ({'; '.join(changed)}); "
             "give another --output, or the settings it has"
         )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path = path.resolve()
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 # Progress

@@ -16,7 +16,7 @@ from rich.tree import Tree
 from toolprm_lite.formats import write_json
 from toolprm_lite.search.result import Candidate, SearchResult, Step
 
-_DOUBT = 0.5
+_DOUBT = 0.5  # what is less likely than this to be right is marked
 _PIPE_WIDTH = 100  # of a trace that no terminal shows
 _SCORED = ("kept", "merged", "variant", "outscored")  # other fates say why it died
 
@@ -54,6 +54,19 @@ class _CallSteps:
         return any(step.kind == "FUNC_FINISH" for step in self.ends)
 
 
+@dataclass(slots=True)
+class _Row:
+    """A line, its number if it has one, and what the line of doubts calls it."""
+
+    text: Text
+    share: float | None = None
+    part: str = ""
+
+    @property
+    def doubtful(self) -> bool:
+        return self.share is not None and self.share < _DOUBT
+
+
 def _answer(result: SearchResult) -> Iterator[Text]:
     calls: list[_CallSteps] = []
     total: Step | None = None
@@ -66,17 +79,33 @@ def _answer(result: SearchResult) -> Iterator[Text]:
             total = step
         elif calls:
             calls[-1].ends.append(step)
-    rows: list[tuple[Text, float | None]] = []
-    for call in calls:
-        rows.extend(_call_rows(call))
+    calibrated = result.confidence is not None
+    rows: list[_Row] = []
+    doubts: list[str] = []
+    for number, call in enumerate(calls, 1):
+        lines = list(_call_rows(call, calibrated))
+        rows.extend(lines)
+        parts = ", ".join(row.part for row in lines if row.doubtful)
+        if parts and len(calls) > 1:
+            parts = f"{_printable(call.name.function or '')} (call {number}): {parts}"
+        if parts:
+            doubts.append(parts)
+    words = _words(result.text) if not calls and result.complete else ""
+    share = None if total is None else _share(total, calibrated)
+    heading = ""
     if not calls and result.complete:
-        words = _words(result.text)
         heading = "no call: the model answers in words" if words else "no call"
-        rows.append((Text().append(heading, style="bold"), total.reward if total else None))
-    elif total is not None and total.reward < _DOUBT:
-        rows.append((Text("no further call"), total.reward))
+        last = _Row(Text().append(heading, style="bold"), share, "making no call")
+    elif calibrated:
+        last = _Row(Text("whole response"), share, "the whole response")
+    else:
+        last = _Row(Text("no further call"), share)
+    if heading or last.doubtful or (calibrated and share is not None):
+        rows.append(last)
+    if last.doubtful:
+        doubts.append(last.part)
     yield from _with_confidence(rows)
-    if not calls and result.complete and words:
+    if words:
         yield Text(words)
     if not result.complete:
         closed = len(result.calls)
@@ -85,34 +114,55 @@ def _answer(result: SearchResult) -> Iterator[Text]:
         if result.text and not calls:
             line.append(f": {_printable(result.text)}", style="not bold")
         yield line
+    if calibrated and doubts:
+        yield Text(f"doubtful: {'; '.join(doubts)}", style="yellow")
 
 
-def _call_rows(call: _CallSteps) -> Iterator[tuple[Text, float | None]]:
+def _call_rows(call: _CallSteps, calibrated: bool) -> Iterator[_Row]:
+    """A call with the numbers of its parts, and at its end that of the whole: always where it is
+    a probability, else where it is low. A call of one line shows the lower of the calibrated two.
+    """
     name = Text().append(_printable(call.name.function or ""), style="bold")
     cut = "" if call.closed else " …"
-    if not call.arguments:
-        yield name.append(f"({cut.strip()})"), call.name.reward
+    first = _Row(name, _share(call.name, calibrated), "the function")
+    whole = "the whole call" if call.closed else "the arguments"
+    if calibrated:
+        end = call.ends[-1].probability if call.ends else None
     else:
-        yield name.append("("), call.name.reward
-        for step in call.arguments:
-            line = Text("  ").append(_printable(step.argument or ""), style="cyan")
-            yield line.append(f"={_printable(write_json(step.value))},"), step.reward
         worst = min((step.reward for step in call.ends), default=1.0)
-        yield Text(f"){cut}"), worst if worst < _DOUBT else None
+        end = worst if worst < _DOUBT else None
+    if not call.arguments:
+        name.append(f"({cut.strip()})")
+        if calibrated and end is not None and (first.share is None or end < first.share):
+            first = _Row(name, end, whole)
+        yield first
+        return
+    name.append("(")
+    yield first
+    for step in call.arguments:
+        argument = _printable(step.argument or "")
+        line = Text("  ").append(argument, style="cyan")
+        line.append(f"={_printable(write_json(step.value))},")
+        yield _Row(line, _share(step, calibrated), argument)
+    yield _Row(Text(f"){cut}"), end, whole)
 
 
-def _with_confidence(rows: Sequence[tuple[Text, float | None]]) -> Iterator[Text]:
-    """The rows with their rewards in a column, as far as they are short."""
-    lengths = [cell_len(row.plain) for row, _ in rows]
+def _share(step: Step, calibrated: bool) -> float | None:
+    return step.probability if calibrated else step.reward
+
+
+def _with_confidence(rows: Sequence[_Row]) -> Iterator[Text]:
+    """The rows with their numbers in a column, as far as they are short."""
+    lengths = [cell_len(row.text.plain) for row in rows]
     column = max((length for length in lengths if length <= 64), default=0) + 2
-    for (row, reward), length in zip(rows, lengths, strict=True):
-        if reward is not None:
-            doubtful = reward < _DOUBT
-            row.append(" " * max(2, column - length))
-            row.append(f"{_percent(reward):>4}", style="yellow" if doubtful else "green")
-            if doubtful:
-                row.append("  doubtful", style="yellow")
-        yield row
+    for row, length in zip(rows, lengths, strict=True):
+        if row.share is not None:
+            row.text.append(" " * max(2, column - length))
+            style = "yellow" if row.doubtful else "green"
+            row.text.append(f"{_percent(row.share):>4}", style=style)
+            if row.doubtful:
+                row.text.append("  doubtful", style="yellow")
+        yield row.text
 
 
 def _percent(share: float) -> str:
@@ -139,8 +189,6 @@ def _stats(result: SearchResult) -> str:
         f"{stats.forced_tokens} forced",
         duration,
     ]
-    if result.probability is not None:
-        parts.insert(0, f"right with probability {_percent(result.probability)}")
     return " · ".join(parts)
 
 

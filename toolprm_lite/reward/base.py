@@ -9,9 +9,24 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from toolprm_lite._core import Grounding
 from toolprm_lite.search.config import Aggregate
 
 Float32Array = npt.NDArray[np.float32]
+
+# The policy's log-probability of the step's sampled tokens: sum, least, mean, the entropy at the
+# first of them; sum and least over the response so far. In nats, zeros where nothing was sampled.
+CERTAINTY = (
+    "logprob_sum",
+    "logprob_min",
+    "logprob_mean",
+    "entropy_first",
+    "logprob_total",
+    "logprob_total_min",
+)
+
+# All columns of a grounded reward's features.
+FEATURES = (*CERTAINTY, *Grounding.names())
 
 STEP_KINDS = ("FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_FINISH")
 
@@ -33,26 +48,30 @@ class CandidateStep:
 class StepBatch:
     """The steps of one round that wait for their rewards.
 
-    `kinds` int8 [steps] indexes `STEP_KINDS`. `certainty` float32 [steps, 4]: the policy's
-    log-probability over the step's sampled tokens as sum, minimum and mean, and the entropy at the
-    first of them, in nats; zeros where nothing was sampled. `hidden` float32 [steps, width]: the
-    state at the boundary token, or None when the reward names no layer. `candidates()` builds
-    the steps as a person would read them, for rewards that want text.
+    `kinds` int8 [steps] indexes `STEP_KINDS`. `features` float32 [steps, features]: the policy's
+    certainty, columns as in `CERTAINTY`, and for a grounded reward what the step shares with the
+    conversation and the tools, as in `_core.Grounding`. `hidden` float32 [steps, layers * width]:
+    the states at the boundary token, layers side by side, for a pooled reward followed by their
+    means over the step's tokens; None when the reward names no layer. `candidates()` builds the
+    steps as a person would read them, for rewards that want text.
     """
 
     kinds: npt.NDArray[np.int8]
-    certainty: Float32Array
+    features: Float32Array
     hidden: Float32Array | None
     candidates: Callable[[], list[CandidateStep]]
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """A reward model. `layer` is the hidden state it reads, or None; `calibrated` says whether its
-    rewards are probabilities that a caller may show."""
+    """A reward model. `layers` are the hidden states it reads, `pooled` whether over all of the
+    step's tokens too, `grounded` whether it reads the grounding features; `calibrated` says whether
+    its rewards are probabilities that a caller may show."""
 
     name: str
-    layer: int | None
+    layers: tuple[int, ...]
+    pooled: bool
+    grounded: bool
     calibrated: bool
     aggregate: Aggregate
 

@@ -14,18 +14,22 @@ class PolicyReward:
     sum, so the product over a response is the response's own probability."""
 
     name = "policy"
-    layer: int | None = None
+    layers: tuple[int, ...] = ()
+    pooled = False
+    grounded = False
     calibrated = False
     aggregate: Aggregate = "prod"
 
     def score(self, batch: StepBatch) -> Float32Array:
-        return np.exp(batch.certainty[:, 0], dtype=np.float32)
+        return np.exp(batch.features[:, 0], dtype=np.float32)
 
 
 class FunctionReward:
     """A caller's function from steps to rewards in 0 .. 1."""
 
-    layer: int | None = None
+    layers: tuple[int, ...] = ()
+    pooled = False
+    grounded = False
     calibrated = False
     aggregate: Aggregate = "prod"
 

@@ -34,6 +34,7 @@ class SearchConfig:
         top_p: smallest set of most likely tokens of at least this probability, after `top_k`.
         seed: of the draws. Equal seeds give equal draws, whatever the batch's shape.
         max_tokens: longest response, in tokens.
+        max_step_tokens: longest step, in tokens; a branch that goes on beyond it is given up.
         max_text_tokens: longest text outside calls; at the limit the response declines.
         tool_choice: `auto`, `required` (at least one call), `none`, or the name of a tool.
         parallel: whether a response may hold several calls.
@@ -54,6 +55,7 @@ class SearchConfig:
     top_p: float = 1.0
     seed: int = 0
     max_tokens: int = 512
+    max_step_tokens: int = 128
     max_text_tokens: int = 64
     tool_choice: str = "auto"
     parallel: bool = True
@@ -83,6 +85,7 @@ class SearchConfig:
             ("samples", 1, 1024),
             ("top_k", 1, 1024),
             ("max_tokens", 1, 1 << 16),
+            ("max_step_tokens", 1, 1 << 16),
             ("max_text_tokens", 0, 1 << 16),
             ("seed", 0, (1 << 64) - 1),
         ):

@@ -118,12 +118,12 @@ def run(
 
 
 def _step_batch(search: StepSearch) -> StepBatch:
-    kinds, certainty, hidden = search.features()
+    kinds, features, hidden = search.features()
 
     def candidates() -> list[CandidateStep]:
         return [_candidate(step, response) for step, response in search.pending()]
 
-    return StepBatch(kinds, certainty, hidden, candidates)
+    return StepBatch(kinds, features, hidden, candidates)
 
 
 def _candidate(step: CoreStep, response: bytes) -> CandidateStep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,9 +15,10 @@ class Step:
     """One decided step of the answer.
 
     `call` counts from 0 (None for TOTAL_FINISH). `text` is what the model wrote for it. `value` is
-    the decoded JSON value of an ARG_VALUE. `reward` is the probability that the step is right, as
-    the reward model sees it; `logprob` the policy's own log-probability of the step's sampled
-    tokens, in nats.
+    the decoded JSON value of an ARG_VALUE. `reward` is what the search judged the step by;
+    `logprob` the policy's own log-probability of the step's sampled tokens, in nats. `probability`
+    is the reward where it is a calibrated probability that the step is right: None without a
+    calibrated reward, and for kinds that it does not judge.
     """
 
     call: int | None
@@ -28,6 +29,20 @@ class Step:
     text: str
     reward: float
     logprob: float
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallConfidence:
+    """The calibrated probabilities, in 0 .. 1, that a call and its parts are right.
+
+    `probability` is that of the whole call, `name` that of the function, `arguments` has one for
+    each argument of the call. None where the reward does not judge that kind of step.
+    """
+
+    probability: float | None
+    name: float | None
+    arguments: dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,9 @@ class SearchResult:
 
     `score` is what the choice was made by; `probability` is calibrated and None without a head.
     `complete` is False when the response was cut off before its end; `calls` then holds the calls
-    that are closed. `text` and `tokens` are the response as the model wrote it.
+    that are closed. `text` and `tokens` are the response as the model wrote it. `confidence` has
+    one entry for each of `calls`, in order; it is None where no calibrated reward judged the
+    response.
     """
 
     calls: list[Call]
@@ -101,6 +118,7 @@ class SearchResult:
     stats: Stats
     text: str = ""
     tokens: list[int] = field(default_factory=list)
+    confidence: list[CallConfidence] | None = None
     trace: list[Candidate] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,3 +142,21 @@ class SearchResult:
             }
             for index, call in enumerate(self.calls)
         ]
+
+
+def call_confidence(steps: Iterable[Step]) -> list[CallConfidence]:
+    """The confidence in each closed call, in the order written. Of an argument that was written
+    twice the last value stands, and so does its probability."""
+    found: list[CallConfidence] = []
+    name: float | None = None
+    arguments: dict[str, float | None] = {}
+    for step in steps:
+        if step.kind == "FUNC_NAME":
+            name, arguments = step.probability, {}
+        elif step.kind == "ARG_VALUE":
+            assert step.argument is not None
+            arguments[step.argument] = step.probability
+        elif step.kind == "FUNC_FINISH":
+            found.append(CallConfidence(step.probability, name, arguments))
+            name, arguments = None, {}
+    return found

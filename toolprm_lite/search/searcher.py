@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolprm_lite._core import CallFormat as CoreFormat
-from toolprm_lite._core import StepSearch
+from toolprm_lite._core import Grounding, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
-from toolprm_lite.backends.base import Backend
+from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
 from toolprm_lite.models import EMBEDDED, find_model
 from toolprm_lite.prompt import parse_messages, render_prompt
-from toolprm_lite.reward.base import Reward, RewardFunction
+from toolprm_lite.reward.base import FEATURES, STEP_KINDS, Reward, RewardFunction
+from toolprm_lite.reward.head import Head, load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
+from toolprm_lite.reward.shipped import shipped_head
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.loop import Timing, run
-from toolprm_lite.search.result import Alternative, Candidate, SearchResult, Stats, Step
+from toolprm_lite.search.result import (
+    Alternative,
+    Candidate,
+    SearchResult,
+    Stats,
+    Step,
+    call_confidence,
+)
 from toolprm_lite.search.text import closed_calls, step_text, step_value
 from toolprm_lite.tools import Tool, closed_schema, parse_tools
 
@@ -42,6 +54,7 @@ class Searcher:
             list(backend.token_bytes), sorted(backend.info.eog_tokens)
         )
         self._lock = threading.Lock()
+        self._heads: dict[tuple[str, str], Head | None] = {}
 
     @classmethod
     def from_model(
@@ -85,7 +98,7 @@ class Searcher:
         tools: Iterable[Tool | Mapping[str, Any]],
         config: SearchConfig | None = None,
         *,
-        reward: str | Reward | RewardFunction = "auto",
+        reward: str | os.PathLike[str] | Reward | RewardFunction = "auto",
     ) -> SearchResult:
         """Answer a conversation with tool calls.
 
@@ -94,8 +107,9 @@ class Searcher:
                 and tools' answers may be among them.
             tools: `Tool`s, or definitions in any form that `Tool.from_dict` understands.
             config: the settings; None is `SearchConfig()`.
-            reward: `auto` or `policy` (the policy's own probability), a `Reward`, or a function
-                from a list of `CandidateStep` to as many numbers in 0 .. 1.
+            reward: `auto` (the head that ships for this model, else the policy's own probability),
+                `policy`, a head's file, a `Reward`, or a function from a list of `CandidateStep`
+                to as many numbers in 0 .. 1.
 
         Raises:
             ToolprmError: of the kind that says what was wrong with the input.
@@ -103,7 +117,7 @@ class Searcher:
         config = config or SearchConfig()
         conversation = parse_messages(messages)
         known = _tools(tools)
-        scorer = _reward(reward)
+        scorer = self.reward(reward, config.call_format)
         with self._lock:
             return self._search(conversation, known, config, scorer)
 
@@ -118,6 +132,79 @@ class Searcher:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
+    def record(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Iterable[Tool | Mapping[str, Any]],
+        config: SearchConfig,
+        reward: Reward,
+    ) -> dict[str, Any]:
+        """Draw whole responses, and the most likely one, and give back every step they decide.
+
+        The search is that of `best-of-n`, whatever `config.strategy` says; see
+        `_core.StepSearch.records`. Raises as `search` does.
+        """
+        conversation = parse_messages(messages)
+        known = _tools(tools)
+        whole = replace(config, strategy="best-of-n", trace=True)
+        with self._lock:
+            search, _ = self._run(conversation, known, whole, reward, follow_argmax=True)
+        return search.records()
+
+    def forget(self) -> None:
+        """Forget the last prompt: what comes next does not depend on what came before."""
+        with self._lock:
+            self._backend.clear()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model is."""
+        return self._backend.info
+
+    @cached_property
+    def vocabulary_hash(self) -> str:
+        """SHA-256 of the vocabulary's bytes, the same for every file of a model."""
+        digest = hashlib.sha256()
+        for token in self._backend.token_bytes:
+            digest.update(len(token).to_bytes(4, "little") + token)
+        return digest.hexdigest()
+
+    def reward(
+        self, reward: str | os.PathLike[str] | Reward | RewardFunction, call_format: str = "auto"
+    ) -> Reward:
+        """What `search` would judge steps by; the arguments are as there.
+
+        Raises `HeadError` for a head that can't be read, or that is another model's.
+        """
+        if isinstance(reward, (str, os.PathLike)):
+            name = os.fspath(reward)
+            if name == "policy":
+                return PolicyReward()
+            form = self.call_format(call_format).name
+            if (name, form) not in self._heads:
+                if name == "auto":
+                    found = shipped_head(self.info, self.vocabulary_hash, form)
+                else:
+                    found = load_head(name)
+                    found.check(self.info, self.vocabulary_hash, form, FEATURES)
+                self._heads[name, form] = found
+            return self._heads[name, form] or PolicyReward()
+        if isinstance(reward, Head):
+            form = self.call_format(call_format).name
+            reward.check(self.info, self.vocabulary_hash, form, FEATURES)
+        if isinstance(reward, Reward):
+            return reward
+        if callable(reward):
+            return FunctionReward(reward)
+        raise ConfigError(
+            f"reward is a {type(reward).__name__}; give a name, a Reward or a function"
+        )
+
+    def call_format(self, name: str = "auto") -> CallFormat:
+        """How the model writes calls; `name` as in `SearchConfig.call_format`."""
+        info = self._backend.info
+        return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
+
     def _search(
         self,
         messages: list[dict[str, Any]],
@@ -126,25 +213,34 @@ class Searcher:
         reward: Reward,
     ) -> SearchResult:
         started = time.perf_counter()
+        if config.tool_choice == "none":
+            return SearchResult(
+                [], True, 1.0, None, [], [], self.model, reward.name, config.strategy, Stats()
+            )
+        search, stats = self._run(messages, tools, config, reward)
+        result = _result(search, config, reward, self.model, stats)
+        stats.ms["total"] = 1e3 * (time.perf_counter() - started)
+        return result
+
+    def _run(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[Tool],
+        config: SearchConfig,
+        reward: Reward,
+        follow_argmax: bool | None = None,
+    ) -> tuple[StepSearch, Stats]:
         choice = config.tool_choice
         allowed = tools
-        if choice not in ("auto", "required", "none"):
+        if choice not in ("auto", "required"):
             allowed = [tool for tool in tools if tool.name == choice]
             if not allowed:
                 names = ", ".join(tool.name for tool in tools)
                 raise ConfigError(
                     f"tool_choice is {choice!r}; it must be auto, required, none, or one of {names}"
                 )
-        if choice == "none":
-            return SearchResult(
-                [], True, 1.0, None, [], [], self.model, reward.name, config.strategy, Stats()
-            )
         info = self._backend.info
-        form = (
-            detect_format(info.chat_template, info.name)
-            if config.call_format == "auto"
-            else get_format(config.call_format)
-        )
+        form = self.call_format(config.call_format)
         text = render_prompt(
             messages,
             tools,
@@ -157,8 +253,10 @@ class Searcher:
         )
         prompt = self._backend.tokenize(text)
         constraint = self._constraint(tools, form, config)
-        self._backend.tap(reward.layer)
-        search = self._core_search(allowed, form, config, reward, len(prompt))
+        self._backend.tap(reward.layers)
+        search = self._core_search(
+            allowed, messages, form, config, reward, len(prompt), follow_argmax
+        )
         timing = Timing()
         prefill = run(search, self._backend, reward, prompt, constraint, config.top_k, timing)
 
@@ -171,15 +269,13 @@ class Searcher:
             reward_calls=timing.reward_calls,
             **counts,
         )
-        result = _result(search, config, reward, self.model, stats)
-        stats.ms = {
-            "total": 1e3 * (time.perf_counter() - started),
+        stats.ms |= {
             "prefill": 1e3 * timing.prefill,
             "decode": 1e3 * timing.decode,
             "core": 1e3 * timing.core,
             "reward": 1e3 * timing.reward,
         }
-        return result
+        return search, stats
 
     def _constraint(
         self, tools: list[Tool], form: CallFormat, config: SearchConfig
@@ -195,21 +291,31 @@ class Searcher:
     def _core_search(
         self,
         tools: list[Tool],
+        messages: list[dict[str, Any]],
         form: CallFormat,
         config: SearchConfig,
         reward: Reward,
         prompt_tokens: int,
+        follow_argmax: bool | None,
     ) -> StepSearch:
         info = self._backend.info
         whole = config.strategy in ("majority", "best-of-n")
         greedy = config.strategy == "greedy"
         beams, expand = (1, 1) if greedy else (config.beams, config.expand)
-        definitions = [
-            {"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools
-        ]
+        definitions = json.dumps(
+            [{"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools]
+        )
+        if follow_argmax is None:
+            follow_argmax = not (whole or greedy)
+        grounding = None
+        if reward.grounded:
+            grounding = Grounding(
+                json.dumps([tool.to_dict() for tool in tools]),
+                [(message["role"], message.get("content") or "") for message in messages],
+            )
         try:
             return StepSearch(
-                tools_json=json.dumps(definitions),
+                tools_json=definitions,
                 format=CoreFormat(
                     form.open_marker, form.close_marker, form.name_key, form.arguments_key
                 ),
@@ -222,14 +328,17 @@ class Searcher:
                 beams=config.samples if whole else beams,
                 root_draws=config.samples if whole else beams * expand,
                 beam_draws=expand,
-                follow_argmax=not (whole or greedy),
+                follow_argmax=follow_argmax,
                 whole_responses=whole,
                 rank_by_draws=config.strategy == "majority",
                 policy_rewards=isinstance(reward, PolicyReward),
-                states_wanted=reward.layer is not None,
+                states_wanted=bool(reward.layers),
+                pool_states=reward.pooled,
+                grounding=grounding,
                 aggregate=config.aggregate or reward.aggregate,
                 policy_weight=config.policy_weight,
                 max_tokens=config.max_tokens,
+                max_step_tokens=config.max_step_tokens,
                 max_text_tokens=config.max_text_tokens,
                 max_batch_tokens=512,
                 temperature=0.0 if greedy else config.temperature,
@@ -248,22 +357,13 @@ def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
     )
 
 
-def _reward(reward: str | Reward | RewardFunction) -> Reward:
-    if isinstance(reward, str):
-        if reward not in ("auto", "policy"):
-            raise ConfigError(f"reward is {reward!r}; it must be auto, policy, or a function")
-        return PolicyReward()
-    if isinstance(reward, Reward):
-        return reward
-    if callable(reward):
-        return FunctionReward(reward)
-    raise ConfigError(f"reward is a {type(reward).__name__}; give a name, a Reward or a function")
-
-
 def _result(
     search: StepSearch, config: SearchConfig, reward: Reward, model: str, stats: Stats
 ) -> SearchResult:
     (response, scored, tokens, score, _, _, complete), *others = search.answers()
+    shown: Sequence[str] = STEP_KINDS if reward.calibrated else ()
+    if isinstance(reward, Head):
+        shown = reward.card.kinds  # it gives the others 1.0
     steps = [
         Step(
             call=step.call,
@@ -274,6 +374,7 @@ def _result(
             text=step_text(step, response),
             reward=step_reward,
             logprob=logprob,
+            probability=step_reward if step.kind in shown else None,
         )
         for step, step_reward, logprob in scored
     ]
@@ -291,7 +392,7 @@ def _result(
         calls=closed_calls((step for step, *_ in scored), response),
         complete=complete,
         score=score,
-        probability=steps[-1].reward if reward.calibrated and complete else None,
+        probability=steps[-1].probability if complete else None,
         steps=steps,
         alternatives=alternatives,
         model=model,
@@ -300,5 +401,6 @@ def _result(
         stats=stats,
         text=response.decode("utf-8", "replace"),
         tokens=tokens,
+        confidence=call_confidence(steps) if reward.calibrated else None,
         trace=trace,
     )

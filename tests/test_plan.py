@@ -1,0 +1,233 @@
+"""The plan: clean splits, fair tools, refusals that are right, groups that share a beginning."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from toolprm_lite.errors import ConfigError
+from toolprm_lite.prompt import parse_messages
+from toolprm_lite.supervision.plan import Planned, PlanSettings, make_plan, plan_report
+from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tools import Tool, closed_schema
+
+NOUNS = ["weather", "flight", "recipe", "invoice", "song", "planet", "river", "garden", "museum"]
+
+
+def tool(name: str, parameter: str = "topic") -> Tool:
+    schema = {"type": "object", "properties": {parameter: {"type": "string"}}}
+    return Tool(name, f"Does {name}.", schema)
+
+
+def one(identity: str, source: str, tools: list[Tool], *right: str) -> Problem:
+    answers = [{"name": name, "arguments": {"topic": "x"}} for name in right]
+    return Problem(identity, source, parse_messages(f"Question {identity}"), tools, answers)
+
+
+def mixture() -> list[Problem]:
+    """Two sources: 30 tools of ten problems each; and problems with three of 120 tools."""
+    dice = random.Random(1)
+    problems = []
+    for number in range(30):
+        name = f"get_{NOUNS[number % 9]}_{number}"
+        problems += [one(f"s{number}-{k}", "simple", [tool(name)], name) for k in range(10)]
+    for number in range(150):
+        block = 12 * (number % 10)
+        names = [f"make{NOUNS[k % 9].title()}{block + k}" for k in dice.sample(range(12), 5)]
+        right = names[: 1 + number % 3]
+        problems.append(one(f"m{number}", "multi", [tool(name) for name in names], *right))
+    return problems
+
+
+@pytest.fixture(scope="module")
+def problems() -> list[Problem]:
+    return mixture()
+
+
+@pytest.fixture(scope="module")
+def plan(problems: list[Problem]) -> list[Planned]:
+    return make_plan(problems, PlanSettings())
+
+
+def by_id(problems: list[Problem]) -> dict[str, Problem]:
+    return {problem.id: problem for problem in problems}
+
+
+def test_no_function_is_right_in_two_splits(problems: list[Problem], plan: list[Planned]) -> None:
+    known = by_id(problems)
+    split: dict[str, str] = {}
+    for planned in plan:
+        for answer in known[planned.id].answers:
+            name = answer["name"].lower()
+            assert split.setdefault(name, planned.split) == planned.split
+    for planned in plan:
+        if not planned.masked:
+            for offered in planned.tools:
+                assert split.get(offered.name.lower(), planned.split) == planned.split
+
+
+def test_splits_have_their_fractions(problems: list[Problem], plan: list[Planned]) -> None:
+    report = plan_report(problems, plan)
+    assert report["planned"] + report["dropped"] == len(problems) == 450
+    assert report["dropped"] <= 20
+    shares = {split: part["problems"] / len(plan) for split, part in report["splits"].items()}
+    assert shares["train"] == pytest.approx(0.7, abs=0.05)
+    assert shares["validation"] == pytest.approx(0.15, abs=0.05)
+    assert all(part["multi_call"] >= 5 for part in report["splits"].values())
+    for source in ("simple", "multi"):
+        assert all(report["sources"][source][split] for split in ("train", "validation", "test"))
+    assert sum(report["tools"].values()) == len(plan)
+    json.dumps(report)
+
+
+def test_right_answers_stay_right(problems: list[Problem], plan: list[Planned]) -> None:
+    known = by_id(problems)
+    for planned in plan:
+        offered = {one_tool.name: one_tool for one_tool in planned.tools}
+        assert len(offered) == len(planned.tools)
+        assert planned.refusal == (not planned.answers)
+        if planned.refusal:
+            continue
+        assert len(planned.answers) == len(known[planned.id].answers)
+        if not planned.masked:
+            assert planned.answers == known[planned.id].answers
+        for answer in planned.answers:
+            schema = closed_schema(offered[answer["name"]].parameters)
+            assert Draft202012Validator(schema).is_valid(answer["arguments"])
+
+
+def test_numbers_of_tools_are_spread(plan: list[Planned]) -> None:
+    sizes = Counter(len(planned.tools) for planned in plan)
+    assert set(sizes) == {1, 2, 3, 4, 5, 6}
+    assert sizes[1] / len(plan) == pytest.approx(0.25, abs=0.08)
+    # All that is offered isn't always what is right.
+    several = [p for p in plan if len(p.answers) == 2]
+    assert any(len(p.tools) > 2 for p in several)
+
+
+def test_shares_of_refusals_and_masks(plan: list[Planned]) -> None:
+    assert sum(p.refusal for p in plan) / len(plan) == pytest.approx(0.1, abs=0.01)
+    assert sum(p.masked for p in plan) / len(plan) == pytest.approx(0.5, abs=0.05)
+
+
+def test_refusals_offer_nothing_that_fits(problems: list[Problem], plan: list[Planned]) -> None:
+    known = by_id(problems)
+    refusals = [p for p in plan if p.refusal and not p.masked]
+    assert refusals
+    for planned in refusals:
+        right = " ".join(answer["name"] for answer in known[planned.id].answers).lower()
+        for offered in planned.tools:
+            assert offered.name.startswith("get_") == (planned.source == "multi")
+            assert not any(noun in offered.name.lower() and noun in right for noun in NOUNS)
+
+
+def test_a_history_of_calls_is_never_refused() -> None:
+    history = parse_messages(
+        [
+            {"role": "user", "content": "Q"},
+            {"role": "assistant", "tool_calls": [{"name": "get_song", "arguments": {}}]},
+            {"role": "tool", "content": "done"},
+            {"role": "user", "content": "Again."},
+        ]
+    )
+    given = [
+        Problem(
+            f"h{k}", "own", history, [tool("get_song")], [{"name": "get_song", "arguments": {}}]
+        )
+        for k in range(10)
+    ]
+    given += [one(f"o{k}", "other", [tool(f"find_{n}")], f"find_{n}") for k, n in enumerate(NOUNS)]
+    plan = make_plan(given, PlanSettings(refusal_share=1.0))
+    assert not any(p.refusal for p in plan if p.source == "own")
+
+
+def test_groups_share_tools_and_follow_each_other(plan: list[Planned]) -> None:
+    def shown(planned: Planned) -> str:
+        return json.dumps([one_tool.to_dict() for one_tool in planned.tools])
+
+    runs = [list(run) for _, run in itertools.groupby(plan, key=shown)]
+    sizes = Counter(len(run) for run in runs)
+    assert max(sizes) <= 12  # two groups of six may meet
+    simple = [run for run in runs if run[0].source == "simple"]
+    assert sum(map(len, simple)) / len(simple) > 3
+    for run in runs:
+        assert len({(p.split, p.masked, p.refusal) for p in run}) == 1
+
+
+def test_each_beginning_is_a_fair_sample(plan: list[Planned]) -> None:
+    for length in (100, 200, 300):
+        start = plan[:length]
+        for key in ("split", "source", "masked"):
+            whole = Counter(getattr(p, key) for p in plan)
+            here = Counter(getattr(p, key) for p in start)
+            for value, number in whole.items():
+                assert here[value] / length == pytest.approx(number / len(plan), abs=0.08)
+
+
+def test_deterministic(problems: list[Problem], plan: list[Planned]) -> None:
+    again = make_plan(problems, PlanSettings())
+    assert [p.to_dict() for p in again] == [p.to_dict() for p in plan]
+    other = make_plan(problems, PlanSettings(seed=1))
+    assert [p.id for p in other] != [p.id for p in plan]
+    assert json.loads(json.dumps(plan[0].to_dict())) == plan[0].to_dict()
+
+
+def test_spellings_are_one_function() -> None:
+    spellings = ["getWeather", "get_weather", "GetWeather"]
+    given = [one(f"{n}-{k}", n, [tool(n)], n) for n in spellings for k in range(10)]
+    given += [one(f"o{k}", "other", [tool(f"find_{n}")], f"find_{n}") for k, n in enumerate(NOUNS)]
+    settings = PlanSettings(refusal_share=0, mask_share=0)
+    plan = make_plan(given, settings)
+    assert len({p.split for p in plan if p.source in spellings}) == 1
+    for planned in plan:
+        keys = [one_tool.name.lower().replace("_", "") for one_tool in planned.tools]
+        assert len(set(keys)) == len(keys)
+
+
+def test_unmasked_only_and_masked_only(problems: list[Problem]) -> None:
+    for share, expected in ((0.0, {False}), (1.0, {True})):
+        plan = make_plan(problems[:60], PlanSettings(mask_share=share))
+        assert {p.masked for p in plan} == expected
+
+
+def test_problems_without_a_right_call() -> None:
+    given = [one(f"n{k}", "none", [tool(f"get_{n}")]) for k, n in enumerate(NOUNS)]
+    plan = make_plan(given, PlanSettings())
+    assert len(plan) == len(NOUNS)
+    assert all(p.refusal and p.answers == [] and p.tools for p in plan)
+
+
+def test_little_or_nothing() -> None:
+    assert make_plan([], PlanSettings()) == []
+    plan = make_plan([one("a", "own", [tool("get_song")], "get_song")], PlanSettings())
+    assert [p.id for p in plan] == ["a"]
+    assert plan_report([], [])["planned"] == 0
+
+
+def test_more_answers_than_tools_allowed() -> None:
+    names = [f"get_{noun}" for noun in NOUNS]
+    given = [one("a", "own", [tool(n) for n in names], *names)]
+    plan = make_plan(given, PlanSettings(max_tools=2, refusal_share=0, mask_share=0))
+    assert sorted(one_tool.name for one_tool in plan[0].tools) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mask_share": 1.5},
+        {"refusal_share": -0.1},
+        {"max_tools": 0},
+        {"group": 0},
+        {"fractions": (0.5, 0.1, 0.1)},
+        {"fractions": (1.2, -0.1, -0.1)},
+    ],
+)
+def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        PlanSettings(**wrong)

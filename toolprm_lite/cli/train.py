@@ -1,0 +1,182 @@
+"""`toolprm-lite train`: reward heads from supervision sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolprm_lite.errors import TrainingError
+from toolprm_lite.reward.head import LABELS
+
+if TYPE_CHECKING:
+    from toolprm_lite.training.fit import FitSettings, Rival, Selected
+
+_RIVALS = ("toolprm", "c-prm", "orm")
+
+_EPILOG = """\b
+Example:
+  toolprm-lite train supervision/ --output heads/
+"""
+
+
+def _layers(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[int, ...] | None:
+    if value == "auto":
+        return None
+    try:
+        layers = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter("give auto, or layers as in 11,14") from None
+    if len(set(layers)) != len(layers):
+        raise click.BadParameter("a layer stands twice")
+    return layers
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("sets", nargs=-1, required=True, metavar="SET...")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Where the heads go, a file each, with train.json.",
+)
+@click.option(
+    "--rival",
+    type=click.Choice([*_RIVALS, "all"]),
+    default="toolprm",
+    show_default=True,
+    help="What to judge: every step, all but values, or whole responses only.",
+)
+@click.option(
+    "--layers",
+    default="auto",
+    show_default=True,
+    callback=_layers,
+    metavar="auto|11,14",
+    help="Whose states to read; auto chooses on validation.",
+)
+@click.option(
+    "--label",
+    type=click.Choice(["auto", *LABELS]),
+    default="auto",
+    show_default=True,
+    help="The question to answer; auto chooses on validation.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Of it all."
+)
+@click.option(
+    "--epochs", type=click.IntRange(1, 10000), default=30, show_default=True, help="At most."
+)
+def train(
+    sets: tuple[str, ...],
+    output: Path,
+    rival: str,
+    layers: tuple[int, ...] | None,
+    label: str,
+    seed: int,
+    epochs: int,
+) -> None:
+    """Fit reward heads to supervision SETs, and choose their settings on validation."""
+    fit = _import_fit()
+    from rich.console import Console
+
+    from toolprm_lite.reward.head import save_head
+    from toolprm_lite.training.data import SPLITS, open_supervision
+    from toolprm_lite.training.report import judge, table, write_report
+
+    data = open_supervision(sets)
+    output.mkdir(parents=True, exist_ok=True)
+    settings: FitSettings = fit.FitSettings(seed=seed, epochs=epochs)
+    trajectories = data.trajectories()
+    reports: list[dict[str, Any]] = []
+    chosen_from: dict[str, Any] = {}
+    for name in _RIVALS if rival == "all" else (rival,):
+        found = _select(fit, data, name, settings, layers, label)
+        head = found.head
+        save_head(output / f"{name}.safetensors", head)
+        examples = data.examples(head.layers, head.pooled)
+        rows = data.require(examples, "validation")
+        chosen = trajectories.split == SPLITS.index("validation")
+        reports.append(judge(head, examples, trajectories, rows, chosen))
+        chosen_from[name] = {
+            "card": {"notes": dict(head.card.notes)},
+            "tried": [entry.to_dict() for entry in found.tried],
+            "uses": found.uses,
+        }
+        write_report(output / "train.json", {"validation": reports, "chosen_from": chosen_from})
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    console.print(table(reports, "validation (settings were chosen on it)"))
+    for report in reports:
+        states = ", ".join(map(str, report["layers"])) + (" and pooled" if report["pooled"] else "")
+        click.echo(f"{output / report['head']}.safetensors: layers {states}")
+
+
+def _import_fit() -> Any:
+    try:
+        from toolprm_lite.training import fit
+    except ImportError as error:
+        raise TrainingError(
+            f"training needs {error.name or 'torch'}: pip install 'toolprm_lite[train]'"
+        ) from error
+    return fit
+
+
+def _select(
+    fit: Any,
+    data: Any,
+    rival: Rival | str,
+    settings: FitSettings,
+    layers: tuple[int, ...] | None,
+    label: str,
+) -> Selected:
+    with _progress(settings.epochs) as (on_fit, on_epoch):
+        selected: Selected = fit.select(
+            data,
+            rival,
+            settings,
+            layers=layers,
+            label=None if label == "auto" else label,
+            on_fit=on_fit,
+            on_epoch=on_epoch,
+        )
+    return selected
+
+
+@contextmanager
+def _progress(
+    epochs: int,
+) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, float], None]]]:
+    """A bar on a terminal: fits, and epochs within the one that runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("reading")
+        now, before = "", 0
+
+        def on_fit(what: str, done: int, total: int) -> None:
+            nonlocal now, before
+            now, before = what, done
+            bar.update(task, description=what, total=total * epochs, completed=done * epochs)
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            bar.update(
+                task,
+                description=f"{now}  epoch {epoch}  loss {loss:.4f}",
+                completed=before * epochs + epoch,
+            )
+
+        yield on_fit, on_epoch

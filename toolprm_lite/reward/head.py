@@ -1,0 +1,364 @@
+"""The head: from a step's hidden state and features to the probability that the step is right.
+
+It knows numpy and its file; what fits it is in `toolprm_lite.training`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from toolprm_lite.backends.base import ModelInfo
+from toolprm_lite.errors import HeadError
+from toolprm_lite.files import replace_file
+from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Float32Array, StepBatch
+from toolprm_lite.search.config import AGGREGATES, Aggregate
+
+Label = Literal["local", "viable"]
+
+LABELS: tuple[Label, ...] = get_args(Label)
+"""`local`: is this decision itself right? `viable`: can everything so far still become right?"""
+
+CLIP = 8.0
+"""Standardised inputs are cut off here: some dimensions of a hidden state have rare, huge
+values."""
+
+_FORMAT = 1
+_CHUNK = 8192  # rows at a time, so that scoring a whole set needs little memory
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """The model whose hidden states a head was fitted to. `vocabulary` is its sha256 in hex."""
+
+    name: str
+    architecture: str
+    width: int
+    layers: int
+    vocabulary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadCard:
+    """What a head is.
+
+    Attributes:
+        name: for people, such as `toolprm`.
+        model: what it was fitted to.
+        call_format: how that model wrote its calls.
+        layers: the hidden states it reads, in the order of its input.
+        pooled: whether it also reads their means over the step's tokens.
+        features: names of the feature columns.
+        kinds: the step kinds it judges; the others get 1.0.
+        label: the question that its rewards answer.
+        aggregate: how a beam's rewards become its score.
+        notes: settings, data and measured figures, for people.
+    """
+
+    name: str
+    model: FittedModel
+    call_format: str
+    layers: tuple[int, ...]
+    pooled: bool
+    features: tuple[str, ...]
+    kinds: tuple[str, ...] = STEP_KINDS
+    label: Label = "viable"
+    aggregate: Aggregate = "last"
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hidden_width(self) -> int:
+        """Columns of the hidden states that the head reads."""
+        return self.model.width * len(self.layers) * (2 if self.pooled else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadWeights:
+    """The numbers of a head, all float32; `inputs` = hidden columns + features.
+
+    `shift`, `scale` [inputs] standardise; `weight` [units, inputs] and `kind_bias` [kinds, units]
+    lead to the units, `readout` [labels, kinds, units] and `readout_bias` [labels, kinds] to a
+    logit for each label; `calibration` [labels, kinds, 2] holds the slope and the offset that
+    make it a probability.
+    """
+
+    shift: Float32Array
+    scale: Float32Array
+    weight: Float32Array
+    kind_bias: Float32Array
+    readout: Float32Array
+    readout_bias: Float32Array
+    calibration: Float32Array
+
+
+class Head:
+    """A fitted reward model. It implements `Reward`; see `load_head`.
+
+    Raises `HeadError` when the weights do not fit the card.
+    """
+
+    calibrated = True
+
+    def __init__(self, card: HeadCard, weights: HeadWeights, source: str | None = None) -> None:
+        self.card = card
+        self.weights = weights
+        self.source = source or card.name
+        self.name = card.name
+        self.layers = card.layers
+        self.pooled = card.pooled
+        self.grounded = card.features != CERTAINTY
+        self.aggregate: Aggregate = card.aggregate
+        self._judged = np.array([kind in card.kinds for kind in STEP_KINDS])
+        self._check_weights()
+
+    def score(self, batch: StepBatch) -> Float32Array:
+        """Probabilities, float32 [steps]; 1.0 for steps of a kind that the head doesn't judge."""
+        if batch.hidden is None:
+            raise HeadError(
+                f"{self.source}: the head reads layers {_list(self.layers)}, but the steps came "
+                "without hidden states; tap those layers of the backend"
+            )
+        return self.probabilities(batch.kinds, batch.features, batch.hidden)
+
+    def probabilities(
+        self,
+        kinds: npt.NDArray[np.int8],
+        features: Float32Array,
+        hidden: npt.NDArray[np.floating[Any]],
+        label: Label | None = None,
+    ) -> Float32Array:
+        """Calibrated probabilities of `label` (the card's by default), float32 [steps].
+
+        The arrays are those of `StepBatch`. Kinds that the head doesn't judge get 1.0.
+        """
+        place = LABELS.index(label or self.card.label)
+        logits = self.logits(kinds, features, hidden)[:, place]
+        slope, offset = self.weights.calibration[place, kinds].T
+        return np.where(self._judged[kinds], sigmoid(slope * logits + offset), np.float32(1))
+
+    def logits(
+        self,
+        kinds: npt.NDArray[np.int8],
+        features: Float32Array,
+        hidden: npt.NDArray[np.floating[Any]],
+    ) -> Float32Array:
+        """Logits before calibration, float32 [steps, 2], columns in the order of `LABELS`."""
+        expected = (self.card.hidden_width, len(self.card.features))
+        if (hidden.shape[1:], features.shape[1:]) != ((expected[0],), (expected[1],)):
+            raise HeadError(
+                f"{self.source}: the head wants {expected[0]} columns of hidden states and "
+                f"{expected[1]} features, and got {hidden.shape[1]} and {features.shape[1]}; use "
+                "the head with the model and the version that it was fitted to"
+            )
+        if len(kinds) > _CHUNK:
+            parts = range(0, len(kinds), _CHUNK)
+            cut = [slice(start, start + _CHUNK) for start in parts]
+            return np.concatenate([self.logits(kinds[c], features[c], hidden[c]) for c in cut])
+        weights = self.weights
+        inputs = standardise(hidden, features, weights.shift, weights.scale)
+        units = _gelu(inputs @ weights.weight.T + weights.kind_bias[kinds])
+        logits = np.einsum("su,lsu->sl", units, weights.readout[:, kinds])
+        return np.asarray(logits + weights.readout_bias[:, kinds].T, dtype=np.float32)
+
+    def check(
+        self,
+        info: ModelInfo,
+        vocabulary: str,
+        call_format: str,
+        features: Sequence[str] | None = None,
+    ) -> None:
+        """Raise `HeadError` unless the head was fitted to this model (its file may be another
+        one: a GGUF's head serves its torch twin), this call format and these features."""
+        ours = self.card.model
+        theirs = FittedModel(info.name, info.architecture, info.width, info.layers, vocabulary)
+        remedy = "train a head for this model, or use the policy's own probability"
+        if _shape(ours) != _shape(theirs):
+            raise HeadError(
+                f"{self.source}: the head was fitted to {ours.name} ({_shape(ours)}), and the "
+                f"model is {theirs.name} ({_shape(theirs)}); {remedy}"
+            )
+        if ours.vocabulary != vocabulary:
+            raise HeadError(
+                f"{self.source}: the head was fitted to {ours.name}, whose vocabulary is another "
+                f"one than that of {theirs.name}; {remedy}"
+            )
+        if self.card.call_format != call_format:
+            raise HeadError(
+                f"{self.source}: the head was fitted to calls written as {self.card.call_format}, "
+                f"and these are written as {call_format}; set the call format to "
+                f"{self.card.call_format}"
+            )
+        if features is not None and tuple(features) != self.card.features:
+            changed = sorted(set(features) ^ set(self.card.features))
+            raise HeadError(
+                f"{self.source}: the head was fitted to other features"
+                f" ({_list(changed) or 'the same in another order'}); train it again with this "
+                "version"
+            )
+
+    def _check_weights(self) -> None:
+        card = self.card
+        units = max(1, self.weights.weight.shape[0] if self.weights.weight.ndim == 2 else 1)
+        inputs = card.hidden_width + len(card.features)
+        kinds, labels = len(STEP_KINDS), len(LABELS)
+        shapes = {
+            "shift": (inputs,),
+            "scale": (inputs,),
+            "weight": (units, inputs),
+            "kind_bias": (kinds, units),
+            "readout": (labels, kinds, units),
+            "readout_bias": (labels, kinds),
+            "calibration": (labels, kinds, 2),
+        }
+        for name, shape in shapes.items():
+            tensor = getattr(self.weights, name)
+            if tensor.dtype != np.float32 or tensor.shape != shape:
+                raise HeadError(
+                    f"{self.source}: {name} is {tensor.dtype} {list(tensor.shape)}, and by the "
+                    f"head's card it is float32 {list(shape)}; fetch or train the head again"
+                )
+            if not np.isfinite(tensor).all():
+                raise HeadError(
+                    f"{self.source}: {name} holds numbers that are not finite; fetch or train "
+                    "the head again"
+                )
+        if not (self.weights.scale > 0).all():
+            raise HeadError(f"{self.source}: scale must be above 0; fetch or train the head again")
+
+
+_TENSORS = tuple(item.name for item in fields(HeadWeights))
+
+
+def standardise(
+    hidden: npt.NDArray[np.floating[Any]],
+    features: Float32Array,
+    shift: Float32Array,
+    scale: Float32Array,
+) -> Float32Array:
+    """The network's input, float32 [steps, hidden columns + features]."""
+    inputs = np.concatenate([hidden, features], axis=1, dtype=np.float32)
+    with np.errstate(over="ignore"):  # it is clipped anyway
+        inputs -= shift
+        inputs /= scale
+    return np.clip(inputs, -CLIP, CLIP, out=inputs)
+
+
+def sigmoid(logits: Float32Array) -> Float32Array:
+    """Without overflow, float32."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float32)
+
+
+def _gelu(x: Float32Array) -> Float32Array:
+    """The tanh form, as torch's `gelu(approximate="tanh")`."""
+    return np.asarray(
+        0.5 * x * (1.0 + np.tanh(np.float32(0.7978845608) * (x + 0.044715 * x * x * x))),
+        dtype=np.float32,
+    )
+
+
+def _shape(model: FittedModel) -> str:
+    return f"{model.architecture}, {model.layers} layers of width {model.width}"
+
+
+def _list(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items))
+
+
+# The file
+
+
+def save_head(path: str | os.PathLike[str], head: Head) -> None:
+    """Write a head to one safetensors file, whole or not at all. Raises `OSError`."""
+    card = {"format": _FORMAT, **asdict(head.card)}
+    tensors = {name: np.ascontiguousarray(getattr(head.weights, name)) for name in _TENSORS}
+    text = json.dumps(card, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    replace_file(Path(path), save(tensors, metadata={"card": text}))
+
+
+def load_head(path: str | os.PathLike[str]) -> Head:
+    """Read a head's file. Raises `HeadError` naming the file when it is missing or broken."""
+    path = Path(path)
+    if not path.is_file():
+        raise HeadError(f"{path}: no such head file; `toolprm-lite train` writes them")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            names = set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in _TENSORS if name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HeadError(
+            f"{path}: not a whole safetensors file ({error}); fetch or train the head again"
+        ) from error
+    card = _read_card(metadata.get("card"), path)
+    missing = [name for name in _TENSORS if name not in tensors]
+    if missing:
+        raise HeadError(f"{path}: {_list(missing)} missing; fetch or train the head again")
+    return Head(card, HeadWeights(**tensors), source=str(path))
+
+
+def _read_card(text: str | None, path: Path) -> HeadCard:
+    foreign = f"{path}: not a reward head"
+    remedy = "name a file that `toolprm-lite train` wrote"
+    if text is None:
+        raise HeadError(f"{foreign}: it has no card; {remedy}")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise HeadError(f"{foreign}: its card is no JSON ({error}); {remedy}") from error
+    if not isinstance(data, dict):
+        raise HeadError(f"{foreign}: its card is no JSON object; {remedy}")
+    if data.get("format") != _FORMAT:
+        raise HeadError(
+            f"{path}: the head's format is {data.get('format')!r}, and this version reads "
+            f"{_FORMAT}; use the version that wrote it, or train it again"
+        )
+
+    def take(holder: dict[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
+        value = holder.get(key)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise HeadError(f"{foreign}: its card's {key} is {value!r}; {remedy}")
+        return value
+
+    def take_all(key: str, kind: type) -> tuple[Any, ...]:
+        values = take(data, key, list)
+        if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+            raise HeadError(f"{foreign}: its card's {key} is {values!r}; {remedy}")
+        return tuple(values)
+
+    def take_one(key: str, allowed: Sequence[str]) -> Any:
+        value = take(data, key, str)
+        if value not in allowed:
+            raise HeadError(
+                f"{path}: the head's {key} is {value!r}, which this version doesn't know "
+                f"({_list(allowed)}); {remedy}"
+            )
+        return value
+
+    model = take(data, "model", dict)
+    kinds = take_all("kinds", str)
+    if not kinds or not set(kinds) <= set(STEP_KINDS):
+        raise HeadError(f"{foreign}: its card's kinds are {_list(kinds)}; {remedy}")
+    return HeadCard(
+        name=take(data, "name", str),
+        model=FittedModel(
+            **{key: take(model, key, str) for key in ("name", "architecture", "vocabulary")},
+            **{key: take(model, key, int) for key in ("width", "layers")},
+        ),
+        call_format=take(data, "call_format", str),
+        layers=take_all("layers", int),
+        pooled=take(data, "pooled", bool),
+        features=take_all("features", str),
+        kinds=kinds,
+        label=take_one("label", LABELS),
+        aggregate=take_one("aggregate", AGGREGATES),
+        notes=take(data, "notes", dict),
+    )

@@ -1,0 +1,52 @@
+"""Which answers a conversation supports: a value that nobody could know teaches nothing.
+
+Knows problems and grounding features, nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from toolprm_lite._core import Grounding, Segmenter
+from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tools import closed_schema
+
+_PLACES = {name: place for place, name in enumerate(Grounding.names())}
+_LEAST_WORDS = 0.34  # of a value's words that the conversation must have
+
+
+def unsupported(problem: Problem) -> str | None:
+    """The first argument of the answers whose value the conversation does not give, or None.
+
+    A value is supported when it, or a third of its words, stands in the conversation, when the
+    schema lists it, and when it is a boolean or the parameter's default.
+    """
+    response = json.dumps(problem.answers, ensure_ascii=False).encode()
+    schemas = [
+        {"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in problem.tools
+    ]
+    grounding = Grounding(
+        json.dumps([tool.to_dict() for tool in problem.tools]),
+        [(message["role"], message["content"]) for message in problem.messages],
+    )
+    segmenter = Segmenter(json.dumps(schemas))
+    chain: list[Any] = []
+    for step in segmenter.feed(response):
+        chain.append(step)
+        if step.kind != "ARG_VALUE":
+            continue
+        features = grounding.features(chain, response)
+
+        def feature(name: str, values: Any = features) -> float:
+            return float(values[_PLACES[name]])
+
+        known = max(
+            feature("value_found"),
+            feature("value_is_default"),
+            feature("value_is_boolean"),
+            feature("parameter_listed"),
+        )
+        if known < 1 and feature("value_words_found") < _LEAST_WORDS:
+            return f"{step.function}: {step.argument}"
+    return None

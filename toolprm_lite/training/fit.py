@@ -1,0 +1,508 @@
+"""Fits heads to supervision, and chooses among them on the validation problems.
+
+The only file that knows torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolprm_lite.errors import TrainingError
+from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.head import (
+    CLIP,
+    LABELS,
+    Head,
+    HeadCard,
+    HeadWeights,
+    Label,
+)
+from toolprm_lite.search.config import AGGREGATES
+from toolprm_lite.training.data import Examples, Supervision, Trajectories
+from toolprm_lite.training.metrics import chain_scores, choose, grouped_auc
+
+Rival = Literal["toolprm", "c-prm", "orm"]
+
+RIVALS: tuple[Rival, ...] = get_args(Rival)
+
+RIVAL_KINDS: Mapping[Rival, tuple[str, ...]] = {
+    "toolprm": STEP_KINDS,
+    "c-prm": tuple(kind for kind in STEP_KINDS if kind != "ARG_VALUE"),
+    "orm": ("TOTAL_FINISH",),
+}
+"""The kinds that each reward model of the paper judges."""
+
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """How to fit.
+
+    Attributes:
+        width: units of the hidden layer.
+        weight_decay: AdamW's, on weights only.
+        learning_rate: at the start; it falls by a cosine over `epochs`.
+        dropout: of inputs and units.
+        batch: steps a gradient is taken of.
+        epochs: at most.
+        patience: epochs without a better validation loss before it stops.
+        rank_weight: of the pairwise loss among right and wrong steps of a problem and kind.
+        seed: of the first weights, the order and the dropout.
+    """
+
+    width: int = 128
+    weight_decay: float = 0.1
+    learning_rate: float = 1e-3
+    dropout: float = 0.2
+    batch: int = 1024
+    epochs: int = 30
+    patience: int = 4
+    rank_weight: float = 0.0
+    seed: int = 0
+
+
+OnEpoch = Callable[[int, float], None]
+"""Told each epoch's number, from 1, and validation loss."""
+
+
+class _Network(nn.Module):
+    """`Head.logits` as torch computes it, on standardised inputs."""
+
+    def __init__(self, inputs: int, settings: FitSettings) -> None:
+        super().__init__()
+        kinds, labels = len(STEP_KINDS), len(LABELS)
+        self.weight = nn.Parameter(torch.randn(settings.width, inputs) * inputs**-0.5)
+        self.kind_bias = nn.Parameter(torch.zeros(kinds, settings.width))
+        self.readout = nn.Parameter(
+            torch.randn(labels, kinds, settings.width) * settings.width**-0.5
+        )
+        self.readout_bias = nn.Parameter(torch.zeros(labels, kinds))
+        self.dropout = settings.dropout
+
+    def forward(self, inputs: Tensor, kinds: Tensor) -> Tensor:
+        """Logits [steps, labels] of inputs [steps, inputs] and one-hot kinds [steps, kinds]."""
+        # an input is dropped for the whole batch: one draw for each step takes longer than the rest
+        kept = functional.dropout(
+            self.weight.new_ones(inputs.shape[1]), self.dropout, self.training
+        )
+        units = inputs @ (self.weight * kept).T + kinds @ self.kind_bias
+        units = functional.gelu(units, approximate="tanh")
+        units = functional.dropout(units, self.dropout, self.training)
+        logits = torch.einsum("su,lku->slk", units, self.readout) + self.readout_bias
+        # by product, not by index: the gradient of an index is summed in any order on a GPU
+        return (logits * kinds[:, None, :]).sum(dim=2)
+
+
+def fit(
+    examples: Examples,
+    card: HeadCard,
+    settings: FitSettings,
+    on_epoch: OnEpoch | None = None,
+) -> Head:
+    """Fit a head to the training split of `examples`, for the kinds that `card` names.
+
+    The weights are those of the epoch with the least validation loss (the cross-entropy of both
+    labels, in nats; it is put into the card's notes), calibrated for each kind on the validation
+    split. Every problem weighs the square root of its steps. One seed gives one head on one
+    machine with one number of threads.
+
+    Raises `TrainingError` when a split has no such step.
+    """
+    judged = np.isin(examples.kinds, [STEP_KINDS.index(kind) for kind in card.kinds])
+    train = np.flatnonzero(judged & (examples.split == 0))
+    validation = np.flatnonzero(judged & (examples.split == 1))
+    for rows, split in ((train, "train"), (validation, "validation")):
+        if not len(rows):
+            raise TrainingError(
+                f"{card.name}: no {'/'.join(card.kinds)} steps of the {split} split; collect more "
+                "of the plan"
+            )
+    shift, scale = _moments(examples, train)
+    if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+        raise TrainingError(
+            f"{card.name}: the set's states or features hold numbers that are not finite; collect "
+            "it again with other layers"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learn = _Rows(examples, train, shift, scale, device)
+    check = _Rows(examples, validation, shift, scale, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        network = _Network(len(shift), settings).to(device)
+        loss, epoch = _descend(network, learn, check, settings, on_epoch)
+    parameters = {
+        name: value.detach().cpu().numpy().astype(np.float32)
+        for name, value in network.named_parameters()
+    }
+    calibration = np.zeros((len(LABELS), len(STEP_KINDS), 2), np.float32)
+    calibration[..., 0] = 1
+    weights = HeadWeights(shift=shift, scale=scale, calibration=calibration, **parameters)
+    head = Head(card, weights)
+    calibration = _calibrate(head, examples, validation)
+    notes = {
+        **card.notes,
+        "settings": asdict(settings),
+        "validation_loss": round(loss, 6),
+        "epoch": epoch,
+    }
+    return Head(replace(card, notes=notes), replace(weights, calibration=calibration))
+
+
+class _Rows:
+    """The steps of a split on the device. Inputs are half-precision: states are collected so."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        rows: npt.NDArray[np.int64],
+        shift: npt.NDArray[np.float32],
+        scale: npt.NDArray[np.float32],
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        width = examples.hidden.shape[1]
+        inputs = torch.empty(len(rows), len(shift), dtype=torch.float16)
+        for start in range(0, len(rows), _CHUNK):
+            some = rows[start : start + _CHUNK]
+            hidden = (examples.hidden[some] - shift[:width]) / scale[:width]
+            features = (examples.features[some] - shift[width:]) / scale[width:]
+            both = np.concatenate([hidden, features], axis=1).clip(-CLIP, CLIP)
+            inputs[start : start + _CHUNK] = torch.from_numpy(both).to(torch.float16)
+        kinds = torch.from_numpy(examples.kinds[rows].astype(np.int64))
+        problem = examples.problem[rows]
+        _, place, count = np.unique(problem, return_inverse=True, return_counts=True)
+        weight = 1 / np.sqrt(count[place])
+        self.inputs = inputs.to(device)
+        self.kinds = functional.one_hot(kinds, len(STEP_KINDS)).float().to(device)
+        self.labels = torch.from_numpy(examples.labels[rows].astype(np.float32)).to(device)
+        self.weight = torch.from_numpy((weight / weight.mean()).astype(np.float32)).to(device)
+        self.problem = place
+        self.group = torch.from_numpy(place * len(STEP_KINDS) + examples.kinds[rows]).to(device)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def order(self, seed: int, epoch: int, together: bool) -> Tensor:
+        """All rows in random order; `together` leaves a problem's rows beside each other."""
+        random = np.random.default_rng([seed, epoch])
+        if not together:
+            return torch.from_numpy(random.permutation(len(self))).to(self.device)
+        turn = random.permutation(int(self.problem.max()) + 1)[self.problem]
+        return torch.from_numpy(np.argsort(turn, kind="stable")).to(self.device)
+
+
+def _descend(
+    network: _Network,
+    learn: _Rows,
+    check: _Rows,
+    settings: FitSettings,
+    on_epoch: OnEpoch | None,
+) -> tuple[float, int]:
+    """Leave the network with its best weights; the validation loss and the epoch of them."""
+    decayed = [network.weight, network.readout]
+    free = [network.kind_bias, network.readout_bias]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, settings.epochs, eta_min=settings.learning_rate / 20
+    )
+    best, best_epoch, state = float("inf"), 0, {}
+    for epoch in range(1, settings.epochs + 1):
+        network.train()
+        order = learn.order(settings.seed, epoch, settings.rank_weight > 0)
+        for start in range(0, len(order), settings.batch):
+            rows = order[start : start + settings.batch]
+            logits = network(learn.inputs[rows].float(), learn.kinds[rows])
+            labels = learn.labels[rows]
+            loss = _cross_entropy(logits, labels, learn.weight[rows])
+            if settings.rank_weight > 0:
+                loss = loss + settings.rank_weight * _rank_loss(logits, labels, learn.group[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        schedule.step()
+        loss_now = _validation_loss(network, check)
+        if on_epoch is not None:
+            on_epoch(epoch, loss_now)
+        if not np.isfinite(loss_now):
+            raise TrainingError(
+                f"the validation loss is {loss_now} after epoch {epoch}; give a lower learning rate"
+            )
+        if loss_now < best:
+            best, best_epoch = loss_now, epoch
+            state = {name: value.clone() for name, value in network.state_dict().items()}
+        elif epoch - best_epoch >= settings.patience:
+            break
+    network.load_state_dict(state)
+    return best, best_epoch
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (each.mean(dim=1) * weight).mean()
+
+
+def _rank_loss(logits: Tensor, labels: Tensor, group: Tensor) -> Tensor:
+    """Mean of log(1 + exp(wrong - right)) over a group's pairs, in nats."""
+    together = group[:, None] == group[None, :]
+    total = logits.new_zeros(())
+    for place in range(len(LABELS)):
+        right = labels[:, place] > 0.5
+        pairs = (together & right[:, None] & ~right[None, :]).float()
+        loss = functional.softplus(logits[None, :, place] - logits[:, None, place])
+        total = total + (loss * pairs).sum() / pairs.sum().clamp(min=1)
+    return total / len(LABELS)
+
+
+@torch.no_grad()
+def _validation_loss(network: _Network, check: _Rows) -> float:
+    network.eval()
+    total = 0.0
+    for start in range(0, len(check), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        logits = network(check.inputs[part].float(), check.kinds[part])
+        loss = _cross_entropy(logits, check.labels[part], check.weight[part])
+        total += float(loss) * len(logits)
+    return total / len(check)
+
+
+def _moments(
+    examples: Examples, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and deviation of the inputs over some rows; 1 where an input never changes."""
+    sums: list[npt.NDArray[np.float32]] = []
+    scales: list[npt.NDArray[np.float32]] = []
+    for columns in (examples.hidden, examples.features):
+        total = np.zeros(columns.shape[1])
+        square = np.zeros(columns.shape[1])
+        origin = columns[rows[0]].astype(np.float64)  # squares of differences keep their digits
+        for start in range(0, len(rows), _CHUNK):
+            with np.errstate(invalid="ignore", over="ignore"):  # the caller looks at the result
+                part = columns[rows[start : start + _CHUNK]] - origin
+                total += part.sum(axis=0)
+                square += (part * part).sum(axis=0)
+        mean = total / len(rows)
+        deviation = np.sqrt(np.maximum(square / len(rows) - mean * mean, 0))
+        sums.append((mean + origin).astype(np.float32))
+        scales.append(np.where(deviation > 1e-6, deviation, 1).astype(np.float32))
+    return np.concatenate(sums), np.concatenate(scales)
+
+
+# Calibration
+
+
+def _calibrate(
+    head: Head, examples: Examples, rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    calibration: npt.NDArray[np.float32] = head.weights.calibration.copy()
+    kinds = examples.kinds[rows]
+    logits = head.logits(kinds, examples.features[rows], examples.hidden[rows])
+    labels = examples.labels[rows]
+    for place in range(len(LABELS)):
+        for kind in np.unique(kinds):
+            ours = kinds == kind
+            calibration[place, kind] = platt(logits[ours, place], labels[ours, place])
+    return calibration
+
+
+def platt(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and offset that make logits [steps] probabilities of the labels [steps].
+
+    A weak prior holds them near 1 and 0, so few steps of a kind, or steps of one label, change
+    little; the slope stays above 0, so that calibration never turns the order round.
+    """
+    x = np.asarray(logits, np.float64)
+    y = np.asarray(labels, np.float64)
+    prior = np.array([1.0, 0.0])
+    at = prior.copy()
+
+    def objective(point: npt.NDArray[np.float64]) -> float:
+        z = point[0] * x + point[1]
+        return float((np.logaddexp(0, z) - y * z).sum() + 0.5 * ((point - prior) ** 2).sum())
+
+    value = objective(at)
+    for _ in range(50):
+        p = 0.5 * (1 + np.tanh(0.5 * (at[0] * x + at[1])))
+        gradient = np.array([((p - y) * x).sum(), (p - y).sum()]) + (at - prior)
+        q = p * (1 - p)
+        cross = (q * x).sum()
+        curvature = np.array([[(q * x * x).sum() + 1, cross], [cross, q.sum() + 1]])
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while (found := objective(at - size * step)) > value and size > 1e-6:
+            size /= 2
+        if value - found < 1e-10 * max(1.0, abs(value)):
+            break
+        at, value = at - size * step, found
+    return max(float(at[0]), 1e-2), float(at[1])
+
+
+# Choosing
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One fit on the way to a choice; `loss` is the validation loss."""
+
+    layers: tuple[int, ...]
+    pooled: bool
+    settings: FitSettings
+    loss: float
+    epoch: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A head and what it was chosen from."""
+
+    head: Head
+    tried: list[Tried]
+    uses: list[dict[str, Any]]
+
+
+OnFit = Callable[[str, int, int], None]
+"""Told what is fitted next, how many fits are done, and how many there will be."""
+
+
+def select(
+    data: Supervision,
+    rival: Rival,
+    settings: FitSettings,
+    *,
+    layers: Sequence[int] | None = None,
+    label: Label | None = None,
+    on_fit: OnFit | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Selected:
+    """Fit `rival` with several settings and choose by the validation problems.
+
+    First which states to read (every collected layer alone and all together, without and with
+    the pooled ones; `layers` names them instead), then weight decay, width and the pairwise loss,
+    one after the other, each by validation loss; at last label and aggregate, by how often the
+    best-ranked trajectory is the right one. Raises `TrainingError`.
+    """
+    kinds = RIVAL_KINDS[rival]
+    base = HeadCard(
+        name=rival,
+        model=data.model,
+        call_format=data.call_format,
+        layers=tuple(layers or data.layers),
+        pooled=False,
+        features=data.features,
+        kinds=kinds,
+        label=label or "viable",
+    )
+    if not base.layers:
+        raise TrainingError(
+            f"{', '.join(data.names)}: no layer that all sets share; name sets that were "
+            "collected alike"
+        )
+    inputs = list(_inputs(data, layers))
+    changes: list[list[dict[str, float]]] = [
+        [{"weight_decay": value} for value in (0.01, 1.0)],
+        [{"width": settings.width * 2}],
+        [{"rank_weight": 0.3}],
+    ]
+    fits = len(inputs) + sum(map(len, changes))
+    tried: list[Tried] = []
+    heads: list[Head] = []
+    loaded: tuple[Any, Examples] | None = None
+
+    def attempt(chosen: tuple[tuple[int, ...], bool], with_settings: FitSettings) -> None:
+        nonlocal loaded
+        if loaded is None or loaded[0] != chosen:
+            loaded = None  # frees the memory before the next ones are read
+            loaded = (chosen, data.examples(*chosen))
+        if on_fit is not None:
+            what = f"{rival}: layers {'+'.join(map(str, chosen[0]))}"
+            on_fit(what + (" pooled" if chosen[1] else ""), len(tried), fits)
+        card = replace(base, layers=chosen[0], pooled=chosen[1])
+        head = fit(loaded[1], card, with_settings, on_epoch)
+        notes = head.card.notes
+        heads.append(head)
+        tried.append(Tried(*chosen, with_settings, notes["validation_loss"], notes["epoch"]))
+
+    for chosen in inputs:
+        attempt(chosen, settings)
+    for group in changes:
+        best = min(tried, key=lambda entry: entry.loss)
+        for change in group:
+            attempt(
+                (best.layers, best.pooled),
+                replace(best.settings, **change),  # type: ignore[arg-type]
+            )
+    head = heads[min(range(len(tried)), key=lambda place: tried[place].loss)]
+    chosen = (head.layers, head.pooled)
+    examples = loaded[1] if loaded and loaded[0] == chosen else data.examples(*chosen)
+    uses = _uses(head, examples, data.trajectories(), label)
+    best_use = max(uses, key=lambda use: (use["selection"], use["auc"]))
+    notes = {
+        **head.card.notes,
+        "data": data.counts(examples),
+        "validation_selection": best_use["selection"],
+        "fits_tried": len(tried),
+    }
+    card = replace(head.card, label=best_use["label"], aggregate=best_use["aggregate"], notes=notes)
+    return Selected(Head(card, head.weights), tried, uses)
+
+
+def _inputs(
+    data: Supervision, layers: Sequence[int] | None
+) -> Iterator[tuple[tuple[int, ...], bool]]:
+    groups = [(layer,) for layer in data.layers] if layers is None else []
+    whole = tuple(data.layers if layers is None else layers)
+    for group in [*groups, *([whole] if whole not in groups else [])]:
+        yield group, False
+        if data.pooled:
+            yield group, True
+
+
+def _uses(
+    head: Head, examples: Examples, trajectories: Trajectories, label: Label | None
+) -> list[dict[str, Any]]:
+    """How well each label and aggregate choose among the validation trajectories.
+
+    Where nothing can be told (no problem with right and wrong trajectories), the first one wins:
+    viability so far, which is what a search wants to know.
+    """
+    ours = trajectories.take((trajectories.split == 1) & trajectories.complete)
+    uses: list[dict[str, Any]] = []
+    labels: tuple[Label, ...] = ("viable", "local") if label is None else (label,)
+    for name in labels:
+        rewards = head.probabilities(examples.kinds, examples.features, examples.hidden, name)
+        for aggregate in AGGREGATES:
+            scores = chain_scores(rewards, examples.previous, aggregate)[ours.last]
+            found = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
+            mixed = found.picked[found.mixed]
+            uses.append(
+                {
+                    "label": name,
+                    "aggregate": aggregate,
+                    "selection": float(mixed.mean()) if len(mixed) else 0.0,
+                    "auc": _known(grouped_auc(scores, ours.right, ours.group)),
+                    "problems": len(mixed),
+                }
+            )
+    return uses
+
+
+def _known(value: float) -> float:
+    return value if np.isfinite(value) else 0.0

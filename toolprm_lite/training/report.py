@@ -1,0 +1,319 @@
+"""Judges heads on a split, and puts what was found into tables, JSON and drawings."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from toolprm_lite.errors import TrainingError
+from toolprm_lite.files import replace_file
+from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.head import LABELS, Head
+from toolprm_lite.search.config import AGGREGATES
+from toolprm_lite.training import metrics
+from toolprm_lite.training.data import Examples, Trajectories
+
+
+def judge(
+    head: Head,
+    examples: Examples,
+    trajectories: Trajectories,
+    rows: npt.NDArray[np.bool_],
+    chosen: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """What a head is worth on the steps `rows` (bool [steps]) and the trajectories `chosen`
+    (bool [trajectories]) of a split, as JSON.
+
+    Steps: for each label the figures over all kinds that the head judges, and for each kind.
+    Trajectories: how often a complete one is rightly called right, when the aggregate over its
+    steps must reach 0.5. Selection: how often the best-ranked complete trajectory is the right
+    one, beside what other ways to choose give (`selection_by_policy`: the model's own
+    probability of the response), with a 95% interval over problems.
+    """
+    steps: dict[str, Any] = {}
+    rewards: dict[str, npt.NDArray[np.float32]] = {}
+    for place, label in enumerate(LABELS):
+        rewards[label] = head.probabilities(
+            examples.kinds, examples.features, examples.hidden, label
+        )
+        found: dict[str, Any] = {}
+        for kind in (None, *head.card.kinds):
+            wanted = head.card.kinds if kind is None else (kind,)
+            ours = rows & np.isin(examples.kinds, [STEP_KINDS.index(name) for name in wanted])
+            found["all" if kind is None else kind] = _step_figures(
+                rewards[label][ours],
+                examples.labels[ours, place],
+                examples.problem[ours] * len(STEP_KINDS) + examples.kinds[ours],
+            )
+        steps[label] = found
+    own = rewards[head.card.label]
+    scores = {
+        name: metrics.chain_scores(own, examples.previous, name)[trajectories.last]
+        for name in AGGREGATES
+    }
+    complete = chosen & trajectories.complete
+    right = trajectories.right[complete]
+    selection = {"all": _selection(scores[head.aggregate], trajectories, chosen)}
+    for name, flag in (("constrained", True), ("unconstrained", False)):
+        ours = chosen & (trajectories.constrained == flag)
+        if ours.any():
+            selection[name] = _selection(scores[head.aggregate], trajectories, ours)
+    policy = None
+    if "logprob_total" in head.card.features:
+        total = examples.features[:, head.card.features.index("logprob_total")]
+        policy = _selection(total[trajectories.last], trajectories, chosen)
+    return {
+        "head": head.name,
+        "source": head.source,
+        "model": head.card.model.name,
+        "layers": list(head.layers),
+        "pooled": head.pooled,
+        "kinds": list(head.card.kinds),
+        "label": head.card.label,
+        "aggregate": head.aggregate,
+        "steps": steps,
+        "trajectories": {
+            "complete": int(complete.sum()),
+            "right": _figure(float(right.mean()) if len(right) else math.nan),
+            **{
+                name: {
+                    "accuracy": _figure(metrics.accuracy(scores[name][complete], right)),
+                    "auc": _figure(metrics.auc(scores[name][complete], right)),
+                }
+                for name in AGGREGATES
+            },
+        },
+        "selection": selection,
+        "selection_by_policy": policy,
+        "reliability": _reliability(head, own, examples, rows),
+    }
+
+
+def _step_figures(
+    rewards: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.integer[Any]],
+) -> dict[str, Any]:
+    return {
+        "steps": len(rewards),
+        "right": _figure(float(labels.mean()) if len(labels) else math.nan),
+        "bce": _figure(metrics.bce(rewards, labels)),
+        "accuracy": _figure(metrics.accuracy(rewards, labels)),
+        "auc": _figure(metrics.auc(rewards, labels)),
+        "auc_within": _figure(metrics.grouped_auc(rewards, labels, groups)),
+        "ece": _figure(metrics.ece(rewards, labels)),
+        "brier": _figure(metrics.brier(rewards, labels)),
+    }
+
+
+def _selection(
+    scores: npt.NDArray[np.floating[Any]],
+    trajectories: Trajectories,
+    rows: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    ours = trajectories.take(rows)
+    found = metrics.choose(
+        scores[rows], ours.right, ours.complete, ours.draws, ours.greedy, ours.group
+    )
+    problem_of = dict(zip(ours.group.tolist(), ours.problem.tolist(), strict=True))
+    problem = np.array([problem_of[group] for group in found.group.tolist()], np.int64)
+    result: dict[str, Any] = {}
+    for name, groups in (("all", np.ones(len(found.group), bool)), ("mixed", found.mixed)):
+        result[name] = {"problems": len(np.unique(problem[groups]))}
+        for way in ("picked", "greedy", "voted", "random", "oracle"):
+            values = getattr(found, way)[groups]
+            result[name][way] = _figure(float(values.mean()) if len(values) else math.nan)
+        interval = metrics.bootstrap(found.picked[groups], problem[groups])
+        result[name]["interval"] = [_figure(end) for end in interval]
+        ahead = (found.picked - found.greedy)[groups]
+        result[name]["over_greedy"] = [
+            _figure(end) for end in metrics.bootstrap(ahead, problem[groups])
+        ]
+    return result
+
+
+def _reliability(
+    head: Head,
+    rewards: npt.NDArray[np.float32],
+    examples: Examples,
+    rows: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    labels = examples.labels[:, LABELS.index(head.card.label)]
+    found: dict[str, Any] = {}
+    for kind in head.card.kinds:
+        ours = rows & (examples.kinds == STEP_KINDS.index(kind))
+        bins = metrics.reliability(rewards[ours], labels[ours])
+        found[kind] = {
+            "count": bins.count.tolist(),
+            "probability": [_figure(value) for value in bins.probability.tolist()],
+            "share": [_figure(value) for value in bins.share.tolist()],
+        }
+    return found
+
+
+def _figure(value: float) -> float | None:
+    """A figure for JSON, which has no NaN."""
+    return round(value, 6) if math.isfinite(value) else None
+
+
+# Tables
+
+
+def table(reports: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """The heads side by side, each by its own label."""
+    result = Table(title=title, title_justify="left")
+    result.add_column("reward model", no_wrap=True)
+    for column in ("label", "aggregate"):
+        result.add_column(column)
+    for column in (
+        "loss",
+        "step acc.",
+        "AUC",
+        "AUC within",
+        "ECE",
+        "Brier",
+        "traj. acc.\nlast / min",
+        "selection",
+    ):
+        result.add_column(column, justify="right")
+    for report in reports:
+        steps = report["steps"][report["label"]]["all"]
+        whole = report["trajectories"]
+        mixed = report["selection"]["all"]["mixed"]
+        result.add_row(
+            report["head"],
+            report["label"],
+            report["aggregate"],
+            _number(steps["bce"], 4),
+            _percent(steps["accuracy"]),
+            _number(steps["auc"], 3),
+            _number(steps["auc_within"], 3),
+            _number(steps["ece"], 3),
+            _number(steps["brier"], 3),
+            f"{_percent(whole['last']['accuracy'])} / {_percent(whole['min']['accuracy'])}",
+            _with_interval(mixed),
+        )
+    return result
+
+
+def kind_table(reports: Sequence[Mapping[str, Any]]) -> Table:
+    """AUC and share of right steps for each kind."""
+    result = Table(title="by kind: AUC (within a problem)", title_justify="left")
+    result.add_column("reward model", no_wrap=True)
+    for kind in STEP_KINDS:
+        result.add_column(kind, justify="right")
+    for report in reports:
+        steps = report["steps"][report["label"]]
+        cells = []
+        for kind in STEP_KINDS:
+            found = steps.get(kind)
+            if found is None:
+                cells.append("")
+            else:
+                within = _number(found["auc_within"], 3)
+                cells.append(f"{_number(found['auc'], 3)} ({within})")
+        result.add_row(report["head"], *cells)
+    return result
+
+
+def selection_table(reports: Sequence[Mapping[str, Any]]) -> Table:
+    """How often the answer is right, by the way it is chosen among the collected responses."""
+    result = Table(title="chosen response right", title_justify="left")
+    result.add_column("by", no_wrap=True)
+    result.add_column("of all problems", justify="right")
+    result.add_column("of problems with right and wrong ones", justify="right")
+    if reports:
+        first = reports[0]["selection"]["all"]
+        for way, name in (
+            ("random", "a random draw"),
+            ("greedy", "greedy"),
+            ("voted", "most drawn"),
+        ):
+            result.add_row(name, *(_percent(first[part][way]) for part in ("all", "mixed")))
+        policy = reports[0]["selection_by_policy"]
+        if policy is not None:
+            cells = (_with_interval(policy[part]) for part in ("all", "mixed"))
+            result.add_row("the model's own probability", *cells)
+        for report in reports:
+            found = report["selection"]["all"]
+            result.add_row(
+                report["head"], *(_with_interval(found[part]) for part in ("all", "mixed"))
+            )
+        result.add_row("any is right", *(_percent(first[part]["oracle"]) for part in first))
+        counts = (f"n = {first[part]['problems']}" for part in ("all", "mixed"))
+        result.add_row("problems", *counts, style="dim")
+    return result
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    if found["picked"] is None:
+        return "-"
+    return f"{_percent(found['picked'])} [{_percent(low)} .. {_percent(high)}]"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+# Files
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report as JSON, whole or not at all. Raises `OSError`."""
+    text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
+    replace_file(path, (text + "\n").encode())
+
+
+def draw_reliability(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
+    """A PNG: how often steps are right against how probable the heads say they are.
+
+    A panel for each kind, a line for each head; a dot's area is its share of the steps. Raises
+    `OSError`.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise TrainingError(
+            f"drawings need {error.name}: pip install 'toolprm_lite[train]'"
+        ) from error
+
+    figure = Figure(figsize=(3.1 * len(STEP_KINDS), 3.4), layout="constrained", dpi=120)
+    panels = figure.subplots(1, len(STEP_KINDS), sharey=True)
+    for panel, kind in zip(panels, STEP_KINDS, strict=True):
+        panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        for place, report in enumerate(reports):
+            bins = report["reliability"].get(kind)
+            if bins is None:
+                continue
+            filled = [at for at, count in enumerate(bins["count"]) if count]
+            total = sum(bins["count"]) or 1
+            x = [bins["probability"][at] for at in filled]
+            y = [bins["share"][at] for at in filled]
+            color = f"C{place}"
+            label = f"{report['head']} ({report['label']})"
+            panel.plot(x, y, color=color, linewidth=1, label=label)
+            panel.scatter(x, y, [6 + 200 * bins["count"][at] / total for at in filled], color=color)
+        panel.set_title(kind, fontsize=9)
+        panel.set_xlabel("probability")
+        panel.set_xlim(-0.02, 1.02)
+        panel.set_ylim(-0.02, 1.02)
+    panels[0].set_ylabel("share that is right")
+    handles, labels = panels[-1].get_legend_handles_labels()
+    if handles:
+        panels[-1].legend(handles, labels, fontsize=7, loc="upper left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    replace_file(path, buffer.getvalue())
