@@ -170,6 +170,34 @@ def test_hidden_states_agree_with_numpy(
 
 
 @pytest.mark.parametrize("callback_only", [False, True])
+def test_several_layers_stand_side_by_side(
+    backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch, callback_only: bool
+) -> None:
+    if callback_only:
+        monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
+    prompt, branch = random_tokens(20, seed=6), random_tokens(4, seed=7)
+    step = batch([(1, branch, 20)], [(SequenceOp.FORK, 0, 1)], hidden_at=[0, 3])
+
+    def states(*layers: int) -> npt.NDArray[np.float32]:
+        backend.tap(layers)
+        backend.prefill(prompt, None, 1)
+        hidden = backend.decode(step, None, 1).hidden
+        assert hidden is not None
+        return hidden
+
+    np.testing.assert_array_equal(
+        states(2, 0, 1), np.concatenate([states(2), states(0), states(1)], axis=1)
+    )
+    backend.tap([1, 2])
+    backend.prefill(prompt, None, 1)
+    last = batch([(1, branch, 20)], [(SequenceOp.FORK, 0, 1)], hidden_at=[])
+    none = backend.decode(last, None, 1).hidden
+    assert none is not None
+    assert none.shape == (0, 128)
+    backend.tap([])
+
+
+@pytest.mark.parametrize("callback_only", [False, True])
 def test_hidden_states_of_a_prompt_longer_than_a_physical_batch(
     tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, callback_only: bool
 ) -> None:

@@ -126,7 +126,7 @@ class LayerInputTap:
             pointer = self._get(context, layer)
             whole = np.ctypeslib.as_array(pointer, (self._tokens, self._width))
             states[:, place] = whole[self._wanted]
-        return states.reshape(len(self._wanted), -1)
+        return states.reshape(len(self._wanted), len(self._layers) * self._width)
 
 
 class CallbackTap:
@@ -203,7 +203,7 @@ class CallbackTap:
                         f"this model's graph has no tensor {name.decode()!r}, so its hidden "
                         "states can't be read; use a reward that reads none"
                     )
-        return self._states.reshape(len(self._wanted), -1)
+        return self._states.reshape(len(self._wanted), self._blocks * self._width)
 
     def _evaluate(self, tensor: int, ask: bool, _data: object) -> bool:
         # No exception crosses llama.cpp, Ctrl-C included: `check` raises it after the decode.

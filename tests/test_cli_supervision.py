@@ -1,0 +1,537 @@
+"""The commands that collect and fit: what people see, and that no interrupt loses or mixes work."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("jsonschema")
+
+from toolprm_lite.cli import collect as command
+from toolprm_lite.cli import main
+from toolprm_lite.supervision import dataset, masking
+from toolprm_lite.supervision.collect import CollectSettings
+from toolprm_lite.supervision.dataset import open_set
+from toolprm_lite.supervision.plan import PlanSettings
+
+# click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
+SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+RUNNER = CliRunner(**SEPARATE)
+COMMAND = [sys.executable, "-c", "from toolprm_lite.cli import main; main()"]
+QUICK = ["--threads", "1", "--max-tokens", "40", "--draws", "2", "--shard", "2", "--layers", "1",
+         "--max-tools", "2"]  # fmt: skip
+
+
+def run(*arguments: str | Path) -> Result:
+    result = RUNNER.invoke(main, list(map(str, arguments)), prog_name="toolprm-lite")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def assert_error(result: Result, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.stderr.splitlines()[-1:] == errors
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in errors[0]
+
+
+def record(number: int, **changes: Any) -> dict[str, Any]:
+    name = f"book{chr(97 + number % 10)}"
+    tool = {
+        "name": name,
+        "description": "Book a seat",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "seats": {"type": "integer"}},
+            "required": ["city"],
+        },
+    }
+    call = {"name": name, "arguments": {"city": "Paris", "seats": number}}
+    return {
+        "id": f"p{number}",
+        "query": f"Book {number} seats in Paris",
+        "tools": [tool],
+        "answers": [call],
+        **changes,
+    }
+
+
+def write_problems(path: Path, *records: Any) -> Path:
+    lines = [r if isinstance(r, str) else json.dumps(r) for r in records]
+    path.write_text("".join(line + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    return write_problems(tmp_path / "problems.jsonl", *map(record, range(20)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_defaults_are_those_of_the_settings() -> None:
+    given = {parameter.name: parameter.default for parameter in command.collect.params}
+    for settings in (CollectSettings(), PlanSettings()):
+        for name in settings.__slots__:
+            if name not in ("plan", "fractions", "layers"):
+                assert given[name] == getattr(settings, name), name
+
+
+def test_collecting(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    arguments = ["collect", problems, "--output", tmp_path / "set", "--model", tiny_gguf, *QUICK]
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 3, result.stderr
+    first, plan, last = result.stderr.splitlines()
+    assert first == f"{problems}: 20 problems"
+    assert re.fullmatch(
+        r"plan: 20 problems \(\d+ train, \d+ validation, \d+ test\); \d+ masked, \d+ to decline, "
+        r"0 with several calls",
+        plan,
+    )
+    assert re.fullmatch(
+        rf"{tmp_path}/set: 20 problems, \d+ steps · greedy right \d+% · [\d.]+ s", last
+    )
+    found = open_set(tmp_path / "set")
+    assert found.manifest["complete"]
+    assert found.manifest["layers"] == [1]
+    assert found.manifest["settings"]["plan"]["group"] == 6
+    assert len(found.problems) == 20
+    before = contents(tmp_path / "set")
+    again = run(*arguments)
+    assert again.exit_code == 0
+    assert "20 of 20 problems are there already" in again.stderr
+    assert contents(tmp_path / "set") == before
+
+
+def test_options_reach_the_settings(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    given = {
+        "draws": 3, "temperature": 0.5, "top_k": 9, "seed": 4, "unconstrained_share": 0.3,
+        "max_tokens": 30, "max_step_tokens": 20, "match": "bfcl", "call_format": "hermes",
+        "shard": 3,
+    }  # fmt: skip
+    planned = {"mask_share": 0.2, "refusal_share": 0.3, "multi_share": 0.9, "max_tools": 2,
+               "group": 1}  # fmt: skip
+    options = [
+        part
+        for name, value in (given | planned).items()
+        for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    result = run(
+        "collect", problems, "--output", tmp_path / "set", "--model", tiny_gguf, "--layers", "1,3",
+        "--limit", "1", "--threads", "1", *options,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    manifest = open_set(tmp_path / "set").manifest
+    settings = manifest["settings"]
+    plan = settings.pop("plan")
+    assert settings == given
+    assert plan.pop("fractions") == [0.7, 0.15, 0.15]
+    assert plan == planned | {"seed": 4}
+    assert manifest["layers"] == [1, 3]
+    assert manifest["call_format"] == "hermes"
+    assert not manifest["complete"]
+    assert "of these the first: 1 problems" in result.stderr
+
+
+def test_what_is_left_out_is_told(tiny_gguf: Path, tmp_path: Path) -> None:
+    tools = record(0)["tools"]
+    path = write_problems(
+        tmp_path / "mixed.jsonl",
+        *map(record, range(3)),
+        {"id": "blank", "query": "?", "tools": tools},
+        *(
+            record(0, id=f"lost{n}", answers=[{"name": "lost", "arguments": {}}])
+            for n in range(4)
+        ),
+        record(
+            1,
+            id="mended",
+            answers=[{"name": "bookb", "arguments": {"city": "Paris", "seats": "1"}}],
+        ),
+        record(2, id="guess", answers=[{"name": "bookc", "arguments": {"city": "Tokyo"}}]),
+        record(3, id="half", query="half \ud800 of a pair in Paris"),
+    )  # fmt: skip
+    listed = tmp_path / "left-out.jsonl"
+    arguments = ["collect", path, "--model", tiny_gguf, *QUICK, "--rejected", listed]
+    result = run(*arguments, "--output", tmp_path / "set")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"{path}: 4 problems, 1 of them mended; 7 left out:"
+    text = "\n".join(lines)
+    assert text.count("(lost") == 2
+    assert "… and 2 more of function" in text
+    assert "line 4 (blank): no answers; add" in text
+    assert "guess: the conversation does not tell the value of bookc: city; give --keep" in text
+    assert "half: half of a surrogate pair" in text
+    reasons = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert len(reasons) == 7
+    assert [r["id"] for r in reasons if r["kind"] == "unsupported"] == ["guess"]
+    assert all(r["file"] == str(path) and r["reason"] and r["mend"] for r in reasons)
+    kept = run(*arguments, "--output", tmp_path / "kept", "--keep-unsupported")
+    assert "5 problems, 1 of them mended; 6 left out:" in kept.stderr
+    assert "guess" in {problem["id"] for problem in open_set(tmp_path / "kept").problems}
+
+
+def test_a_long_prompt_is_skipped_and_named(tiny_gguf: Path, tmp_path: Path) -> None:
+    long = record(3, query="Book 3 seats in Paris " * 200)
+    path = write_problems(tmp_path / "problems.jsonl", record(1), long)
+    result = run("collect", path, "--output", tmp_path / "set", "--model", tiny_gguf, *QUICK)
+    assert result.exit_code == 0
+    assert "skipped: p3: " in result.stderr
+    assert "1 skipped" in result.stderr
+
+
+@pytest.fixture
+def broken(tmp_path: Path, problems: Path) -> dict[str, Path]:
+    lost = [{"name": "lost", "arguments": {}}]
+    return {
+        "missing": tmp_path / "missing.jsonl",
+        "empty": write_problems(tmp_path / "empty.jsonl"),
+        "json": write_problems(tmp_path / "json.jsonl", record(0), "{"),
+        "answers": write_problems(
+            tmp_path / "answers.jsonl", {k: v for k, v in record(0).items() if k != "answers"}
+        ),
+        "functions": write_problems(tmp_path / "functions.jsonl", record(0, answers=lost)),
+        "good": problems,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "messages"),
+    [
+        ("missing", [], ["missing.jsonl: no such file"]),
+        ("empty", [], ["empty.jsonl: the file is empty"]),
+        ("json", [], ["json.jsonl: not JSON", "line 2"]),
+        ("answers", [], ["answers.jsonl: no problem can be used, 1 are left out"]),
+        ("functions", [], ["functions.jsonl: no problem can be used"]),
+        ("good", ["--model", "nowhere.gguf"], ["nowhere.gguf: no such model file"]),
+        ("good", ["--draws", "0"], ["--draws"]),
+        ("good", ["--layers", "1,x"], ["--layers", "give layers as in 11,14,17"]),
+        ("good", ["--layers", "1,1"], ["layers are 1, 1"]),
+        ("good", ["--layers", "44"], ["layers are 44", "3 blocks"]),
+        ("good", ["--temperature", "-1"], ["temperature is -1"]),
+        ("good", ["--top-k", "0"], ["top_k is 0"]),
+        ("good", ["--max-tokens", "0"], ["max_tokens is 0"]),
+        ("good", ["--mask-share", "2"], ["--mask-share"]),
+        ("good", ["--match", "none"], ["--match"]),
+        ("good", ["--limit", "0"], ["--limit"]),
+        ("good", ["--rejected", "/nowhere/x.jsonl"], ["/nowhere/x.jsonl: No such file"]),
+    ],
+)
+@pytest.mark.parametrize("which", ["collect", "fit"])
+def test_errors_are_one_line(
+    which: str,
+    name: str,
+    options: list[str],
+    messages: list[str],
+    broken: dict[str, Path],
+    tiny_gguf: Path,
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "out"
+    result = run(which, broken[name], "--output", output, "--model", tiny_gguf, *options)
+    assert_error(result, *messages)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--draws", "3"], "settings.draws 2 where 3 is asked for"),
+        (["--seed", "3"], "seed 0 where 3 is asked for"),
+        (["--layers", "2"], "layers [1] where [2] is asked for"),
+        (["--mask-share", "1"], "mask_share 0.5 where 1.0 is asked for"),
+    ],
+)
+def test_a_set_of_other_settings(
+    options: list[str], message: str, problems: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    arguments = ["collect", problems, "--output", tmp_path / "set", "--model", tiny_gguf, *QUICK]
+    assert run(*arguments, "--limit", "1").exit_code == 0
+    before = contents(tmp_path / "set")
+    assert_error(run(*arguments, *options), message, "another --output")
+    write_problems(problems, *map(record, range(10, 30)))
+    assert_error(run(*arguments), "other problems")
+    assert contents(tmp_path / "set") == before
+
+
+def test_names_that_cannot_be_masked(
+    problems: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "_LENGTHS", (2, 2))
+    monkeypatch.setattr(masking, "_LETTERS", "q")
+    arguments = ["collect", problems, "--model", tiny_gguf, *QUICK, "--limit", "1"]
+    arguments += ["--mask-share", "1", "--max-tools", "2", "--group", "1"]
+    # ten strings for four names: those that are drawn twice are drawn again
+    monkeypatch.setattr(masking, "_SIGNS", "0123456789")
+    assert run(*arguments, "--output", tmp_path / "set").exit_code == 0
+    for problem in open_set(tmp_path / "set").problems:
+        names = [tool["name"] for tool in problem["tools"]]
+        names += problem["tools"][0]["parameters"]["properties"]
+        assert len(set(names)) == len(names)
+        assert all(re.fullmatch(r"q\d", name) for name in names)
+    monkeypatch.setattr(masking, "_SIGNS", "01")
+    result = run(*arguments, "--output", tmp_path / "other")
+    assert_error(result, "unique random names", "use another seed, or don't mask it")
+    assert not (tmp_path / "other").exists()
+
+
+# Interrupts
+
+
+def finish(arguments: list[str]) -> str:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_ten_kills_change_no_byte(tiny_gguf: Path, tmp_path: Path) -> None:
+    problems = write_problems(tmp_path / "problems.jsonl", *map(record, range(50)))
+    dice = random.Random(os.urandom(8))
+
+    def arguments(name: str) -> list[str]:
+        return [
+            "collect", str(problems), "--output", str(tmp_path / name), "--model", str(tiny_gguf),
+            *QUICK, "--shard", "1", "--group", "1", "--unconstrained-share", "0.5",
+        ]  # fmt: skip
+
+    finish(arguments("whole"))
+    expected = contents(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    halves = 0
+    for turn in range(10):
+        process = subprocess.Popen(
+            [*COMMAND, *arguments("killed")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        # Wait until it writes (or has gone as far as the last one), then for a random moment.
+        before = len(list(folder.glob("*"))) if folder.exists() else 0
+        deadline = time.monotonic() + 60
+        while turn and process.poll() is None and len(list(folder.glob("*"))) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(dice.random() * (0.03 if turn else 1.0))
+        halves += process.poll() is None
+        process.kill()
+        process.wait()
+        assert not folder.exists() or len(list(folder.glob("shard-*"))) <= len(expected)
+    assert halves >= 8
+    finish(arguments("killed"))
+    assert contents(folder) == expected
+
+
+def start(arguments: list[str], folder: Path, **more: Any) -> subprocess.Popen[bytes]:
+    """The command, when its first shard is there."""
+    process = subprocess.Popen([*COMMAND, *arguments], **more)
+    deadline = time.monotonic() + 60
+    while not (folder / "shard-00000.parquet").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return process
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    return write_problems(tmp_path / "many.jsonl", *map(record, range(150)))
+
+
+def test_ctrl_c(many: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    arguments = [
+        "collect", str(many), "--output", str(folder), "--model", str(tiny_gguf), *QUICK,
+    ]  # fmt: skip
+    process = start(arguments, folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 130
+    assert stdout == b""
+    last = stderr.decode().splitlines()[-1]
+    assert re.fullmatch(
+        r"stopped at \d+ of \d+ problems; the same command goes on from there, only the shard in "
+        "work is done again",
+        last,
+    ), stderr.decode()
+    shards = len(list(folder.glob("*.safetensors")))
+    result = run(*arguments, "--limit", "2")
+    assert re.search(r"\d+ of \d+ problems are there already", result.stderr)
+    assert len(list(folder.glob("*.safetensors"))) >= shards
+
+
+def test_a_terminal_sees_a_bar(many: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    folder = tmp_path / "set"
+    master, slave = pty.openpty()
+    arguments = [
+        "collect", str(many), "--output", str(folder), "--model", str(tiny_gguf), *QUICK,
+    ]  # fmt: skip
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "150"}
+    process = start(arguments, folder, stderr=slave, stdout=subprocess.PIPE, env=environment)
+    os.close(slave)
+    seen = b""
+    while b"left" not in seen:
+        seen += os.read(master, 65536)
+    process.send_signal(signal.SIGINT)
+    while True:
+        try:
+            data = os.read(master, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+    assert process.communicate()[0] == b""
+    assert process.returncode == 130
+    os.close(master)
+    assert re.search(rb"\d+/(s|min) .* left .* greedy right \d+%.* steps", seen, re.DOTALL)
+    assert b"stopped at" in seen
+
+
+def test_progress_without_a_terminal(
+    problems: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_PLAIN_SECONDS", 0.0)
+    result = run("collect", problems, "--output", tmp_path / "set", "--model", tiny_gguf, *QUICK)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("10/20 problems · ")]
+    assert len(lines) == 1
+    assert re.search(r"[\d.]+/(s|min) · \d+ (s|min) left · greedy right \d+% · \d+ steps", lines[0])
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    real = dataset.replace_file
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == "shard-00002.trajectories.parquet":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, data)
+
+    monkeypatch.setattr(dataset, "replace_file", write)
+    yield
+    monkeypatch.undo()
+
+
+def test_a_full_disk(
+    problems: Path,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    full_disk: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ["collect", problems, "--output", tmp_path / "set", "--model", tiny_gguf, *QUICK]
+    assert_error(
+        run(*arguments),
+        "shard-00002.trajectories.parquet: No space left on device",
+        "MB are free; make room and run the same command again",
+    )
+    monkeypatch.undo()
+    result = run(*arguments)
+    assert "problems are there already" in result.stderr
+    assert result.exit_code == 0
+    run(*arguments[:3], tmp_path / "whole", *arguments[4:])
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
+def test_a_file_that_may_grow_no_further(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    process = subprocess.run(
+        [
+            *COMMAND, "collect", str(problems), "--output", str(folder), "--model", str(tiny_gguf),
+            *QUICK, "--shard", "20", "--draws", "8",
+        ],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000)),
+    )  # fmt: skip
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: {folder}/")
+    assert "File too large" in last
+    assert "run the same command again" in last
+    assert not list(folder.glob("*.partial"))
+
+
+# All in one
+
+
+def test_fitting_from_end_to_end(tiny_gguf: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    path = write_problems(tmp_path / "problems.jsonl", *map(record, range(30)))
+    output = tmp_path / "fit"
+    arguments = [
+        "fit", path, "--output", output, "--model", tiny_gguf, "--threads", "1", "--epochs", "1",
+        "--layers", "1", "--max-tokens", "70", "--draws", "4", "--shard", "5", "--group", "1",
+    ]  # fmt: skip
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    head = output / "heads" / "toolprm.safetensors"
+    assert result.stdout.splitlines()[-1] == (
+        f"use it: toolprm-lite search --model {tiny_gguf} --reward {head}"
+    )
+    assert {path.name for path in (output / "heads").iterdir()} == {
+        "toolprm.safetensors", "c-prm.safetensors", "orm.safetensors", "train.json",
+    }  # fmt: skip
+    report = json.loads((output / "report" / "report.json").read_text())
+    assert report["split"] == "test"
+    assert [entry["head"] for entry in report["heads"]] == ["toolprm", "c-prm", "orm"]
+    assert (output / "report" / "reliability.png").stat().st_size > 1000
+    written = head.stat().st_mtime_ns
+    again = run(*arguments)
+    assert again.exit_code == 0
+    assert "are fitted to this set already" in again.stderr
+    assert head.stat().st_mtime_ns == written
+    (output / "heads" / "orm.safetensors").unlink()
+    assert "training into" in run(*arguments).stderr
+    tools = write_problems(tmp_path / "tools.json", json.dumps(record(0)["tools"]))
+    found = run(
+        "search", "--tools", tools, "--model", tiny_gguf, "--reward", head, "--json", "--threads",
+        "1", "--max-tokens", "40", "Book 2 seats in Paris",
+    )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["reward"] == "toolprm"
+
+
+def test_fitting_needs_all_splits(tiny_gguf: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    path = write_problems(tmp_path / "problems.jsonl", record(0))
+    result = run("fit", path, "--output", tmp_path / "fit", "--model", tiny_gguf, *QUICK)
+    assert_error(result, "of the", "split; collect more")
+
+
+@pytest.mark.parametrize("name", ["search", "collect", "train", "eval-reward", "fit"])
+def test_every_command_has_help(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"toolprm-lite {name}" in result.stdout
+    assert name in run("--help").stdout
+
+
+@pytest.mark.parametrize("name", ["train", "eval-reward"])
+def test_sets_that_are_not_there(name: str, tmp_path: Path) -> None:
+    more = ["--output", tmp_path / "out"] if name == "train" else ["--head", tmp_path / "no"]
+    assert_error(run(name, tmp_path / "nothing", *more), "no" if more else "")

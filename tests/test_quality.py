@@ -1,0 +1,69 @@
+"""Which answers a conversation supports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.supervision.quality import unsupported
+from toolprm_lite.tools import parse_tools
+
+TOOLS = parse_tools(
+    [
+        {
+            "name": "book",
+            "description": "Book a table",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "place": {"type": "string"},
+                    "people": {"type": "integer", "default": 2},
+                    "kind": {"type": "string", "enum": ["inside", "outside"]},
+                    "vegan": {"type": "boolean"},
+                    "guests": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+        }
+    ]
+)
+
+
+def asked(*answers: dict[str, Any], said: str = "A table at Chez Nous for 4, with Ann") -> Problem:
+    calls = [{"name": "book", "arguments": arguments} for arguments in answers]
+    return Problem("p", "made", [{"role": "user", "content": said}], TOOLS, calls)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        ({}, None),
+        ({"place": "Chez Nous"}, None),
+        ({"place": "chez nous"}, None),
+        ({"place": "Chez Maxim"}, None),  # half of its words
+        ({"place": "Moulin Rouge"}, "place"),
+        ({"place": "Moulin Rouge Grand Hotel Nous"}, "place"),  # a fifth
+        ({"people": 4}, None),
+        ({"people": 2}, None),  # the default
+        ({"people": 7}, "people"),
+        ({"kind": "outside"}, None),  # the schema lists it
+        ({"vegan": True}, None),
+        ({"guests": ["Ann"]}, None),
+        ({"guests": ["Bob", "Carl", "Dora", "Emil"]}, "guests"),
+        ({"place": "Chez Nous", "people": 9}, "people"),
+    ],
+)
+def test_supported_values(arguments: dict[str, Any], missing: str | None) -> None:
+    assert unsupported(asked(arguments)) == (missing and f"book: {missing}")
+
+
+def test_all_calls_are_looked_at() -> None:
+    assert unsupported(asked({"people": 4}, {"place": "Moulin Rouge"})) == "book: place"
+    assert unsupported(asked()) is None
+
+
+def test_earlier_messages_count() -> None:
+    problem = asked({"place": "Moulin Rouge"})
+    problem.messages.insert(0, {"role": "user", "content": "I like the Moulin Rouge"})
+    assert unsupported(problem) is None

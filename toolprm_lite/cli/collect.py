@@ -1,0 +1,409 @@
+"""`toolprm-lite collect`: a supervision set from files of problems with known answers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolprm_lite.cli import Failure, one_line
+from toolprm_lite.cli.options import Decorator, model_options, open_searcher
+from toolprm_lite.errors import DatasetError, ProblemError, ToolprmError
+from toolprm_lite.search.config import CALL_FORMATS
+
+if TYPE_CHECKING:
+    from toolprm_lite.supervision.collect import CollectSettings, Progress
+    from toolprm_lite.supervision.plan import Planned
+    from toolprm_lite.supervision.problems import Problem
+
+_EPILOG = """\b
+Example:
+  toolprm-lite collect problems.jsonl --output supervision/
+"""
+
+_SHOWN = 2  # left-out problems of one reason that are shown in full
+_PLAIN_SECONDS = 30.0  # between the lines of progress where there is no terminal
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SHARE = click.FloatRange(0, 1)
+
+
+def _layers(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(",")) if value else ()
+    except ValueError:
+        raise click.BadParameter("give layers as in 11,14,17") from None
+
+
+def _option(name: str, default: Any, **attributes: Any) -> Decorator:
+    return click.option(name, default=default, show_default=True, **attributes)
+
+
+# The defaults are those of `CollectSettings` and `PlanSettings`, which are slow to import.
+_OPTIONS: list[Decorator] = [
+    _option("--draws", 10, type=click.IntRange(1, 1024), help="Responses for each problem."),
+    _option("--temperature", 0.8, help="Of the draws."),
+    _option("--top-k", 64, help="Tokens that a draw may choose among."),
+    _option("--seed", 0, type=click.IntRange(0, (1 << 63) - 1), help="Of plan and draws."),
+    click.option(
+        "--layers",
+        callback=_layers,
+        metavar="11,14,17",
+        show_default="three past the middle",
+        help="Whose hidden states are stored.",
+    ),
+    _option(
+        "--unconstrained-share",
+        0.1,
+        type=_SHARE,
+        help="Share of the problems that are answered without a constraint, too.",
+    ),
+    _option("--max-tokens", 256, help="Longest response."),
+    _option("--max-step-tokens", 48, help="Longest step; what runs on is given up."),
+    _option(
+        "--match",
+        "exact",
+        type=click.Choice(["exact", "bfcl"]),
+        help="When a value is right: equal as JSON, or as BFCL has it.",
+    ),
+    _option(
+        "--call-format",
+        "auto",
+        type=click.Choice(CALL_FORMATS),
+        help="How calls are written; auto is as the model's chat template teaches.",
+    ),
+    _option(
+        "--shard",
+        12,
+        type=click.IntRange(1),
+        help="Problems that are written together, at least; an interrupt loses no more.",
+    ),
+    _option(
+        "--mask-share",
+        0.5,
+        type=_SHARE,
+        help="Share of the problems whose names become random strings.",
+    ),
+    _option(
+        "--refusal-share",
+        0.1,
+        type=_SHARE,
+        help="Share of the problems that lose their right tools.",
+    ),
+    _option(
+        "--multi-share",
+        1.0,
+        type=_SHARE,
+        help="Share of the problems with several calls that is kept.",
+    ),
+    _option("--max-tools", 6, type=click.IntRange(1), help="Tools offered, at most."),
+    _option(
+        "--group",
+        6,
+        type=click.IntRange(1),
+        help="Problems that share tools and mask, at most.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Stop after the plan's first N problems; a later run may go on.",
+    ),
+    click.option(
+        "--keep-unsupported",
+        is_flag=True,
+        help="Keep problems with answers that the conversation does not tell.",
+    ),
+    click.option(
+        "--rejected",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE.jsonl",
+        help="Where to list the problems that are left out, each with its reason.",
+    ),
+]
+
+
+def collect_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a collection."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+problem_files = click.argument(
+    "problems", nargs=-1, required=True, metavar="PROBLEMS...", type=click.Path(path_type=Path)
+)
+
+
+@click.command(epilog=_EPILOG)
+@problem_files
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="The set. A run that was stopped goes on from there.",
+)
+@model_options
+@collect_options
+def collect(problems: tuple[Path, ...], output: Path, **values: Any) -> None:
+    """Let a model answer PROBLEMS, and keep every step it decides with its label.
+
+    A problem is a JSON line with messages or a query, tools, and the calls that are right; the
+    files of BFCL, xLAM and OpenAI's fine-tuning are read too.
+    """
+    gather(problems, output, values)
+
+
+def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> None:
+    """Collect the set into `folder`. `values` are those of `model_options`, `collect_options`.
+
+    Ends with exit code 130 by Ctrl-C. Raises `ToolprmError`, and `Failure` where the disk is full.
+    """
+    from toolprm_lite.models import find_model
+
+    find_model(values["model"])  # a wrong path is told before the problems are read
+    settings = _settings(values)
+    from toolprm_lite.supervision.plan import make_plan
+
+    problems = _chosen(paths, values["keep_unsupported"], values["rejected"])
+    plan = make_plan(problems, settings.plan)
+    if not plan:
+        raise ProblemError(
+            f"no problem is left of the {len(problems)} that can be used; give more problems, or "
+            "a larger --multi-share"
+        )
+    _announce(problems, plan, values["limit"])
+    from toolprm_lite.supervision.collect import collect as collect_set
+
+    with open_searcher(values) as searcher, _watching(folder) as watch:
+        try:
+            collect_set(searcher, plan, folder, settings, watch, values["limit"])
+        except OSError as error:
+            if error.errno in _FULL:
+                raise _full(error, folder) from error
+            raise
+
+
+def _settings(values: Mapping[str, Any]) -> CollectSettings:
+    try:
+        from toolprm_lite.supervision.collect import CollectSettings
+        from toolprm_lite.supervision.plan import PlanSettings
+        from toolprm_lite.supervision.problems import load_problems  # noqa: F401
+    except ImportError as error:
+        raise DatasetError(
+            f"collecting needs {error.name}: pip install 'toolprm_lite[train]'"
+        ) from error
+
+    def given(settings: type[Any]) -> dict[str, Any]:
+        return {
+            field.name: values[field.name] for field in fields(settings) if field.name in values
+        }
+
+    return CollectSettings(**given(CollectSettings), plan=PlanSettings(**given(PlanSettings)))
+
+
+# Problems
+
+
+def _chosen(
+    paths: Sequence[Path], keep_unsupported: bool, rejected_path: Path | None
+) -> list[Problem]:
+    """The problems that can be used. Those left out are summed up, and listed in a file if asked.
+
+    Raises `ProblemError` where none is left.
+    """
+    from toolprm_lite.supervision.problems import Rejected, load_problems
+    from toolprm_lite.supervision.quality import unsupported
+
+    found, rejected = load_problems(paths)
+    kept: list[Problem] = []
+    for problem in found:
+        refusal = None
+        if not _is_text(problem):
+            refusal = ("text", "half of a surrogate pair (\\ud800) in its text", "take it out")
+        elif not keep_unsupported:
+            try:
+                place = unsupported(problem)
+            except (ToolprmError, ValueError) as error:
+                refusal = ("tools", one_line(error), "mend the tool")
+            else:
+                if place is not None:
+                    reason = f"the conversation does not tell the value of {place}"
+                    refusal = ("unsupported", reason, "give --keep-unsupported to keep it")
+        if refusal is None:
+            kept.append(problem)
+        else:
+            rejected.append(Rejected(problem.file, 0, problem.id, *refusal))
+    for path in dict.fromkeys(map(str, paths)):
+        _sum_up(path, kept, [record for record in rejected if record.file == path])
+    if rejected_path is not None:
+        from toolprm_lite.files import replace_file
+
+        lines = [json.dumps({name: getattr(r, name) for name in r.__slots__}) for r in rejected]
+        replace_file(rejected_path, "".join(f"{line}\n" for line in lines).encode())
+    if not kept:
+        raise ProblemError(
+            f"{', '.join(map(str, paths))}: no problem can be used, {len(rejected)} are left out; "
+            "mend them as said above"
+        )
+    return kept
+
+
+def _is_text(problem: Problem) -> bool:
+    tools = [tool.to_dict() for tool in problem.tools]
+    try:
+        whole = [problem.id, problem.source, problem.messages, tools, problem.answers]
+        json.dumps(whole, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Any]) -> None:
+    here = [problem for problem in kept if problem.file == path]
+    mended = sum(bool(problem.repairs) for problem in here)
+    text = f"{path}: {len(here)} problems" + (f", {mended} of them mended" if mended else "")
+    _say(text + (f"; {len(rejected)} left out:" if rejected else ""))
+    for kind, count in Counter(record.kind for record in rejected).most_common():
+        records = [record for record in rejected if record.kind == kind]
+        for record in records[:_SHOWN]:
+            where = f"line {record.line}" + ("" if record.id is None else f" ({record.id})")
+            _say(
+                f"  {where if record.line else record.id}: "
+                f"{one_line(record.reason)}; {one_line(record.mend)}"
+            )
+        if count > _SHOWN:
+            _say(f"  … and {count - _SHOWN} more of {kind}")
+
+
+def _announce(problems: Sequence[Problem], plan: Sequence[Planned], limit: int | None) -> None:
+    """What will be collected."""
+    dropped = f" ({len(problems) - len(plan)} left out by it)" if len(plan) < len(problems) else ""
+    _say(f"plan: {_counts(plan)}{dropped}")
+    if limit is not None and limit < len(plan):
+        _say(f"of these the first: {_counts(plan[:limit])}")
+
+
+def _counts(plan: Sequence[Planned]) -> str:
+    splits = Counter(problem.split for problem in plan)
+    parts = ", ".join(f"{splits[split]} {split}" for split in ("train", "validation", "test"))
+    return (
+        f"{len(plan)} problems ({parts}); {sum(p.masked for p in plan)} masked, "
+        f"{sum(p.refusal for p in plan)} to decline, "
+        f"{sum(len(p.answers) > 1 for p in plan)} with several calls"
+    )
+
+
+# Progress
+
+
+@contextlib.contextmanager
+def _watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
+    """Shows how far the collection is: a bar on a terminal, else a line now and then."""
+    started = told = time.monotonic()
+    first = now = None  # the first report says what was there already
+    skipped = 0
+    with contextlib.ExitStack() as stack:
+        show, say = stack.enter_context(_bar()) if sys.stderr.isatty() else (None, _say)
+
+        def watch(progress: Progress) -> None:
+            nonlocal started, told, first, now, skipped
+            now = progress
+            if first is None:
+                first, started = progress, time.monotonic()
+                if first.done:
+                    say(f"{folder}: {first.done} of {first.total} problems are there already")
+            if progress.skipped is not None:
+                skipped += 1
+                say(f"skipped: {' '.join(progress.skipped.splitlines())}")
+            seconds = time.monotonic() - started
+            text = _line(progress, first.done, seconds)
+            if show is not None:
+                show(progress, text)
+            elif time.monotonic() - told >= _PLAIN_SECONDS:
+                told = time.monotonic()
+                say(f"{progress.done}/{progress.total} problems · {text}")
+
+        try:
+            yield watch
+        except KeyboardInterrupt:
+            if now is None:
+                raise
+            say(
+                f"stopped at {now.done} of {now.total} problems; the same command goes on from "
+                "there, only the shard in work is done again"
+            )
+            raise click.exceptions.Exit(130) from None
+    if now is not None:
+        after = f", {skipped} skipped" if skipped else ""
+        seconds = time.monotonic() - started
+        _say(
+            f"{folder}: {now.done} problems, {now.steps} steps{after} · greedy right "
+            f"{_percent(now)} · {seconds:.1f} s"
+        )
+
+
+def _line(progress: Progress, before: int, seconds: float) -> str:
+    done = progress.done - before
+    parts = []
+    if done and seconds > 0:
+        speed = done / seconds
+        parts.append(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
+        parts.append(f"{_duration((progress.total - progress.done) / speed)} left")
+    return " · ".join([*parts, f"greedy right {_percent(progress)}", f"{progress.steps} steps"])
+
+
+def _percent(progress: Progress) -> str:
+    return f"{100 * progress.right / max(1, progress.done):.0f}%"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[tuple[Callable[[Progress, str], None], Callable[[str], None]]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(progress: Progress, text: str) -> None:
+            bar.update(task, completed=progress.done, total=progress.total, description=text)
+
+        yield show, lambda text: console.print(Text(text), soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _full(error: OSError, folder: Path) -> Failure:
+    """What to say of a disk that is full, or of a file that may grow no further."""
+    free = ""
+    with contextlib.suppress(OSError):
+        free = f", {shutil.disk_usage(folder).free / 1e6:.0f} MB are free"
+    return Failure(
+        f"{error.filename or folder}: {error.strerror}{free}; make room and run the same command "
+        "again: it goes on from the last shard"
+    )

@@ -1,0 +1,111 @@
+"""`toolprm-lite fit`: from problems to reward heads and their report, by the other commands."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolprm_lite.cli.collect import collect_options, gather, problem_files
+from toolprm_lite.cli.options import model_options
+from toolprm_lite.errors import TrainingError
+
+_EPILOG = """\b
+Example:
+  toolprm-lite fit problems.jsonl --model model.gguf --output heads/
+"""
+
+_RIVALS = ("toolprm", "c-prm", "orm")
+_NEEDS = ("pyarrow", "jsonschema", "torch", "matplotlib")
+
+
+@click.command(epilog=_EPILOG)
+@problem_files
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Where set/, heads/ and report/ go. A run that was stopped goes on from there.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 10000),
+    default=30,
+    show_default=True,
+    help="Of each fit, at most.",
+)
+@model_options
+@collect_options
+@click.pass_context
+def fit(
+    run: click.Context, /, problems: tuple[Path, ...], output: Path, epochs: int, **values: Any
+) -> None:
+    """Fit a model's reward heads to PROBLEMS: collect, train all rivals, judge them.
+
+    The problems are as in `toolprm-lite collect`.
+    """
+    for package in _NEEDS:  # told now, not after hours of collecting
+        if importlib.util.find_spec(package) is None:
+            raise TrainingError(f"fitting needs {package}: pip install 'toolprm_lite[train]'")
+    supervision, heads = output / "set", output / "heads"
+    files = [heads / f"{name}.safetensors" for name in _RIVALS]
+    _say(f"1 of 3: collecting into {supervision}")
+    gather(problems, supervision, values)
+
+    from toolprm_lite.cli.eval_reward import eval_reward
+    from toolprm_lite.cli.train import train
+    from toolprm_lite.files import replace_file
+
+    record = output / "fit.json"
+    told = {"epochs": epochs, "seed": values["seed"], "set": _digest(supervision)}
+    if all(file.exists() for file in files) and _read(record) == told:
+        _say(f"2 of 3: the heads in {heads} are fitted to this set already")
+    else:
+        _say(f"2 of 3: training into {heads}")
+        run.invoke(
+            train,
+            sets=(str(supervision),),
+            output=heads,
+            rival="all",
+            layers=None,
+            label="auto",
+            seed=values["seed"],
+            epochs=epochs,
+        )
+        replace_file(record, json.dumps(told, indent=1).encode() + b"\n")
+    _say(f"3 of 3: judging on the test split, into {output / 'report'}")
+    run.invoke(
+        eval_reward,
+        sets=(str(supervision),),
+        heads=tuple(map(str, files)),
+        split="test",
+        output=output / "report",
+        as_json=False,
+    )
+    model = "" if values["model"] is None else f" --model {values['model']}"
+    click.echo(f"use it: toolprm-lite search{model} --reward {files[0]}")
+
+
+def _digest(folder: Path) -> str:
+    """Of the set's parts that heads depend on; the states follow from them."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update((folder / "problems.jsonl").read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
