@@ -211,7 +211,8 @@ class Search {
   Search(const std::string& tools, const CallFormat& format, StepSegmenter::Limits limits,
          std::shared_ptr<Vocabulary> vocabulary, const SearchOptions& options, int32_t sequences,
          uint32_t cells, uint32_t prompt_tokens, std::shared_ptr<const Grounding> grounding)
-      : pooled_(options.pool_states),
+      : states_wanted_(options.states_wanted),
+        pooled_(options.pool_states),
         grounding_(std::move(grounding)),
         search_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits),
                 std::move(vocabulary), options, sequences, cells, prompt_tokens) {}
@@ -275,7 +276,7 @@ class Search {
     std::vector<bool> greedy;
     for (size_t i = 0; i < search_.record_count(); ++i) {
       const StepRecord& record = search_.record(static_cast<int32_t>(i));
-      if (search_.hidden_width() > 0 && search_.hidden(record) == nullptr) continue;
+      if (states_wanted_ && search_.hidden(record) == nullptr) continue;
       if (record.previous >= 0 && places[record.previous] < 0) continue;
       places[i] = static_cast<int32_t>(decoded.size());
       decoded.push_back(static_cast<int32_t>(i));
@@ -419,6 +420,7 @@ class Search {
     for (size_t i = 0; i < width; ++i) mean[i] /= count;
   }
 
+  bool states_wanted_;
   bool pooled_;
   std::shared_ptr<const Grounding> grounding_;
   mutable std::vector<const Step*> chain_;  // scratch

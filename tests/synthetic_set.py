@@ -36,7 +36,17 @@ def write_set(
     for number in range(first, first + problems):
         name = f"problem-{number}"
         split = splits[number % len(splits)]
-        records.append({"id": name, "source": "made", "split": split, "answers": []})
+        answers = [{"name": "f", "arguments": {}}] * (number % 3)
+        records.append(
+            {
+                "id": name,
+                "source": "made" if number % 2 else "found",
+                "split": split,
+                "masked": number % 4 == 0,
+                "refusal": not answers,
+                "answers": answers,
+            }
+        )
         start = len(steps)
         ends: list[tuple[int, bool]] = []
 

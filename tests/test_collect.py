@@ -487,3 +487,17 @@ def test_a_full_disk_loses_no_shard(whole: Path, tmp_path: Path, writes: dict[st
     writes["after"] = 99
     collect(mock_searcher(), PROBLEMS, folder, QUICK)
     assert contents(folder) == contents(whole)
+
+
+def test_possible_answers_count_by_the_rule_that_has_them(tmp_path: Path) -> None:
+    possible = [{"weather": {"city": ["Parma", "PARIS"], "unit": ["F", ""]}}]
+    problem = planned(0, weather(city="Parma"), possible=possible)
+    right = {}
+    for match in ("exact", "bfcl"):
+        folder = tmp_path / match
+        collect(mock_searcher(), [problem], folder, replace(EXACT, match=match, draws=64))
+        trajectories = rows(open_set(folder).trajectories)
+        right[match] = {row["text"].strip() for row in trajectories if row["right"]}
+    parma, paris = (json.dumps([weather(city=city)]) for city in ("Parma", "Paris"))
+    assert right["exact"] == {parma}
+    assert right["bfcl"] == {parma, paris, json.dumps([weather(city="Paris", unit="F")])}

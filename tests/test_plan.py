@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.prompt import parse_messages
-from toolprm_lite.supervision.plan import Planned, PlanSettings, make_plan, plan_report
+from toolprm_lite.supervision.plan import Planned, PlanSettings, as_is, make_plan, plan_report
 from toolprm_lite.supervision.problems import Problem
 from toolprm_lite.tools import Tool, closed_schema
 
@@ -231,3 +232,25 @@ def test_more_answers_than_tools_allowed() -> None:
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         PlanSettings(**wrong)
+
+
+def test_as_is_changes_nothing(problems: list[Problem]) -> None:
+    possible = [{"f": {"topic": ["x", "X"]}}]
+    some = [problems[0], replace(problems[-1], possible=possible)]
+    plan = as_is(some)
+    for problem, planned in zip(some, plan, strict=True):
+        assert (planned.split, planned.masked, planned.refusal) == ("test", False, False)
+        assert (planned.messages, planned.tools) == (problem.messages, problem.tools)
+        assert planned.answers == problem.answers
+    assert "possible" not in plan[0].to_dict()
+    assert plan[1].to_dict()["possible"] == possible
+
+
+def test_problems_with_several_calls_are_thinned(problems: list[Problem]) -> None:
+    several = {problem.id for problem in problems if len(problem.answers) > 1}
+    shares = {}
+    for share in (0.0, 0.5, 1.0):
+        plan = make_plan(problems, PlanSettings(multi_share=share, refusal_share=0))
+        shares[share] = sum(planned.id in several for planned in plan)
+    assert shares[0.0] == 0
+    assert 0 < shares[0.5] < shares[1.0]

@@ -121,6 +121,7 @@ def test_bfcl(tmp_path: Path) -> None:
     problems, rejected = load_problems([path])
     expected = {"base": 10, "unit": "cm", "sides": [1, 2], "corner": {"x": 3}}
     assert [p.answers for p in problems] == [[{"name": "math.area", "arguments": expected}]]
+    assert problems[0].possible == [{"math.area": truth}]
     assert [(r.line, r.kind) for r in rejected] == [(2, "answers"), (3, "messages")]
 
 

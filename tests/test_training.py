@@ -317,8 +317,16 @@ def test_judge_against_loops(data: Supervision) -> None:
     head = fit(examples, card_for(data, aggregate="min"), replace(QUICK, epochs=2))
     trajectories = data.trajectories()
     rows, chosen = examples.split == 2, trajectories.split == 2
-    report = judge(head, examples, trajectories, rows, chosen)
+    groups = data.groups()
+    report = judge(head, examples, trajectories, rows, chosen, groups)
     json.dumps(report, allow_nan=False)
+    sizes = {name: report["groups"][name]["steps"]["steps"] for name in report["groups"]}
+    everything = report["steps"]["viable"]["all"]["steps"]
+    for parts in (("masked", "not masked"), ("to decline", "one call", "several calls")):
+        assert sum(sizes.get(name, 0) for name in parts) == everything
+        assert sum(groups[name].astype(int) for name in parts).tolist() == [1] * len(
+            groups["masked"]
+        )
     rewards = head.probabilities(examples.kinds, examples.features, examples.hidden)
     hits, picked, mixed = [], [], []
     for group in np.unique(trajectories.group[chosen]):

@@ -121,6 +121,11 @@ _OPTIONS: list[Decorator] = [
         help="Stop after the plan's first N problems; a later run may go on.",
     ),
     click.option(
+        "--as-is",
+        is_flag=True,
+        help="Show the problems as they stand, all of them as test: to judge heads on a benchmark.",
+    ),
+    click.option(
         "--keep-unsupported",
         is_flag=True,
         help="Keep problems with answers that the conversation does not tell.",
@@ -175,10 +180,11 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
 
     find_model(values["model"])  # a wrong path is told before the problems are read
     settings = _settings(values)
-    from toolprm_lite.supervision.plan import make_plan
+    from toolprm_lite.supervision.plan import as_is, make_plan
 
-    problems = _chosen(paths, values["keep_unsupported"], values["rejected"])
-    plan = make_plan(problems, settings.plan)
+    whole = values["as_is"]
+    problems = _chosen(paths, whole or values["keep_unsupported"], values["rejected"])
+    plan = as_is(problems) if whole else make_plan(problems, settings.plan)
     if not plan:
         raise ProblemError(
             f"no problem is left of the {len(problems)} that can be used; give more problems, or "
@@ -205,6 +211,10 @@ def _settings(values: Mapping[str, Any]) -> CollectSettings:
         raise DatasetError(
             f"collecting needs {error.name}: pip install 'toolprm_lite[train]'"
         ) from error
+
+    if values["as_is"]:
+        changes = {"mask_share": 0.0, "refusal_share": 0.0, "fractions": (0.0, 0.0, 1.0)}
+        values = {**values, **changes}
 
     def given(settings: type[Any]) -> dict[str, Any]:
         return {

@@ -78,7 +78,7 @@ def eval_reward(
         else:
             rows = data.require(examples, split)  # type: ignore[arg-type]
             chosen = trajectories.split == SPLITS.index(split)
-        reports.append(show.judge(head, examples, trajectories, rows, chosen))
+        reports.append(show.judge(head, examples, trajectories, rows, chosen, data.groups()))
     whole = {"split": split, "sets": list(data.names), "heads": reports}
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -95,6 +95,7 @@ def eval_reward(
     console.print(show.table(reports, f"{split} problems"))
     console.print(show.kind_table(reports))
     console.print(show.selection_table(reports))
+    console.print(show.group_table(reports[0]))
 
 
 def _identity(model: Any) -> tuple[Any, ...]:

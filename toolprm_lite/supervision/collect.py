@@ -261,7 +261,10 @@ def _add(
             records["steps"], records["previous"].tolist(), strict=True
         )
     ]
-    labels = annotate(steps, problem.answers, tools, match)
+    answers = problem.answers
+    if match == "bfcl" and problem.possible is not None:
+        answers = problem.possible
+    labels = annotate(steps, answers, tools, match)
     count = len(steps)
     columns = shard.steps
     columns["problem"] += [problem.id] * count

@@ -72,7 +72,8 @@ class PlanSettings:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A problem as it is shown to the model. `refusal`: declining is right, answers are empty."""
+    """A problem as it is shown to the model. `refusal`: declining is right, answers are empty.
+    `possible`: as in `Problem`."""
 
     id: str
     source: str
@@ -82,10 +83,11 @@ class Planned:
     messages: list[Message]
     tools: list[Tool]
     answers: list[Call]
+    possible: list[dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The problem in JSON's own types."""
-        return {
+        record: dict[str, Any] = {
             "id": self.id,
             "source": self.source,
             "split": self.split,
@@ -95,6 +97,7 @@ class Planned:
             "tools": [tool.to_dict() for tool in self.tools],
             "answers": self.answers,
         }
+        return record if self.possible is None else {**record, "possible": self.possible}
 
 
 def make_plan(problems: Sequence[Problem], settings: PlanSettings | None = None) -> list[Planned]:
@@ -123,6 +126,24 @@ def make_plan(problems: Sequence[Problem], settings: PlanSettings | None = None)
         for group in _side_groups(chosen, side, pools[side], sides, settings)
     ]
     return [planned for group in _interleave(groups, settings) for planned in group]
+
+
+def as_is(problems: Sequence[Problem]) -> list[Planned]:
+    """A plan that changes nothing, all of it test: to judge rewards on a benchmark's problems."""
+    return [
+        Planned(
+            id=problem.id,
+            source=problem.source,
+            split="test",
+            masked=False,
+            refusal=not problem.answers,
+            messages=problem.messages,
+            tools=problem.tools,
+            answers=problem.answers,
+            possible=problem.possible,
+        )
+        for problem in problems
+    ]
 
 
 def plan_report(problems: Sequence[Problem], plan: Sequence[Planned]) -> dict[str, Any]:

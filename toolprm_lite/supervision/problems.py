@@ -37,7 +37,8 @@ class Problem:
     """A conversation, the tools that are offered, and the calls that are right.
 
     `answers` are {"name", "arguments"}, valid under the tools' closed schemas; empty where
-    declining is right. `repairs` says what was changed to make them so. Don't change the parts.
+    declining is right. `repairs` says what was changed to make them so. `possible` are BFCL's
+    possible answers, as they stand there, where the file has them. Don't change the parts.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Problem:
     answers: list[Call]
     file: str = field(default="", compare=False)
     repairs: tuple[str, ...] = field(default=(), compare=False)
+    possible: list[dict[str, Any]] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ def _problem(
         tools,
         calls,
         repairs=tuple(repairs),
+        possible=None if possible is None else possible.get(identity),
     )
 
 

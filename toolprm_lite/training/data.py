@@ -231,6 +231,25 @@ class Supervision:
             )
         return rows
 
+    def groups(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Parts of the problems, bool [problems] each: by source, mask and number of calls."""
+        records: dict[int, dict[str, Any]] = {}
+        for part, known in zip(self._sets, self._problem_of, strict=True):
+            for record in part.problems:
+                records.setdefault(known[record["id"]], record)
+        ordered = [records[number] for number in range(len(records))]
+        source = np.array([str(record["source"]) for record in ordered])
+        masked = np.array([bool(record["masked"]) for record in ordered])
+        calls = np.array([len(record["answers"]) for record in ordered])
+        return {
+            **{f"source {name}": source == name for name in sorted(set(source.tolist()))},
+            "masked": masked,
+            "not masked": ~masked,
+            "to decline": calls == 0,
+            "one call": calls == 1,
+            "several calls": calls > 1,
+        }
+
     def counts(self, examples: Examples) -> dict[str, Any]:
         """What a card says of the data: problems and steps for each split."""
         found: dict[str, Any] = {"sets": [Path(name).name for name in self.names]}

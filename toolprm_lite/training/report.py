@@ -28,6 +28,7 @@ def judge(
     trajectories: Trajectories,
     rows: npt.NDArray[np.bool_],
     chosen: npt.NDArray[np.bool_],
+    groups: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
     """What a head is worth on the steps `rows` (bool [steps]) and the trajectories `chosen`
     (bool [trajectories]) of a split, as JSON.
@@ -36,7 +37,8 @@ def judge(
     Trajectories: how often a complete one is rightly called right, when the aggregate over its
     steps must reach 0.5. Selection: how often the best-ranked complete trajectory is the right
     one, beside what other ways to choose give (`selection_by_policy`: the model's own
-    probability of the response), with a 95% interval over problems.
+    probability of the response), with a 95% interval over problems. `groups` names parts of the
+    problems (bool [problems], see `Supervision.groups`) that are judged by themselves, too.
     """
     steps: dict[str, Any] = {}
     rewards: dict[str, npt.NDArray[np.float32]] = {}
@@ -66,6 +68,21 @@ def judge(
         ours = chosen & (trajectories.constrained == flag)
         if ours.any():
             selection[name] = _selection(scores[head.aggregate], trajectories, ours)
+    parts = {}
+    for name, members in (groups or {}).items():
+        ours = chosen & members[trajectories.problem]
+        if not ours.any():
+            continue
+        judged = np.isin(examples.kinds, [STEP_KINDS.index(kind) for kind in head.card.kinds])
+        steps_of = rows & judged & members[examples.problem]
+        parts[name] = {
+            "steps": _step_figures(
+                own[steps_of],
+                examples.labels[steps_of, LABELS.index(head.card.label)],
+                examples.problem[steps_of] * len(STEP_KINDS) + examples.kinds[steps_of],
+            ),
+            "selection": _selection(scores[head.aggregate], trajectories, ours),
+        }
     policy = None
     if "logprob_total" in head.card.features:
         total = examples.features[:, head.card.features.index("logprob_total")]
@@ -93,6 +110,7 @@ def judge(
         },
         "selection": selection,
         "selection_by_policy": policy,
+        "groups": parts,
         "reliability": _reliability(head, own, examples, rows),
     }
 
@@ -250,6 +268,30 @@ def selection_table(reports: Sequence[Mapping[str, Any]]) -> Table:
         result.add_row("any is right", *(_percent(first[part]["oracle"]) for part in first))
         counts = (f"n = {first[part]['problems']}" for part in ("all", "mixed"))
         result.add_row("problems", *counts, style="dim")
+    return result
+
+
+def group_table(report: Mapping[str, Any]) -> Table:
+    """One head, part by part of the problems."""
+    result = Table(title=f"{report['head']}, part by part", title_justify="left")
+    result.add_column("problems", no_wrap=True)
+    for column in (
+        "n", "steps right", "step acc.", "AUC", "AUC within", "greedy", report["head"], "any right",
+    ):  # fmt: skip
+        result.add_column(column, justify="right")
+    for name, part in report["groups"].items():
+        steps, found = part["steps"], part["selection"]["all"]
+        result.add_row(
+            name,
+            str(found["problems"]),
+            _percent(steps["right"]),
+            _percent(steps["accuracy"]),
+            _number(steps["auc"], 3),
+            _number(steps["auc_within"], 3),
+            _percent(found["greedy"]),
+            _percent(found["picked"]),
+            _percent(found["oracle"]),
+        )
     return result
 
 
