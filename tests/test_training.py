@@ -324,9 +324,8 @@ def test_judge_against_loops(data: Supervision) -> None:
     everything = report["steps"]["viable"]["all"]["steps"]
     for parts in (("masked", "not masked"), ("to decline", "one call", "several calls")):
         assert sum(sizes.get(name, 0) for name in parts) == everything
-        assert sum(groups[name].astype(int) for name in parts).tolist() == [1] * len(
-            groups["masked"]
-        )
+        members = sum(groups[name].astype(int) for name in parts)
+        assert members.tolist() == [1] * len(groups["masked"])
     rewards = head.probabilities(examples.kinds, examples.features, examples.hidden)
     hits, picked, mixed = [], [], []
     for group in np.unique(trajectories.group[chosen]):
