@@ -23,8 +23,11 @@ from click.testing import CliRunner, Result
 pytest.importorskip("pyarrow")
 pytest.importorskip("jsonschema")
 
+from test_head import make_head
+
 from toolprm_lite.cli import collect as command
 from toolprm_lite.cli import main
+from toolprm_lite.reward.head import FittedModel, save_head
 from toolprm_lite.supervision import dataset, masking
 from toolprm_lite.supervision.collect import CollectSettings
 from toolprm_lite.supervision.dataset import open_set
@@ -514,6 +517,32 @@ def test_fitting_from_end_to_end(tiny_gguf: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["reward"] == "toolprm"
+
+    def refused(reward: Path, *more: object) -> str:
+        asked = run("search", "--tools", tools, "--reward", reward, *more, "Book 2 seats in Paris")
+        assert asked.exit_code == 2
+        assert asked.stdout == ""
+        (line,) = asked.stderr.splitlines()
+        return line
+
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(head.read_bytes()[:-100])
+    tiny = ("--model", tiny_gguf)
+    assert f"{cut}: not a whole safetensors file" in refused(cut, *tiny)
+    assert "no such head file" in refused(tmp_path / "none", *tiny)
+    assert "calls written as json-list" in refused(head, *tiny, "--call-format", "hermes")
+
+
+def test_a_head_for_another_model_is_refused(
+    tiny_gguf: Path, smollm2_path: Path, tmp_path: Path
+) -> None:
+    head = tmp_path / "head.safetensors"
+    save_head(head, make_head(model=FittedModel("another", "llama", 64, 3, "its vocabulary")))
+    tools = write_problems(tmp_path / "tools.json", json.dumps(record(0)["tools"]))
+    for model, reason in ((tiny_gguf, "vocabulary is another"), (smollm2_path, "30 layers of")):
+        question = "Book 2 seats in Paris"
+        asked = run("search", "--tools", tools, "--reward", head, "--model", model, question)
+        assert_error(asked, str(head), "fitted to another", reason)
 
 
 def test_fitting_needs_all_splits(tiny_gguf: Path, tmp_path: Path) -> None:
