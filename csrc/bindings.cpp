@@ -14,6 +14,7 @@
 #include "sampler.h"
 #include "step_search.h"
 #include "step_segmenter.h"
+#include "tensor_tap.h"
 
 namespace py = pybind11;
 using namespace toolprm;
@@ -569,6 +570,45 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("used", &KvLedger::used)
       .def_property_readonly("used_max", &KvLedger::used_max)
       .def_property_readonly("end", &KvLedger::end);
+
+  py::class_<TensorTap>(m, "TensorTap")
+      .def(py::init([](uintptr_t name, uintptr_t bytes, uintptr_t read,
+                       std::vector<std::string> names, size_t width, uint32_t ubatch) {
+             TensorTap::Library library;
+             library.name = reinterpret_cast<decltype(library.name)>(name);
+             library.bytes = reinterpret_cast<decltype(library.bytes)>(bytes);
+             library.read = reinterpret_cast<decltype(library.read)>(read);
+             if (!library.name || !library.bytes || !library.read || ubatch == 0) {
+               throw std::invalid_argument("the addresses and ubatch must not be 0");
+             }
+             return std::make_unique<TensorTap>(library, std::move(names), width, ubatch);
+           }),
+           py::arg("name"), py::arg("bytes"), py::arg("read"), py::arg("names"), py::arg("width"),
+           py::arg("ubatch"))
+      .def(
+          "begin",
+          [](TensorTap& self, uint32_t tokens, const Ints& wanted, const Ints& outputs) {
+            self.begin(tokens, {wanted.data(), wanted.data() + wanted.size()},
+                       {outputs.data(), outputs.data() + outputs.size()});
+          },
+          py::arg("tokens"), py::arg("wanted"), py::arg("outputs"))
+      .def("rows",
+           [](const TensorTap& self) {
+             py::array_t<float> rows({self.wanted(), self.width()});
+             std::copy(self.rows().begin(), self.rows().end(), rows.mutable_data());
+             return rows;
+           })
+      .def_property_readonly("address",
+                             [](TensorTap& self) { return reinterpret_cast<uintptr_t>(&self); })
+      .def_property_readonly_static(
+          "callback",
+          [](const py::object&) { return reinterpret_cast<uintptr_t>(&TensorTap::evaluate); })
+      .def_property_readonly("missing",
+                             [](const TensorTap& self) -> std::optional<std::string> {
+                               if (!self.missing()) return std::nullopt;
+                               return *self.missing();
+                             })
+      .def_property_readonly("failure", &TensorTap::failure);
 
   py::class_<Vocabulary, std::shared_ptr<Vocabulary>>(m, "Vocabulary")
       .def(py::init(&make_vocabulary), py::arg("tokens"), py::arg("ends"))

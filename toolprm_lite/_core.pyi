@@ -5,7 +5,7 @@ begins with the tool's name where one is at fault.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -162,6 +162,35 @@ class KvLedger:
     def used_max(self) -> int: ...
     @property
     def end(self) -> int: ...
+
+@final
+class TensorTap:
+    """Copies rows of named tensors while ggml computes a graph: its evaluation callback.
+
+    `name`, `bytes` and `read` are the addresses of ggml_get_name, ggml_nbytes and
+    ggml_backend_tensor_get. Give `callback` and `address` to a context as cb_eval and its user
+    data, and keep the tap as long as the context.
+    """
+
+    def __init__(
+        self, name: int, bytes: int, read: int, names: Sequence[str], width: int, ubatch: int
+    ) -> None: ...
+    def begin(self, tokens: int, wanted: _Int32, outputs: _Int32) -> None:
+        """Announce a decode: the tokens whose rows shall be kept, and those with logits, rising."""
+
+    def rows(self) -> _Float32:
+        """The rows of the last decode, float32 [wanted, names * width]."""
+
+    callback: ClassVar[int]
+    @property
+    def address(self) -> int: ...
+    @property
+    def missing(self) -> str | None:
+        """A tensor that the last decode had none of."""
+
+    @property
+    def failure(self) -> str | None:
+        """What went wrong in the last decode."""
 
 @final
 class Vocabulary:

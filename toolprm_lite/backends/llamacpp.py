@@ -331,6 +331,7 @@ class LlamaCppBackend:
             params.n_outputs_max = self._sequences
         if self._tap is not None and self._tap.callback is not None:
             params.cb_eval = self._tap.callback
+            params.cb_eval_user_data = self._tap.address
         _log_errors.clear()
         native.context = llama.llama_init_from_model(native.model, params)
         if not native.context:

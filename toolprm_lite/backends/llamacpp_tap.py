@@ -7,7 +7,7 @@ of them. Two ways lead around that:
   under C++ names only, and an architecture whose graph doesn't record its layer inputs makes
   llama.cpp abort the process; hence a list of architectures that were read and tried.
 - `CallbackTap`: the public evaluation callback. Works for every attention model whose blocks name
-  their output `l_out`; it is asked about each node of the graph, about a microsecond a node.
+  their output `l_out`; it is asked about each node of the graph.
 
 Knows tensors and rows, nothing of prompts or sequences.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from toolprm_lite._core import TensorTap
 from toolprm_lite.backends.base import Float32Array, Int32Array
 from toolprm_lite.errors import ModelError
 
@@ -72,6 +73,7 @@ class LayerInputTap:
     """The inputs of blocks, copied out by llama.cpp itself. Lives as long as the context."""
 
     callback: Any = None
+    address: int | None = None
 
     def __init__(self, library: ctypes.CDLL, layers: tuple[int, ...], width: int) -> None:
         self._set = _symbol(
@@ -132,43 +134,25 @@ class LayerInputTap:
 class CallbackTap:
     """The outputs of the blocks before `layers`, read by the evaluation callback.
 
-    `callback` goes into the context's parameters, so a context serves one tap; keep this object
-    alive as long as the context.
+    `callback` and `address` go into the context's parameters, so a context serves one tap; keep
+    this object alive as long as the context.
     """
 
     def __init__(self, llama: Any, layers: tuple[int, ...], width: int, ubatch: int) -> None:
         libraries = [llama.llama_cpp._lib, *_ggml_base(Path(llama.__file__).parent)]
-        # The name is wanted as an address, to learn at which offset a tensor keeps it: reading it
-        # there is twice as fast as a foreign call, and there is one for each node of the graph.
-        self._get_name = _symbol(libraries, ("ggml_get_name",), ctypes.c_void_p, ctypes.c_void_p)
-        self._nbytes = _symbol(libraries, ("ggml_nbytes",), ctypes.c_size_t, ctypes.c_void_p)
-        self._read = _symbol(
-            libraries,
-            ("ggml_backend_tensor_get",),
-            None,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-            ctypes.c_size_t,
+        name, size, read = (
+            _address(libraries, function)
+            for function in ("ggml_get_name", "ggml_nbytes", "ggml_backend_tensor_get")
         )
-        if self._get_name is None or self._nbytes is None or self._read is None:
+        if not (name and size and read):
             raise ModelError(
                 "this build of llama-cpp-python does not export ggml's tensor functions, so hidden "
                 "states can't be read; install llama-cpp-python 0.3.36, or search without a head"
             )
-        self._places = {
-            b"embd" if layer == 0 else b"l_out-%d" % (layer - 1): place
-            for place, layer in enumerate(layers)
-        }
-        self._blocks = len(layers)
-        self._row_bytes = 4 * width
-        self._width = width
-        self._ubatch = ubatch
-        self._name_offset = -1
-        self._failure: BaseException | None = None
-        empty = np.empty(0, np.int32)
-        self.begin(0, empty, empty)
-        self.callback = llama.ggml_backend_sched_eval_callback(self._evaluate)
+        names = ["embd" if layer == 0 else f"l_out-{layer - 1}" for layer in layers]
+        self._tap = TensorTap(name, size, read, names, width, ubatch)
+        self.callback = llama.ggml_backend_sched_eval_callback(TensorTap.callback)
+        self.address: int | None = self._tap.address
 
     def switch(self, context: int, on: bool) -> None:
         """Nothing to do: the context was made with the callback."""
@@ -180,63 +164,31 @@ class CallbackTap:
         int32, rising. The last block computes the outputs only, so there `wanted` must be
         contained in `outputs`.
         """
-        self._tokens = tokens
-        self._wanted = wanted
-        self._outputs = outputs
-        self._starts = [0] * self._blocks
-        self._states: Float32Array = np.empty((len(wanted), self._blocks, self._width), np.float32)
+        self._tap.begin(tokens, wanted, outputs)
 
     def check(self) -> None:
         """Raise what went wrong in the callback, if anything did."""
-        failure, self._failure = self._failure, None
-        if isinstance(failure, Exception):
-            raise ModelError(f"reading the hidden states failed: {failure}") from failure
-        if failure is not None:
-            raise failure
+        if self._tap.failure is not None:
+            raise ModelError(f"reading the hidden states failed: {self._tap.failure}")
 
     def rows(self, context: int) -> Float32Array:
         """The wanted rows of the last decode, float32 [wanted, layers * width]."""
-        if len(self._wanted):
-            for name, place in self._places.items():
-                if not self._starts[place]:
-                    raise ModelError(
-                        f"this model's graph has no tensor {name.decode()!r}, so its hidden "
-                        "states can't be read; use a reward that reads none"
-                    )
-        return self._states.reshape(len(self._wanted), self._blocks * self._width)
+        missing = self._tap.missing
+        if missing is not None:
+            raise ModelError(
+                f"this model's graph has no tensor {missing!r}, so its hidden states can't be "
+                "read; use a reward that reads none"
+            )
+        return self._tap.rows()
 
-    def _evaluate(self, tensor: int, ask: bool, _data: object) -> bool:
-        # No exception crosses llama.cpp, Ctrl-C included: `check` raises it after the decode.
+
+def _address(libraries: list[ctypes.CDLL], name: str) -> int | None:
+    for library in libraries:
         try:
-            if self._name_offset < 0:
-                self._name_offset = self._get_name(tensor) - tensor
-            place = self._places.get(ctypes.string_at(tensor + self._name_offset))
-            if ask:
-                return place is not None
-            if place is not None:
-                self._collect(tensor, place)
-        except BaseException as failure:
-            self._failure = failure
-        return True  # False would stop the graph halfway
-
-    def _collect(self, tensor: int, place: int) -> None:
-        """Copy the wanted rows of one physical batch (at most `ubatch` tokens, in order)."""
-        start = self._starts[place]
-        end = self._starts[place] = min(start + self._ubatch, self._tokens)
-        first, last = np.searchsorted(self._wanted, (start, end))
-        if first == last:
-            return
-        rows = (self._wanted[first:last] - start).astype(np.intp)
-        available = self._nbytes(tensor) // self._row_bytes
-        if available != end - start:  # the last block: a row for each output
-            before = np.searchsorted(self._outputs, start)
-            rows = np.searchsorted(self._outputs, self._wanted[first:last]) - before
-        low, high = int(rows[0]), int(rows[-1]) + 1
-        if high > available:
-            raise ValueError(f"{available} rows where {high} were expected")
-        span = np.empty((high - low, self._width), np.float32)
-        self._read(tensor, span.ctypes.data, low * self._row_bytes, span.nbytes)
-        self._states[first:last, place] = span[rows - low]
+            return ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        except AttributeError:
+            continue
+    return None
 
 
 def _ggml_base(package: Path) -> list[ctypes.CDLL]:
