@@ -364,8 +364,10 @@ def run(command: Any, *arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def heads(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("heads") / "new"
+    about = output.parent / "about.txt"
+    about.write_text("Made up, Apache-2.0.\n")
     arguments = ("--output", output, "--rival", "all", "--layers", "1", "--epochs", 2)
-    result = run(train, folder, *arguments)
+    result = run(train, folder, *arguments, "--about", about)
     assert result.exit_code == 0, result.output
     for name in RIVAL_KINDS:
         assert name in result.output
@@ -379,15 +381,22 @@ def test_train_writes_heads(heads: Path, folder: Path) -> None:
     assert head.card.kinds == RIVAL_KINDS["c-prm"]
     assert head.card.notes["data"]["sets"] == [folder.name]
     assert str(folder.parent) not in json.dumps(dict(head.card.notes))
+    assert head.card.notes["about"] == "Made up, Apache-2.0."
+    scores = head.card.notes["scores"]
     report = json.loads((heads / "train.json").read_text())
     assert len(report["validation"]) == 3
+    told = report["validation"][1]["steps"][head.card.label]["FUNC_NAME"]
+    assert scores["validation"]["steps"]["FUNC_NAME"]["auc"] == told["auc"]
+    assert set(scores["test"]["steps"]) == {"all", *head.card.kinds}
+    assert scores["test"]["responses"]["problems"] == 20
     assert report["chosen_from"]["orm"]["tried"]
 
 
 def test_train_gives_the_same_bytes_again(heads: Path, folder: Path, tmp_path: Path) -> None:
     result = run(
-        train, folder, "--output", tmp_path, "--rival", "orm", "--layers", "1", "--epochs", 2
-    )
+        train, folder, "--output", tmp_path, "--rival", "orm", "--layers", "1", "--epochs", 2,
+        "--about", heads.parent / "about.txt",
+    )  # fmt: skip
     assert result.exit_code == 0
     name = "orm.safetensors"
     assert (tmp_path / name).read_bytes() == (heads / name).read_bytes()

@@ -76,6 +76,7 @@ def fit(
             label="auto",
             seed=values["seed"],
             epochs=epochs,
+            about=None,
         )
         replace_file(record, json.dumps(told, indent=1).encode() + b"\n")
     _say(f"3 of 3: judging on the test split, into {output / 'report'}")

@@ -74,6 +74,12 @@ def _layers(
 @click.option(
     "--epochs", type=click.IntRange(1, 10000), default=30, show_default=True, help="At most."
 )
+@click.option(
+    "--about",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A text for the heads' cards: what data this is, under which licence.",
+)
 def train(
     sets: tuple[str, ...],
     output: Path,
@@ -82,6 +88,7 @@ def train(
     label: str,
     seed: int,
     epochs: int,
+    about: Path | None,
 ) -> None:
     """Fit reward heads to supervision SETs, and choose their settings on validation."""
     fit = _import_fit()
@@ -89,7 +96,7 @@ def train(
 
     from toolprm_lite.reward.head import save_head
     from toolprm_lite.training.data import SPLITS, open_supervision
-    from toolprm_lite.training.report import judge, table, write_report
+    from toolprm_lite.training.report import judge, scores, table, write_report
 
     data = open_supervision(sets)
     output.mkdir(parents=True, exist_ok=True)
@@ -99,12 +106,23 @@ def train(
     chosen_from: dict[str, Any] = {}
     for name in _RIVALS if rival == "all" else (rival,):
         found = _select(fit, data, name, settings, layers, label)
-        head = found.head
+        examples = data.examples(found.head.layers, found.head.pooled)
+        judged = {
+            split: judge(
+                found.head, examples, trajectories, examples.split == place,
+                trajectories.split == place,
+            )
+            for place, split in enumerate(SPLITS)
+            if split != "train" and (examples.split == place).any()
+        }  # fmt: skip
+        notes: dict[str, Any] = {
+            "scores": {split: scores(report) for split, report in judged.items()}
+        }
+        if about is not None:
+            notes["about"] = about.read_text(encoding="utf-8").strip()
+        head = found.head.noted(notes)
         save_head(output / f"{name}.safetensors", head)
-        examples = data.examples(head.layers, head.pooled)
-        rows = data.require(examples, "validation")
-        chosen = trajectories.split == SPLITS.index("validation")
-        reports.append(judge(head, examples, trajectories, rows, chosen))
+        reports.append(judged["validation"])
         chosen_from[name] = {
             "card": {"notes": dict(head.card.notes)},
             "tried": [entry.to_dict() for entry in found.tried],

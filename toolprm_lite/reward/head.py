@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -168,6 +168,11 @@ class Head:
         units = _gelu(inputs @ weights.weight.T + weights.kind_bias[kinds])
         logits = np.einsum("su,lsu->sl", units, weights.readout[:, kinds])
         return np.asarray(logits + weights.readout_bias[:, kinds].T, dtype=np.float32)
+
+    def noted(self, notes: Mapping[str, Any]) -> Head:
+        """The same head with more notes on its card."""
+        card = replace(self.card, notes={**self.card.notes, **notes})
+        return Head(card, self.weights, self.source)
 
     def check(
         self,

@@ -115,6 +115,20 @@ def judge(
     }
 
 
+def scores(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a report that go onto a head's card."""
+    steps = report["steps"][report["label"]]
+    whole = report["selection"]["all"]["all"]
+    kept = ("auc", "auc_within", "accuracy", "bce", "ece", "brier", "steps")
+    return {
+        "steps": {kind: {name: found[name] for name in kept} for kind, found in steps.items()},
+        "responses": {
+            name: whole[name]
+            for name in ("problems", "picked", "greedy", "voted", "random", "oracle")
+        },
+    }
+
+
 def _step_figures(
     rewards: npt.NDArray[np.float32],
     labels: npt.NDArray[np.bool_],
