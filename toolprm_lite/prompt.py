@@ -104,7 +104,7 @@ def explain_tools(
     """The instruction for models whose chat template doesn't explain tools in this format."""
     listing = "\n".join(write_json(tool.to_dict()) for tool in tools)
     shape = format.write([{"name": "function_name", "arguments": {"parameter_name": "value"}}])
-    several = " Write one call for each thing that the request asks for." if parallel else ""
+    several = " Call several functions if the request asks for several things." if parallel else ""
     nothing = "[]" if format.kind == "list" else "a short text without a call"
     if tool_choice == "none":
         ending = f"Do not call a function now: answer {nothing}."
@@ -119,22 +119,8 @@ def explain_tools(
         "You answer requests by calling functions. These are the functions, each with the JSON "
         f"Schema of its parameters:\n{listing}\n\n"
         f"Answer with {form} only, in this form:\n{shape}\n"
-        f"{_example(format) if parallel else ''}"
         f"Take the values from the request. Leave out optional parameters that the request does "
         f"not mention.{several} {ending}"
-    )
-
-
-def _example(format: CallFormat) -> str:
-    # Without one, small models stop after the first call.
-    calls = [
-        {"name": "book_table", "arguments": {"place": "Nero", "people": 2}},
-        {"name": "send_message", "arguments": {"to": "Ann", "text": "I am late"}},
-        {"name": "send_message", "arguments": {"to": "Bob", "text": "I am late"}},
-    ]
-    return (
-        'For example, "Book a table for 2 at Nero, and tell Ann and Bob that I am late" needs '
-        f"three calls:\n{format.write(calls)}\n"
     )
 
 
