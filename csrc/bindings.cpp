@@ -274,7 +274,7 @@ class Search {
     std::vector<int32_t> decoded;
     std::vector<py::tuple> steps;
     std::vector<int32_t> previous, tokens, draws;
-    std::vector<bool> greedy;
+    std::vector<bool> greedy, goes_on;
     for (size_t i = 0; i < search_.record_count(); ++i) {
       const StepRecord& record = search_.record(static_cast<int32_t>(i));
       if (states_wanted_ && search_.hidden(record) == nullptr) continue;
@@ -287,6 +287,7 @@ class Search {
       tokens.push_back(static_cast<int32_t>(search_.depth(record)));
       draws.push_back(static_cast<int32_t>(record.draws));
       greedy.push_back(record.greedy);
+      goes_on.push_back(record.goes_on);
     }
     const auto rows = static_cast<py::ssize_t>(decoded.size());
     py::array_t<float> features({rows, feature_count()});
@@ -308,6 +309,7 @@ class Search {
     result["tokens"] = to_array(tokens);
     result["draws"] = to_array(draws);
     result["greedy"] = greedy;
+    result["goes_on"] = goes_on;
     result["features"] = features;
     result["states"] = states;
     result["trajectories"] = trajectories;
@@ -621,47 +623,48 @@ PYBIND11_MODULE(_core, m) {
       .def("features", &ground, py::arg("chain"), py::arg("response"));
 
   py::class_<Search>(m, "StepSearch")
-      .def(
-          py::init([](const std::string& tools, const CallFormat& format,
-                      std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
-                      uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
-                      uint32_t beams, uint32_t root_draws, uint32_t beam_draws, bool follow_argmax,
-                      bool whole_responses, bool rank_by_draws, bool policy_rewards,
-                      bool states_wanted, bool pool_states, std::shared_ptr<Grounding> grounding,
-                      const std::string& aggregate, double policy_weight, uint32_t max_tokens,
-                      uint32_t max_step_tokens, uint32_t max_text_tokens, uint32_t max_batch_tokens,
-                      float temperature, uint32_t top_k, float top_p, uint64_t seed, bool trace) {
-            SearchOptions options;
-            options.beams = beams;
-            options.root_draws = root_draws;
-            options.beam_draws = beam_draws;
-            options.follow_argmax = follow_argmax;
-            options.whole_responses = whole_responses;
-            options.rank_by_draws = rank_by_draws;
-            options.policy_rewards = policy_rewards;
-            options.states_wanted = states_wanted;
-            options.pool_states = pool_states;
-            options.aggregate = parse_aggregate(aggregate);
-            options.policy_weight = policy_weight;
-            options.max_tokens = max_tokens;
-            options.max_step_tokens = max_step_tokens;
-            options.max_text_tokens = max_text_tokens;
-            options.max_batch_tokens = max_batch_tokens;
-            options.trace = trace;
-            options.sampler = {temperature, top_k, top_p, seed};
-            return std::make_unique<Search>(tools, format, make_limits(max_calls, require_call),
-                                            std::move(vocabulary), options, sequences, cells,
-                                            prompt_tokens, std::move(grounding));
-          }),
-          py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
-          py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
-          py::arg("require_call"), py::arg("beams"), py::arg("root_draws"), py::arg("beam_draws"),
-          py::arg("follow_argmax"), py::arg("whole_responses"), py::arg("rank_by_draws"),
-          py::arg("policy_rewards"), py::arg("states_wanted"), py::arg("pool_states"),
-          py::arg("grounding"), py::arg("aggregate"), py::arg("policy_weight"),
-          py::arg("max_tokens"), py::arg("max_step_tokens"), py::arg("max_text_tokens"),
-          py::arg("max_batch_tokens"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
-          py::arg("seed"), py::arg("trace"))
+      .def(py::init([](const std::string& tools, const CallFormat& format,
+                       std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
+                       uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
+                       uint32_t beams, uint32_t root_draws, uint32_t beam_draws, bool follow_argmax,
+                       bool whole_responses, bool rank_by_draws, bool policy_rewards,
+                       bool states_wanted, bool pool_states, std::shared_ptr<Grounding> grounding,
+                       const std::string& aggregate, double policy_weight, float way_floor,
+                       uint32_t max_tokens, uint32_t max_step_tokens, uint32_t max_text_tokens,
+                       uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
+                       uint64_t seed, bool trace) {
+             SearchOptions options;
+             options.beams = beams;
+             options.root_draws = root_draws;
+             options.beam_draws = beam_draws;
+             options.follow_argmax = follow_argmax;
+             options.whole_responses = whole_responses;
+             options.rank_by_draws = rank_by_draws;
+             options.policy_rewards = policy_rewards;
+             options.states_wanted = states_wanted;
+             options.pool_states = pool_states;
+             options.aggregate = parse_aggregate(aggregate);
+             options.policy_weight = policy_weight;
+             options.way_floor = way_floor;
+             options.max_tokens = max_tokens;
+             options.max_step_tokens = max_step_tokens;
+             options.max_text_tokens = max_text_tokens;
+             options.max_batch_tokens = max_batch_tokens;
+             options.trace = trace;
+             options.sampler = {temperature, top_k, top_p, seed};
+             return std::make_unique<Search>(tools, format, make_limits(max_calls, require_call),
+                                             std::move(vocabulary), options, sequences, cells,
+                                             prompt_tokens, std::move(grounding));
+           }),
+           py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
+           py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
+           py::arg("require_call"), py::arg("beams"), py::arg("root_draws"), py::arg("beam_draws"),
+           py::arg("follow_argmax"), py::arg("whole_responses"), py::arg("rank_by_draws"),
+           py::arg("policy_rewards"), py::arg("states_wanted"), py::arg("pool_states"),
+           py::arg("grounding"), py::arg("aggregate"), py::arg("policy_weight"),
+           py::arg("way_floor"), py::arg("max_tokens"), py::arg("max_step_tokens"),
+           py::arg("max_text_tokens"), py::arg("max_batch_tokens"), py::arg("temperature"),
+           py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("trace"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def(
           "start_forced",

@@ -10,6 +10,10 @@
 
 namespace toolprm {
 
+namespace {
+constexpr const char* kSpace = " \t\r\n";
+}
+
 StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
                        std::shared_ptr<const Vocabulary> vocabulary, const SearchOptions& options,
                        int32_t sequences, uint32_t cells, uint32_t prompt_tokens)
@@ -56,6 +60,7 @@ void StepSearch::begin_round() {
     beam.draws.resize(beam.sampled ? options_.beam_draws : options_.root_draws);
     std::iota(beam.draws.begin(), beam.draws.end(), 0u);
     beam.greedy = options_.follow_argmax;
+    beam.follow = false;
     absorb_forced(beams[rank]);
     if (branches_[beams[rank]] != nullptr && beam.next != nullptr && !beam.candidate) {
       expand(beams[rank]);
@@ -89,16 +94,86 @@ void StepSearch::expand(int32_t id) {
     return groups.emplace_back(place, std::vector<uint32_t>()).second;
   };
   const bool greedy = parent.greedy && !next->tokens.empty();
-  if (greedy) group(0);
+  const bool follow = parent.follow && !next->tokens.empty();
+  if (greedy || follow) group(0);
   for (size_t i = 0; i < places_.size(); ++i) {
     if (places_[i] >= 0) group(places_[i]).push_back(parent.draws[i]);
   }
-  for (auto& [place, draws] : groups) make_child(id, place, std::move(draws), greedy && place == 0);
+  std::vector<std::pair<int32_t, bool>> ways;  // place, whether it must be followed to a step
+  if (options_.way_floor <= 0 && options_.follow_argmax) {
+    turns_.clear();
+    for (const auto& [place, draws] : groups) {
+      const Turn turn = turn_of(parent, next->tokens[place]);
+      if (turn.way != Way::kNone) turns_.push_back(turn);
+    }
+    if (!turns_.empty()) {
+      const auto known = [&](uint64_t decision) {
+        return std::any_of(turns_.begin(), turns_.end(),
+                           [&](const Turn& turn) { return turn.decision == decision; });
+      };
+      for (size_t place = 0; place < next->tokens.size(); ++place) {
+        if (next->logprobs[place] < options_.way_floor) break;
+        const Turn turn = turn_of(parent, next->tokens[place]);
+        if (turn.way == Way::kNone || !known(turn.decision) ||
+            std::find(turns_.begin(), turns_.end(), turn) != turns_.end()) {
+          continue;
+        }
+        turns_.push_back(turn);
+        ways.emplace_back(static_cast<int32_t>(place), !turn.step);
+      }
+    }
+  }
+  for (auto& [place, draws] : groups) {
+    make_child(id, place, std::move(draws), greedy && place == 0, follow && place == 0);
+  }
+  for (const auto& [place, open] : ways) make_child(id, place, {}, false, open);
   drop(id, nullptr);
 }
 
+// What a token does behind a value or a call: a look ahead on copies of text and state.
+StepSearch::Turn StepSearch::turn_of(const Branch& parent, int32_t token) {
+  const Turn none{0, Way::kNone, false};
+  if (vocabulary_->ends[token]) return none;
+  const std::string_view bytes = vocabulary_->text(token);
+  if (bytes.find_first_of(",}]") == std::string_view::npos) return none;
+  look_ahead_ = parent.text;
+  look_ahead_ += bytes;
+  SegmenterState state = parent.state;
+  steps_.clear();
+  if (!segmenter_->advance(state, look_ahead_, steps_)) return none;
+  Turn turn{0, Way::kNone, !steps_.empty()};
+  size_t from;
+  if (!steps_.empty() && steps_.front().kind == StepKind::kArgValue) {
+    turn.decision = steps_.front().decided;
+    from = steps_.front().end;
+  } else if (parent.step >= 0 && (records_[parent.step].step.kind == StepKind::kArgValue ||
+                                  records_[parent.step].step.kind == StepKind::kFuncFinish)) {
+    from = records_[parent.step].step.end;
+  } else {
+    return none;
+  }
+  const size_t first = look_ahead_.find_first_not_of(kSpace, from);
+  // Only the byte right behind is a turn of this token: a later one is another step's business.
+  if (first == std::string::npos || (turn.decision == 0 && first < parent.text.size())) return none;
+  const char last = look_ahead_[look_ahead_.find_last_not_of(kSpace)];
+  const bool behind_call =
+      turn.decision == 0 && records_[parent.step].step.kind == StepKind::kFuncFinish;
+  switch (look_ahead_[first]) {
+    case ',':
+      turn.way = behind_call ? Way::kAnother : Way::kMore;
+      break;
+    case '}':
+    case ']':
+      turn.way = state.finished() ? Way::kFinished : last == ',' ? Way::kAnother : Way::kClosed;
+      break;
+    default:
+      return none;
+  }
+  return turn;
+}
+
 void StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32_t> draws,
-                            bool greedy) {
+                            bool greedy, bool follow) {
   const auto id = static_cast<int32_t>(branches_.size());
   branches_.push_back(std::make_unique<Branch>(at(parent_id)));
   Branch& child = at(id);
@@ -106,6 +181,7 @@ void StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32
   child.next = nullptr;
   child.draws = std::move(draws);
   child.greedy = greedy;
+  child.follow = follow;
   child.sampled = true;
   ++shared_[child.kv].users;
   round_.push_back(id);
@@ -178,6 +254,10 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
     record.logprob_total_min = branch.step < 0 ? 0 : records_[branch.step].logprob_total_min;
     record.draws = static_cast<uint32_t>(branch.draws.size());
     record.greedy = branch.greedy;
+    if (step.kind == StepKind::kArgValue || step.kind == StepKind::kFuncFinish) {
+      const size_t next = branch.text.find_first_not_of(kSpace, step.end);
+      record.goes_on = next != std::string::npos && branch.text[next] == ',';
+    }
     for (int32_t node = branch.node; node != before; node = tree_[node].parent) {
       if (tree_[node].forced) continue;
       ++record.tokens;

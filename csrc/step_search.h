@@ -17,10 +17,13 @@ namespace toolprm {
 enum class Aggregate : uint8_t { kLast, kMin, kProd, kMean };
 
 struct SearchOptions {
-  uint32_t beams = 2;            // N
-  uint32_t root_draws = 16;      // draws of a response that nothing has been sampled of
-  uint32_t beam_draws = 8;       // M
-  bool follow_argmax = true;     // the most likely path is a candidate, drawn or not
+  uint32_t beams = 2;         // N
+  uint32_t root_draws = 16;   // draws of a response that nothing has been sampled of
+  uint32_t beam_draws = 8;    // M
+  bool follow_argmax = true;  // the most likely path is a candidate, drawn or not
+  // How a call goes on behind a value is a finite choice: the likeliest token of each way is a
+  // candidate too, drawn or not, where the policy gives it this log-probability. Above 0: none.
+  float way_floor = 1;
   bool whole_responses = false;  // rows run on over boundaries to the end: one round
   bool rank_by_draws = false;    // the vote: equal responses, most draws first
   bool policy_rewards = false;   // a step's reward is the probability of its sampled tokens
@@ -58,6 +61,7 @@ struct StepRecord {
   float logprob_total_min;                  // the least of its tokens
   uint32_t draws;                           // that wrote it
   bool greedy;                              // on the most likely path
+  bool goes_on;                             // its token has the comma behind it, too
   bool scored = false;
   float reward = 0;
   double log_product = 0, sum = 0;
@@ -174,6 +178,7 @@ class StepSearch {
     uint32_t votes = 0;  // draws of this candidate and of those merged into it
     uint64_t decision = 0;
     double score = 0;
+    bool follow = false;   // the most likely path from a way that was not drawn
     bool sampled = false;  // some token of the response was not forced
     bool greedy = false;
     bool candidate = false;
@@ -193,10 +198,23 @@ class StepSearch {
     bool logits;
   };
 
+  // Where a value or a call has ended, what comes behind it.
+  enum class Way : uint8_t { kNone, kMore, kClosed, kAnother, kFinished };
+  struct Turn {
+    uint64_t decision;  // the value, if this token ends it
+    Way way;
+    bool step;  // a step is decided
+    bool operator==(const Turn& other) const {
+      return decision == other.decision && way == other.way;
+    }
+  };
+
+  Turn turn_of(const Branch& parent, int32_t token);
   Branch& make_root();
   void begin_round();
   void expand(int32_t id);
-  void make_child(int32_t parent, int32_t place, std::vector<uint32_t> draws, bool greedy);
+  void make_child(int32_t parent, int32_t place, std::vector<uint32_t> draws, bool greedy,
+                  bool follow);
   bool accept(Branch& branch, int32_t token, float logprob, float entropy, bool forced);
   bool too_long(const Branch& branch) const;
   bool state_wanted(const TokenNode& node) const {
@@ -244,6 +262,8 @@ class StepSearch {
   bool done_ = false;
 
   std::vector<Step> steps_;      // scratch
+  std::vector<Turn> turns_;      // scratch
+  std::string look_ahead_;       // scratch
   std::vector<int32_t> places_;  // scratch
   std::vector<int32_t> run_;     // scratch
 };

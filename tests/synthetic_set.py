@@ -73,6 +73,7 @@ def write_set(
                     "tokens": 1,
                     "draws": 1,
                     "greedy": False,
+                    "goes_on": False,
                     "local": local,
                     "viable": viable,
                     "row": len(steps),

@@ -6,7 +6,7 @@ import itertools
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ class Step:
     function: str | None = None
     argument: str | None = None
     value: Any = None
+    goes_on: bool = False
 
 
 def call(function: str, /, **arguments: Any) -> Call:
@@ -330,3 +331,34 @@ def test_many_answers_of_one_name_take_no_time(size: int) -> None:
     began = time.perf_counter()
     annotate(steps, answers)
     assert time.perf_counter() - began < 2  # far above what it takes, far below an exponential
+
+
+def test_a_comma_promises_more() -> None:
+    answers = [call("f", x=1, y=2), call("g", x=1)]
+
+    def viable(*steps: Step) -> list[bool]:
+        chain = [replace(step, previous=place - 1) for place, step in enumerate(steps)]
+        return [label.viable for label in annotate(chain, answers)]
+
+    def value(argument: str, number: int, goes_on: bool) -> Step:
+        return Step("ARG_VALUE", 0, argument=argument, value=number, goes_on=goes_on)
+
+    def end(goes_on: bool) -> list[Step]:
+        return [Step("PARAM_FINISH", 0), Step("FUNC_FINISH", 0, goes_on=goes_on)]
+
+    f, g = (Step("FUNC_NAME", 0, function=name) for name in "fg")
+    assert viable(f, value("x", 1, True)) == [True, True]
+    assert viable(f, value("x", 1, True), value("y", 2, True)) == [True, True, False]
+    assert viable(g, value("x", 1, True)) == [True, False]
+    assert viable(g, value("x", 1, False), *end(True)) == [True] * 4
+    both = [g, value("x", 1, False), *end(True), f, value("x", 1, True), value("y", 2, False)]
+    assert viable(*both, *end(False)) == [True] * 9
+    assert viable(*both, *end(True)) == [*[True] * 8, False]
+    steps = [
+        replace(step, previous=place - 1) for place, step in enumerate([g, value("x", 1, True)])
+    ]
+    assert [label.local for label in annotate(steps, answers)] == [True, True]
+    # An argument that repeats its default may follow.
+    tool = {"name": "g", "parameters": {"type": "object", "properties": {
+        "x": {"type": "integer"}, "z": {"type": "integer", "default": 0}}}}  # fmt: skip
+    assert [label.viable for label in annotate(steps, answers, [tool])] == [True, True]

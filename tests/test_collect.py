@@ -115,6 +115,15 @@ def expected_tokens(path: list[int], boundary: int) -> int:
     raise AssertionError
 
 
+def goes_on(path: list[int], step: Any) -> bool:
+    """Whether the token that decides the step has the comma behind it, too."""
+    if step.kind not in ("ARG_VALUE", "FUNC_FINISH"):
+        return False
+    tokens = path[: expected_tokens(path, step.boundary)]
+    written = b"".join(VOCABULARY[token] for token in tokens if token != EOG)
+    return written[step.end :].lstrip().startswith(b",")
+
+
 def certainty(responses: dict[str, float], path: list[int], begin: int, end: int) -> list[float]:
     """The policy's log-probabilities, from the weights alone."""
     whole = {(*tokenize(text), EOG): weight for text, weight in responses.items()}
@@ -213,6 +222,7 @@ def test_every_column_is_right(constrained: bool, tmp_path: Path) -> None:
                     if step.kind == "ARG_VALUE"
                     else None,
                     previous=index - 1,
+                    goes_on=goes_on(path, step),
                 )
                 for index, step in enumerate(expected)
             ]
@@ -233,6 +243,7 @@ def test_every_column_is_right(constrained: bool, tmp_path: Path) -> None:
                 assert stored["boundary"] == step.boundary
                 value = row["text"].encode()[step.begin : step.end].decode()
                 assert stored["value"] == (value if step.kind == "ARG_VALUE" else None)
+                assert stored["goes_on"] == decided[index].goes_on
                 assert (stored["local"], stored["viable"]) == (label.local, label.viable)
                 end = expected_tokens(path, step.boundary)
                 assert stored["tokens"] == end

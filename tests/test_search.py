@@ -557,3 +557,46 @@ def short(steps: list[CandidateStep]) -> list[float]:
 def test_an_empty_question_is_refused() -> None:
     with pytest.raises(ProblemError):
         Searcher(MockBackend(RESPONSES)).search("  ", TOOLS)
+
+
+def unit_reward(steps: list[CandidateStep]) -> list[float]:
+    return [0.1 if step.argument == "unit" else 0.9 for step in steps]
+
+
+def call_reward(steps: list[CandidateStep]) -> list[float]:
+    """The more calls, the better."""
+    return [0.3 + 0.2 * min(step.response.count('"name"'), 3) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("rare", "way_floor", "found"),
+    [(0.02, 0.001, True), (0.02, 1.0, False), (0.0001, 0.001, False), (0.0001, 0.00001, True)],
+)
+@pytest.mark.parametrize("more", ["end", "call"])
+def test_every_way_on_is_a_candidate(rare: float, way_floor: float, found: bool, more: str) -> None:
+    # Drawn is only the likeliest token; the end, or another call, must come by itself.
+    if more == "end":
+        likely, other, reward = call("Rome", unit="C"), call("Rome"), unit_reward
+    else:
+        likely = call("Rome")
+        other, reward = f"{likely[:-1]}, {call('Paris')[1:]}", call_reward
+    result = search(
+        {likely: 1 - rare, other: rare}, reward, beams=2, expand=1, temperature=0.0,
+        way_floor=way_floor, trace=True, aggregate="min" if more == "end" else "last",
+    )  # fmt: skip
+    assert result.complete
+    assert (result.text == other) == found
+    assert (result.text == likely) == (not found)
+    if found:
+        assert any(entry.draws == 0 and entry.fate == "kept" for entry in result.trace)
+
+
+def test_a_way_on_is_not_taken_for_one_inside_of_a_value() -> None:
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": {
+        "a": {"type": "array", "items": {"type": "integer"}}}}}]  # fmt: skip
+    likely, other = (json.dumps([{"name": "f", "arguments": {"a": a}}]) for a in ([1, 2], [1]))
+    config = SearchConfig(constrain="off", beams=4, expand=1, temperature=0.0, way_floor=0.001)
+    backend = MockBackend({likely: 0.9, other: 0.1})
+    result = Searcher(backend).search("q", tools, config, reward=lambda steps: [0.5] * len(steps))
+    assert result.calls == [{"name": "f", "arguments": {"a": [1, 2]}}]
+    assert all(other.calls == result.calls for other in result.alternatives)

@@ -246,6 +246,7 @@ class StepSearch:
         grounding: Grounding | None,
         aggregate: str,
         policy_weight: float,
+        way_floor: float,
         max_tokens: int,
         max_step_tokens: int,
         max_text_tokens: int,
@@ -290,7 +291,8 @@ class StepSearch:
 
         `steps`: (step, response up to its boundary). `previous` int32 [steps]: the step before it,
         or -1. `tokens`, `draws` int32 [steps]: the response's length at the boundary token, and the
-        draws that wrote it. `greedy`: on the most likely path. `features` float32 and `states`
+        draws that wrote it. `greedy`: on the most likely path. `goes_on`: the boundary token has
+        the comma behind the value or call, too. `features` float32 and `states`
         float32 as in `StepBatch`. `trajectories`: (last step or -1, draws, greedy, finished, fate,
         tokens, response), of a search with `trace`.
         """

@@ -85,6 +85,7 @@ search_options = _all(
         _setting("top_k", help="Tokens that a draw may choose among."),
         _setting("top_p", help="Least probability, together, of the tokens to choose among."),
         _setting("seed", help="Of the draws; equal seeds give equal draws."),
+        _setting("way_floor", help="Least probability of a way on that is looked at undrawn."),
         _setting("max_tokens", help="Longest response."),
         _setting("max_step_tokens", help="Longest step; what runs on is given up."),
         _setting("max_text_tokens", help="Longest text outside calls; at the limit it declines."),

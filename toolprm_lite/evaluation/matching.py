@@ -100,6 +100,10 @@ class Answers:
         """The parameters that a call needs in order to equal each answer of the group."""
         return tuple(expected.required for expected in self._groups.get(name, ()))
 
+    def parameters(self, name: str) -> tuple[frozenset[str], ...]:
+        """The parameters that a call may have, for each answer of the group."""
+        return tuple(expected.parameters for expected in self._groups.get(name, ()))
+
     def accepts(self, name: str, argument: str, value: Any) -> tuple[bool, ...]:
         """Whether a call of each answer in the group may have this argument with this value."""
         group = self._groups.get(name, ())
@@ -234,6 +238,11 @@ class _Expected:
     required: frozenset[str]
     keys: Mapping[str, Hashable] | None
     possible: Mapping[str, Sequence[Any]] | None = None
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """What a call may have."""
+        return frozenset(self.possible or self.keys or ())
 
     def accepts(self, argument: str, value: Any, key: Hashable) -> bool:
         if self.possible is not None:

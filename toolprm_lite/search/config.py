@@ -42,6 +42,9 @@ class SearchConfig:
         call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
             chat template teaches, else the JSON list.
         aggregate: how a beam's step rewards become its score; None takes the reward's own choice.
+        way_floor: how a call goes on behind a value (another argument, its end, another call, the
+            end of the response) is a finite choice: the likeliest token of each way is a candidate
+            too, drawn or not, if the policy gives it this probability; 1 is never.
         policy_weight: weight of the policy's log-probability added to the score's logarithm.
         trace: record every candidate, kept or dropped.
     """
@@ -63,6 +66,7 @@ class SearchConfig:
     call_format: str = "auto"
     aggregate: Aggregate | None = None
     policy_weight: float = 0.0
+    way_floor: float = 0.001
     trace: bool = False
 
     def __post_init__(self) -> None:
@@ -96,5 +100,7 @@ class SearchConfig:
             raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 .. 100")
         if not 0.0 < self.top_p <= 1.0:
             raise ConfigError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
+        if not 0.0 < self.way_floor <= 1.0:
+            raise ConfigError(f"way_floor is {self.way_floor!r}; it must be above 0 and at most 1")
         if not self.tool_choice:
             raise ConfigError("tool_choice is empty; use auto, required, none or a tool's name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -337,6 +338,7 @@ class Searcher:
                 grounding=grounding,
                 aggregate=config.aggregate or reward.aggregate,
                 policy_weight=config.policy_weight,
+                way_floor=math.log(config.way_floor) if config.way_floor < 1 else 1.0,
                 max_tokens=config.max_tokens,
                 max_step_tokens=config.max_step_tokens,
                 max_text_tokens=config.max_text_tokens,

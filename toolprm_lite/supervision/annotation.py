@@ -28,7 +28,8 @@ from toolprm_lite.evaluation.matching import Answers, Assignment, CallLike, Matc
 
 class DecidedStep(Protocol):
     """A decided step. `previous` is the index of the step before it in the same response, or -1;
-    `value` is the decoded JSON of an ARG_VALUE's value."""
+    `value` is the decoded JSON of an ARG_VALUE's value. `goes_on` says that the token which decided
+    the step has written the comma behind it: another argument, or another call, must follow."""
 
     @property
     def kind(self) -> str: ...
@@ -42,6 +43,8 @@ class DecidedStep(Protocol):
     def value(self) -> Any: ...
     @property
     def previous(self) -> int: ...
+    @property
+    def goes_on(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class _Open:
     count: int  # of the arguments, one given twice counted twice
     accepted: tuple[int, ...]  # arguments that the answer has too
     missing: tuple[int, ...]  # required ones that are not among them
+    left: tuple[int, ...]  # those that the answer has, or may have, and the call has not
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ def _decide(before: _State, step: DecidedStep, index: int, answers: Answers) -> 
         if step.function is None:
             raise _broken(index, "FUNC_NAME without a function; give its name")
         missing = tuple(map(len, answers.required(step.function)))
-        call = _Open(step.function, frozenset(), 0, (0,) * len(missing), missing)
+        left = tuple(map(len, answers.parameters(step.function)))
+        call = _Open(step.function, frozenset(), 0, (0,) * len(missing), missing, left)
         best, chosen = _best(before, call, call.accepted, closed=False)
         return _after(before, call, best), bool(chosen)
     if before.open is None:
@@ -130,7 +135,10 @@ def _decide(before: _State, step: DecidedStep, index: int, answers: Answers) -> 
             raise _broken(index, "ARG_VALUE without an argument; give the parameter's name")
         grown, own = _give(call, step.argument, step.value, answers)
         best, chosen = _best(before, grown, call.accepted, closed=False)
-        return _after(before, grown, best), any(own[column] for column in chosen)
+        local = any(own[column] for column in chosen)
+        if step.goes_on:
+            best, _ = _best(before, grown, call.accepted, closed=False, more=True)
+        return _after(before, grown, best), local
     if kind not in ("PARAM_FINISH", "FUNC_FINISH"):
         raise _broken(index, f"unknown kind {kind!r}; use one of reward.base.STEP_KINDS")
     best, _ = _best(before, call, call.accepted, closed=True)
@@ -141,7 +149,9 @@ def _decide(before: _State, step: DecidedStep, index: int, answers: Answers) -> 
         if call.accepted:
             row = _weights(call, call.accepted, closed=True)
             closed = {**closed, call.name: closed[call.name].assign(row)}
-        state = replace(state, closed=closed, calls=before.calls + 1, open=None)
+        calls = before.calls + 1
+        viable = state.viable and not (step.goes_on and calls >= len(answers))
+        state = replace(state, closed=closed, calls=calls, open=None, viable=viable)
     return state, any(_whole(call, column) for column in chosen)
 
 
@@ -162,12 +172,13 @@ def _give(
             count - (right and argument in names)
             for count, right, names in zip(call.missing, own, required, strict=True)
         ),
+        tuple(len(names - call.arguments - {argument}) for names in answers.parameters(call.name)),
     )
     return grown, own
 
 
 def _best(
-    before: _State, call: _Open, arguments: tuple[int, ...], closed: bool
+    before: _State, call: _Open, arguments: tuple[int, ...], closed: bool, more: bool = False
 ) -> tuple[int, list[int]]:
     """The value of the best assignment of the name's calls with this one, and the answers that
     this one has in the best assignments."""
@@ -176,7 +187,7 @@ def _best(
     others = before.closed[call.name]
     totals = [
         others.without(column) + weight
-        for column, weight in enumerate(_weights(call, arguments, closed))
+        for column, weight in enumerate(_weights(call, arguments, closed, more))
     ]
     best = max(totals)
     if others.value >= best:
@@ -184,11 +195,15 @@ def _best(
     return best, [column for column, total in enumerate(totals) if total == best]
 
 
-def _weights(call: _Open, arguments: tuple[int, ...], closed: bool) -> tuple[int, ...]:
-    return tuple(
-        _NAMED + count + _RIGHT * (_whole(call, column) if closed else _contained(call, column))
-        for column, count in enumerate(arguments)
-    )
+def _weights(
+    call: _Open, arguments: tuple[int, ...], closed: bool, more: bool = False
+) -> tuple[int, ...]:
+    def right(column: int) -> bool:
+        if closed:
+            return _whole(call, column)
+        return _contained(call, column) and (not more or call.left[column] > 0)
+
+    return tuple(_NAMED + count + _RIGHT * right(column) for column, count in enumerate(arguments))
 
 
 def _contained(call: _Open, column: int) -> bool:

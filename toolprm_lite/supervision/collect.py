@@ -255,10 +255,16 @@ def _add(
         records = none | {"trajectories": [(-1, *rest) for _, *rest in records["trajectories"]]}
     steps = [
         _Decided(
-            step.kind, step.call, step.function, step.argument, step_value(step, text), previous
+            step.kind,
+            step.call,
+            step.function,
+            step.argument,
+            step_value(step, text),
+            previous,
+            goes_on,
         )
-        for (step, text), previous in zip(
-            records["steps"], records["previous"].tolist(), strict=True
+        for (step, text), previous, goes_on in zip(
+            records["steps"], records["previous"].tolist(), records["goes_on"], strict=True
         )
     ]
     answers = problem.answers
@@ -274,6 +280,7 @@ def _add(
     for name in ("previous", "tokens", "draws"):
         columns[name] += records[name].tolist()
     columns["greedy"] += records["greedy"]
+    columns["goes_on"] += records["goes_on"]
     for (step, text), label in zip(records["steps"], labels, strict=True):
         columns["kind"].append(step.kind)
         columns["call"].append(-1 if step.call is None else step.call)
@@ -311,6 +318,7 @@ class _Decided:
     argument: str | None
     value: Any
     previous: int
+    goes_on: bool
 
 
 def _write(

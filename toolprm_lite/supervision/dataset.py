@@ -76,6 +76,7 @@ def steps_schema(features: int) -> pa.Schema:
         ("tokens", pa.int32()),  # of the response
         ("draws", pa.int32()),
         ("greedy", pa.bool_()),
+        ("goes_on", pa.bool_()),  # its token has the comma behind it, too
         ("local", pa.bool_()),
         ("viable", pa.bool_()),
         ("features", pa.list_(pa.float32(), features)),
