@@ -255,14 +255,10 @@ class Search {
     const std::vector<int32_t> steps = search_.unscored();
     const auto rows = static_cast<py::ssize_t>(steps.size());
     py::array_t<int8_t> kinds(rows);
-    py::array_t<float> features({rows, feature_count()});
-    py::array_t<float> states({rows, state_width()});
     for (py::ssize_t row = 0; row < rows; ++row) {
-      const StepRecord& record = search_.record(steps[row]);
-      kinds.mutable_data()[row] = static_cast<int8_t>(record.step.kind);
-      write_features(record, features.mutable_data(row, 0));
-      if (state_width() > 0) write_state(record, states.mutable_data(row, 0));
+      kinds.mutable_data()[row] = static_cast<int8_t>(search_.record(steps[row]).step.kind);
     }
+    const auto [features, states] = inputs(steps);
     return py::make_tuple(kinds, features,
                           state_width() == 0 ? py::object(py::none()) : py::object(states));
   }
@@ -289,14 +285,7 @@ class Search {
       greedy.push_back(record.greedy);
       goes_on.push_back(record.goes_on);
     }
-    const auto rows = static_cast<py::ssize_t>(decoded.size());
-    py::array_t<float> features({rows, feature_count()});
-    py::array_t<float> states({rows, state_width()});
-    for (py::ssize_t row = 0; row < rows; ++row) {
-      const StepRecord& record = search_.record(decoded[row]);
-      write_features(record, features.mutable_data(row, 0));
-      if (state_width() > 0) write_state(record, states.mutable_data(row, 0));
-    }
+    const auto [features, states] = inputs(decoded);
     std::vector<py::tuple> trajectories;
     for (const TraceEntry& entry : search_.trace()) {
       trajectories.push_back(py::make_tuple(entry.step < 0 ? -1 : places[entry.step], entry.draws,
@@ -391,6 +380,20 @@ class Search {
 
   py::ssize_t state_width() const {
     return static_cast<py::ssize_t>(search_.hidden_width()) * (pooled_ ? 2 : 1);
+  }
+
+  // Features and states of these steps, a row each.
+  std::pair<py::array_t<float>, py::array_t<float>> inputs(
+      const std::vector<int32_t>& steps) const {
+    const auto rows = static_cast<py::ssize_t>(steps.size());
+    py::array_t<float> features({rows, feature_count()});
+    py::array_t<float> states({rows, state_width()});
+    for (py::ssize_t row = 0; row < rows; ++row) {
+      const StepRecord& record = search_.record(steps[row]);
+      write_features(record, features.mutable_data(row, 0));
+      if (state_width() > 0) write_state(record, states.mutable_data(row, 0));
+    }
+    return {features, states};
   }
 
   void write_features(const StepRecord& record, float* out) const {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolprm_lite.cli import Failure, one_line
-from toolprm_lite.cli.options import Decorator, model_options, open_searcher
+from toolprm_lite.cli.options import Decorator, all_of, model_options, open_searcher
 from toolprm_lite.errors import DatasetError, ProblemError, ToolprmError
 from toolprm_lite.search.config import CALL_FORMATS
 
@@ -138,13 +138,7 @@ _OPTIONS: list[Decorator] = [
     ),
 ]
 
-
-def collect_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a collection."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
+collect_options = all_of(_OPTIONS)
 
 problem_files = click.argument(
     "problems", nargs=-1, required=True, metavar="PROBLEMS...", type=click.Path(path_type=Path)

@@ -12,6 +12,7 @@ import click
 
 from toolprm_lite.cli.collect import collect_options, gather, problem_files
 from toolprm_lite.cli.options import model_options
+from toolprm_lite.cli.train import RIVALS, train
 from toolprm_lite.errors import TrainingError
 
 _EPILOG = """\b
@@ -19,7 +20,6 @@ Example:
   toolprm-lite fit problems.jsonl --model model.gguf --output heads/
 """
 
-_RIVALS = ("toolprm", "c-prm", "orm")
 _NEEDS = ("pyarrow", "jsonschema", "torch", "matplotlib")
 
 
@@ -53,12 +53,11 @@ def fit(
         if importlib.util.find_spec(package) is None:
             raise TrainingError(f"fitting needs {package}: pip install 'toolprm_lite[train]'")
     supervision, heads = output / "set", output / "heads"
-    files = [heads / f"{name}.safetensors" for name in _RIVALS]
+    files = [heads / f"{name}.safetensors" for name in RIVALS]
     _say(f"1 of 3: collecting into {supervision}")
     gather(problems, supervision, values)
 
     from toolprm_lite.cli.eval_reward import eval_reward
-    from toolprm_lite.cli.train import train
     from toolprm_lite.files import replace_file
 
     record = output / "fit.json"

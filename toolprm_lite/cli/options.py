@@ -31,7 +31,9 @@ def _setting(name: str, **attributes: Any) -> Decorator:
     return click.option(option, name, default=getattr(_DEFAULTS, name), **attributes)
 
 
-def _all(options: list[Decorator]) -> Decorator:
+def all_of(options: list[Decorator]) -> Decorator:
+    """One decorator that adds all these options, in this order."""
+
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
@@ -40,7 +42,7 @@ def _all(options: list[Decorator]) -> Decorator:
     return decorate
 
 
-model_options = _all(
+model_options = all_of(
     [
         click.option(
             "--model",
@@ -75,7 +77,7 @@ model_options = _all(
     ]
 )
 
-search_options = _all(
+search_options = all_of(
     [
         _setting("strategy", type=click.Choice(STRATEGIES), help="How to search."),
         _setting("beams", metavar="N", help="Beams retained after each step."),

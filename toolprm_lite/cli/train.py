@@ -15,7 +15,7 @@ from toolprm_lite.reward.head import LABELS
 if TYPE_CHECKING:
     from toolprm_lite.training.fit import FitSettings, Rival, Selected
 
-_RIVALS = ("toolprm", "c-prm", "orm")
+RIVALS = ("toolprm", "c-prm", "orm")
 
 _EPILOG = """\b
 Example:
@@ -48,7 +48,7 @@ def _layers(
 )
 @click.option(
     "--rival",
-    type=click.Choice([*_RIVALS, "all"]),
+    type=click.Choice([*RIVALS, "all"]),
     default="toolprm",
     show_default=True,
     help="What to judge: every step, all but values, or whole responses only.",
@@ -104,7 +104,7 @@ def train(
     trajectories = data.trajectories()
     reports: list[dict[str, Any]] = []
     chosen_from: dict[str, Any] = {}
-    for name in _RIVALS if rival == "all" else (rival,):
+    for name in RIVALS if rival == "all" else (rival,):
         found = _select(fit, data, name, settings, layers, label)
         examples = data.examples(found.head.layers, found.head.pooled)
         judged = {
