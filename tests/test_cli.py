@@ -172,6 +172,7 @@ def test_options_reach_the_search(fake: FakeSearcher, gguf: str) -> None:
         "--seed", "4", "--max-tokens", "99", "--max-text-tokens", "8", "--tool-choice", "required",
         "--no-parallel", "--constrain", "off", "--call-format", "hermes", "--aggregate", "min",
         "--gpu-layers", "2", "--threads", "1", "--context", "512", "--verbose",
+        "--device", "cuda:1", "--dtype", "bfloat16",
     )  # fmt: skip
     assert fake.config == SearchConfig(
         strategy="best-of-n", beams=3, expand=5, samples=7, temperature=0.3, top_k=9, top_p=0.9,
@@ -181,7 +182,7 @@ def test_options_reach_the_search(fake: FakeSearcher, gguf: str) -> None:
     assert fake.opened == [
         {
             "model": gguf, "backend": "auto", "gpu_layers": 2, "threads": 1, "context": 512,
-            "verbose": True,
+            "verbose": True, "device": "cuda:1", "dtype": "bfloat16",
         }
     ]  # fmt: skip
     assert fake.tools == load_tools(TOOLS)

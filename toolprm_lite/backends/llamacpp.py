@@ -22,6 +22,7 @@ import numpy as np
 
 from toolprm_lite import _core
 from toolprm_lite.backends.base import (
+    RESPONSE_ROOM,
     Batch,
     Float32Array,
     Int32Array,
@@ -30,9 +31,12 @@ from toolprm_lite.backends.base import (
     Output,
     Prefill,
     SequenceOp,
+    check_prompt,
+    common_prefix,
+    prompt_too_long,
 )
 from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
-from toolprm_lite.errors import ContextError, ModelError, NoRoom
+from toolprm_lite.errors import ModelError, NoRoom
 
 TESTED_VERSION = "0.3.36"
 
@@ -55,7 +59,6 @@ _NEEDED = (
 
 _BATCH = 2048  # tokens one llama_decode takes
 _UBATCH = 512  # tokens llama.cpp computes at once
-_RESPONSE_ROOM = 16  # cells that a prompt must leave free
 _MAX_SEQUENCES = 255  # llama.cpp's LLAMA_MAX_SEQ is 256, and sequence 0 is the prompt's
 _MIN_CHECKPOINT = 64  # tokens; a shorter shared beginning is not worth a checkpoint
 
@@ -117,8 +120,8 @@ class LlamaCppBackend:
         self._checkpoint_sequence = self._sequences - 1
         if context is None:
             context = min(llama.llama_model_n_ctx_train(model), 8192)
-        if context < 2 * _RESPONSE_ROOM:
-            raise ModelError(f"context is {context}; it must be at least {2 * _RESPONSE_ROOM}")
+        if context < 2 * RESPONSE_ROOM:
+            raise ModelError(f"context is {context}; it must be at least {2 * RESPONSE_ROOM}")
         self._cells = context
         self._threads = threads if threads is not None else _available_cores()
         if self._threads < 1:
@@ -224,17 +227,10 @@ class LlamaCppBackend:
         self._native.require()
         prompt: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
         count = len(prompt)
-        if count == 0:
-            raise ContextError("the prompt is empty; give it at least one token")
-        if prompt.min() < 0 or prompt.max() >= self._info.vocab_size:
-            raise ModelError(
-                f"the prompt has a token outside the vocabulary of {self._info.vocab_size}"
-            )
-        if count + _RESPONSE_ROOM > self._info.context:
-            raise self._prompt_too_long(count)
+        check_prompt(prompt, self._info)
 
         self._drop_branches()
-        kept, border = self._keep_common_prefix(prompt)
+        kept, border = self._keepcommon_prefix(prompt)
         # Between here and the end an interrupt leaves a shorter prompt, not a wrong one.
         self._prompt = prompt[:kept]
         seconds = 0.0
@@ -256,7 +252,7 @@ class LlamaCppBackend:
             if code != 0:
                 self.clear()
                 if code == 1:
-                    raise self._prompt_too_long(count)
+                    raise prompt_too_long(count, self._info.context)
                 raise self._decode_error(code)
             seconds += spent
             done = end
@@ -360,13 +356,13 @@ class LlamaCppBackend:
             self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         self._live.clear()
 
-    def _keep_common_prefix(self, prompt: Int32Array) -> tuple[int, int]:
+    def _keepcommon_prefix(self, prompt: Int32Array) -> tuple[int, int]:
         """Shorten sequence 0 to a beginning of `prompt`.
 
         Returns how many tokens are kept, and where a checkpoint shall be made (0 = nowhere).
         """
         # At most all but one: the last token is always decoded, for its logits.
-        shared = min(_common_prefix(self._prompt, prompt), len(prompt) - 1)
+        shared = min(common_prefix(self._prompt, prompt), len(prompt) - 1)
         if shared == len(self._prompt) or (shared and self._trim(shared)):
             return shared, 0
         kept = 0
@@ -462,13 +458,6 @@ class LlamaCppBackend:
             np.empty((0, k), np.float32),
             np.empty(0, np.float32),
             hidden,
-        )
-
-    def _prompt_too_long(self, count: int) -> ContextError:
-        return ContextError(
-            f"the prompt has {count} tokens and the context {self._info.context}, of which "
-            f"{_RESPONSE_ROOM} must stay free for the response; shorten the prompt or give a "
-            "larger --context"
         )
 
     def _decode_error(self, code: int) -> ModelError:
@@ -670,15 +659,9 @@ def _metadata(llama: Any, model: Any, key: str) -> str:
     return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
 
 
-def _common_prefix(first: Int32Array, second: Int32Array) -> int:
-    count = min(len(first), len(second))
-    different = np.flatnonzero(first[:count] != second[:count])
-    return int(different[0]) if len(different) else count
-
-
 def _begins_with(prompt: Int32Array, beginning: Int32Array) -> bool:
     """Whether `beginning` is a proper beginning of `prompt`."""
-    return len(beginning) < len(prompt) and _common_prefix(prompt, beginning) == len(beginning)
+    return len(beginning) < len(prompt) and common_prefix(prompt, beginning) == len(beginning)
 
 
 def _available_cores() -> int:

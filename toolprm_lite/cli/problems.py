@@ -258,7 +258,7 @@ def _settings(
     model: str | None,
 ) -> dict[str, Any]:
     """What results depend on. A larger context or more threads don't make them others."""
-    file = find_model(model)
+    found = Path(find_model(model))
     digest = None
     if tools is not None:
         listing = json.dumps([tool.to_dict() for tool in tools], sort_keys=True)
@@ -266,8 +266,8 @@ def _settings(
     return {
         "input": "stdin" if source == "-" else Path(source).name,
         "tools": digest,
-        "model": file.name,
-        "model_bytes": file.stat().st_size,
+        "model": found.name,
+        "model_bytes": found.stat().st_size if found.is_file() else None,
         "reward": reward,
         **asdict(config),
     }

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend, ModelInfo
-from toolprm_lite.errors import ConfigError, ToolsError
+from toolprm_lite.errors import ConfigError, ModelError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
 from toolprm_lite.models import EMBEDDED, find_model
 from toolprm_lite.prompt import parse_messages, render_prompt
@@ -39,9 +40,10 @@ from toolprm_lite.search.text import closed_calls, step_text, step_value
 from toolprm_lite.tools import Tool, closed_schema, parse_tools
 
 if TYPE_CHECKING:
+    from toolprm_lite.backends.torch import TorchBackend
     from toolprm_lite.constraint import Constraint
 
-BackendName = Literal["auto", "llamacpp"]
+BackendName = Literal["auto", "llamacpp", "torch"]
 
 
 class Searcher:
@@ -60,10 +62,13 @@ class Searcher:
     @classmethod
     def from_model(
         cls,
-        model: str | os.PathLike[str] | None = None,
+        model: str | os.PathLike[str] | object | None = None,
         *,
+        tokenizer: object | None = None,
         backend: BackendName = "auto",
         gpu_layers: int = 0,
+        device: str = "auto",
+        dtype: str = "auto",
         threads: int | None = None,
         context: int | None = None,
         verbose: bool = False,
@@ -71,27 +76,53 @@ class Searcher:
         """Open a model.
 
         Args:
-            model: path of a GGUF file, or the embedded model's name; None is the embedded model.
-            backend: `auto` chooses by the file; `llamacpp` reads GGUF.
-            gpu_layers: blocks to keep on a GPU; -1 all.
-            threads: None is one for each physical core.
-            context: KV cells for the prompt and all branches; None is the model's own, at most
-                8192.
-            verbose: let the backend's own log through.
+            model: path of a GGUF file or of a transformers folder, a hub id ("organisation/name"),
+                the embedded model's name, or a transformers model that the application holds
+                already, with its `tokenizer`; None is the embedded model.
+            tokenizer: of a model that is given as an object.
+            backend: `auto` chooses by the model: llamacpp for GGUF files, torch for all else.
+                `torch` reads GGUF files, too: unpacked, in full precision.
+            gpu_layers: blocks to keep on a GPU, -1 all (llamacpp).
+            device: auto, cpu, cuda, cuda:1, mps (torch).
+            dtype: auto, float32, bfloat16, float16 (torch); see docs/backends.md.
+            threads: None is one for each physical core (llamacpp), or as torch is set.
+            context: cells for the prompt and all branches; None is the model's own, at most 8192.
+            verbose: let llama.cpp's own log through.
 
         Raises:
-            ModelError: the file is missing or is not a model.
+            ModelError: the file is missing, is not a model, or can't be driven.
+            ConfigError: a setting that doesn't fit the model.
         """
-        if backend not in ("auto", "llamacpp"):
-            raise ConfigError(f"backend is {backend!r}; it must be auto or llamacpp")
-        path = find_model(model)
+        if backend not in ("auto", "llamacpp", "torch"):
+            raise ConfigError(f"backend is {backend!r}; it must be auto, llamacpp or torch")
+        if model is not None and not isinstance(model, (str, os.PathLike)):
+            if tokenizer is None or backend == "llamacpp":
+                raise ConfigError(
+                    "a model given as an object needs its tokenizer, and the torch backend"
+                )
+            return cls(_torch_backend()(model, tokenizer, context=context))
+        if tokenizer is not None:
+            raise ConfigError("a tokenizer goes with a model given as an object, not with a path")
+        source = find_model(model)
+        embedded = EMBEDDED if model is None or str(model) == EMBEDDED else None
+        gguf = isinstance(source, Path) and source.is_file()
+        if backend == "torch" or (backend == "auto" and not gguf):
+            if gpu_layers:
+                raise ConfigError("gpu_layers is for llamacpp; give the torch backend a device")
+            load = _torch_backend().load
+            return cls(
+                load(source, device=device, dtype=dtype, threads=threads, context=context), embedded
+            )
+        if device != "auto" or dtype != "auto":
+            raise ConfigError(
+                "device and dtype are for the torch backend; give llamacpp gpu_layers"
+            )
         from toolprm_lite.backends.llamacpp import LlamaCppBackend
 
         opened = LlamaCppBackend(
-            path, gpu_layers=gpu_layers, threads=threads, context=context, verbose=verbose
+            source, gpu_layers=gpu_layers, threads=threads, context=context, verbose=verbose
         )
-        embedded = model is None or str(model) == EMBEDDED
-        return cls(opened, EMBEDDED if embedded else None)
+        return cls(opened, embedded)
 
     def search(
         self,
@@ -351,6 +382,17 @@ class Searcher:
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
+
+
+def _torch_backend() -> type[TorchBackend]:
+    try:
+        from toolprm_lite.backends.torch import TorchBackend
+    except ImportError as error:
+        raise ModelError(
+            f"the torch backend needs {error.name}; install it with "
+            "`pip install 'toolprm_lite[torch]'`"
+        ) from error
+    return TorchBackend
 
 
 def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:

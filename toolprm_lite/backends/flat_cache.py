@@ -1,0 +1,147 @@
+"""What plugs into transformers: a cache that keeps prompt and branches in one flat row, and the
+attention over it.
+
+The cache holds the prompt and, behind it, every branch's tokens in order of arrival. Which of them
+a token attends to says a mask made from the ledger, so a fork copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, Cache
+from transformers.cache_utils import CacheLayerMixin
+
+ATTENTION = "toolprm_flat"
+
+
+class FlatCache(Cache):
+    """Keys and values of `cells` tokens for each of `layers` blocks, written in place.
+
+    `write_at(begin, end)` says where the next forward pass puts its tokens; attention sees places
+    0 .. end.
+    """
+
+    def __init__(self, layers: int, cells: int) -> None:
+        self.cells = cells
+        self.begin = self.end = 0
+        self._flat = [_FlatLayer(self) for _ in range(layers)]
+        super().__init__(layers=list(self._flat))
+
+    def write_at(self, begin: int, end: int) -> None:
+        self.begin, self.end = begin, end
+
+    @torch.inference_mode()
+    def compact(self, first: int, places: torch.Tensor) -> None:
+        """Move the tokens at `places` (int64, rising) to `first`, `first + 1`, ..."""
+        last = first + len(places)
+        for layer in self._flat:
+            if layer.is_initialized:
+                index = places.to(layer.keys.device)
+                layer.keys[:, :, first:last] = layer.keys.index_select(2, index)
+                layer.values[:, :, first:last] = layer.values.index_select(2, index)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.begin
+
+
+class _FlatLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    is_sliding = False
+    keys: Any
+    values: Any
+
+    def __init__(self, cache: FlatCache) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._cache = cache
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        def room(states: torch.Tensor) -> torch.Tensor:
+            shape = (1, states.shape[1], self._cache.cells, states.shape[3])
+            return torch.empty(shape, dtype=states.dtype, device=states.device)
+
+        self.keys, self.values = room(key_states), room(value_states)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *unused: Any, **ignored: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        begin, end = self._cache.begin, self._cache.end
+        self.keys[:, :, begin:end] = key_states
+        self.values[:, :, begin:end] = value_states
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self._cache.begin
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._cache.end, 0
+
+    def get_max_length(self) -> int:
+        return self._cache.cells
+
+
+@contextmanager
+def flat_attention(config: Any) -> Iterator[None]:
+    """Let the model that `config` belongs to attend by this module's function, meanwhile.
+
+    The model may be the application's own, which goes on to use it in its way.
+    """
+    before = config._attn_implementation
+    config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def additive_mask(allowed: torch.Tensor, groups: int, dtype: torch.dtype) -> torch.Tensor:
+    """bool [rows, places] to what `_attend` adds to the scores, [1, 1, groups * rows, places]."""
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    mask.masked_fill_(~allowed, float("-inf"))
+    return mask.repeat(groups, 1)[None, None]
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **ignored: Any,
+) -> tuple[torch.Tensor, None]:
+    """Queries [1, heads, rows, dim] over keys and values [1, key heads, places, dim].
+
+    Without a mask the rows are the whole cache, causal. With one, the query heads that share a key
+    head stand below each other as rows of one product: keys and values are read once for all of
+    them and never repeated.
+    """
+    _, heads, rows, _ = query.shape
+    key_heads = key.shape[1]
+    if attention_mask is None:
+        out = scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=heads != key_heads
+        )
+    else:
+        packed = query.reshape(1, key_heads, heads // key_heads * rows, query.shape[3])
+        if softcap is None:
+            out = scaled_dot_product_attention(
+                packed, key, value, attn_mask=attention_mask, scale=scaling
+            )
+        else:
+            scale = scaling if scaling is not None else query.shape[3] ** -0.5
+            scores = softcap * torch.tanh(packed @ key.transpose(2, 3) * (scale / softcap))
+            weights = torch.softmax((scores + attention_mask).float(), dim=-1)
+            out = weights.to(value.dtype) @ value
+        out = out.reshape(1, heads, rows, value.shape[3])
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, _attend)

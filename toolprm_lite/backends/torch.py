@@ -1,0 +1,495 @@
+"""The torch backend: transformers models, on a CPU or a GPU.
+
+One batch of one row holds everything: the prompt, and behind it the tokens of all branches in order
+of arrival. A mask from the ledger tells each token its ancestors. Knows nothing of tools, steps or
+beams.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolprm_lite import _core
+from toolprm_lite.backends.base import (
+    Batch,
+    Float32Array,
+    Int32Array,
+    MaskArray,
+    ModelInfo,
+    Output,
+    Prefill,
+    SequenceOp,
+    check_prompt,
+    common_prefix,
+)
+from toolprm_lite.backends.device_top_k import device_top_k
+from toolprm_lite.backends.flat_cache import FlatCache, additive_mask, flat_attention
+from toolprm_lite.backends.hf_models import (
+    TESTED,
+    architecture,
+    load_model,
+    refuse_stateful,
+    refuse_unsuitable,
+)
+from toolprm_lite.backends.hf_tokens import read_vocabulary
+from toolprm_lite.errors import ModelError, NoRoom
+
+_PREFILL = 2048  # prompt tokens of one forward pass
+_MAX_CONTEXT = 8192
+_MAX_SEQUENCES = 128
+
+
+class TorchBackend:
+    """A transformers model behind the `Backend` protocol.
+
+    `model` is a causal language model with plain attention (full or sliding window) in every block,
+    `tokenizer` its fast tokenizer; both may be the application's own, and are left as they were
+    between calls. `context`: cells that prompt and branches share; None = the model's own, at most
+    8192. `max_sequences`: live branches.
+
+    Hidden states (`tap`) are the residual stream: layer L is the input of block L, as
+    `hidden_states[L]`. L = number of blocks is the last block's output before the final norm.
+
+    Raises `ModelError` for a model that this can't drive. An architecture that is not among the
+    tested ones is held against its own plain forward pass first.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str | None = None,
+        context: int | None = None,
+        max_sequences: int = _MAX_SEQUENCES,
+    ) -> None:
+        config = model.config.get_text_config()
+        source = name or str(getattr(model, "name_or_path", "")) or type(model).__name__
+        refuse_unsuitable(config, source)
+        refuse_stateful(model, source)
+        if max_sequences < 1:
+            raise ModelError(f"max_sequences is {max_sequences}; it must be at least 1")
+        trained = getattr(config, "max_position_embeddings", None) or _MAX_CONTEXT
+        cells = context if context is not None else min(trained, _MAX_CONTEXT)
+        if cells < 32:
+            raise ModelError(f"context is {cells}; it must be at least 32")
+        self._model: Any = model
+        self._tokenizer: Any = tokenizer
+        self._config = config
+        self._blocks = _find_blocks(model, config.num_hidden_layers)
+        self._device: torch.device = next(model.parameters()).device
+        self._dtype: torch.dtype = next(model.parameters()).dtype
+        self._groups = config.num_attention_heads // (
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        )
+        types = getattr(config, "layer_types", None)
+        self._window: int | None = getattr(config, "sliding_window", None)
+        self._types: frozenset[str] = frozenset(
+            types or (["sliding_attention"] if self._window else ["full_attention"])
+        )
+        # A cap on the scores is not in torch's fused attention, so its prompts need a mask, too.
+        self._capped = getattr(config, "attn_logit_softcapping", None) is not None
+        vocab_size = model.get_output_embeddings().weight.shape[0]
+        self._bytes, ends = read_vocabulary(tokenizer, vocab_size, _ends(model, tokenizer))
+        self._wants_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        self._cells, self._max_branches = cells, max_sequences
+        self._tapped: tuple[int, ...] = ()
+        self._states: dict[int, torch.Tensor] = {}
+        self._cache: Any = FlatCache(config.num_hidden_layers, cells)
+        self._prompt: Int32Array = np.empty(0, np.int32)
+        self._begin_branches()
+        template = tokenizer.chat_template
+        if isinstance(template, dict):
+            template = template.get("tool_use") or template.get("default")
+        self._info = ModelInfo(
+            name=source.rstrip("/").rsplit("/", 1)[-1],
+            architecture=architecture(config),
+            vocab_size=vocab_size,
+            width=config.hidden_size,
+            layers=config.num_hidden_layers,
+            context=cells,
+            max_sequences=max_sequences,
+            eog_tokens=ends,
+            chat_template=template,
+            bos_token=tokenizer.bos_token or "",
+            eos_token=tokenizer.eos_token or "",
+        )
+        if config.model_type not in TESTED:
+            self._try_out(source)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        context: int | None = None,
+    ) -> TorchBackend:
+        """Open a transformers folder, a GGUF file or a hub id.
+
+        `threads` sets torch's own, for the whole process. Raises `ModelError`.
+        """
+        if threads is not None:
+            if threads < 1:
+                raise ModelError(f"threads is {threads}; it must be at least 1")
+            torch.set_num_threads(threads)
+        model, tokenizer, name = load_model(source, device, dtype)
+        return cls(model, tokenizer, name=name, context=context)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def token_bytes(self) -> Sequence[bytes]:
+        """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
+        return self._bytes
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt; see `Backend.tokenize`."""
+        self._require()
+        text = text.encode("utf-8", "replace").decode()
+        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        bos = self._tokenizer.bos_token_id
+        if self._wants_bos and bos is not None and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return tokens
+
+    def tap(self, layers: Sequence[int]) -> None:
+        """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
+
+        Raises `ModelError` for a layer that the model hasn't got.
+        """
+        self._require()
+        wanted = tuple(layers)
+        for layer in wanted:
+            if not 0 <= layer <= self._info.layers:
+                raise ModelError(
+                    f"layer {layer} can't be tapped: {self._info.name} has {self._info.layers} "
+                    f"blocks, so layers are 0 to {self._info.layers}"
+                )
+        self._tapped = wanted
+
+    def clear(self) -> None:
+        """Forget the prompt and all branches."""
+        self._require()
+        self._prompt = self._prompt[:0]
+        self._begin_branches()
+
+    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+        """Put a prompt into sequence 0; see `Backend.prefill`."""
+        self._require()
+        prompt: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
+        check_prompt(prompt, self._info)
+        count = len(prompt)
+        # At most all but one: the last token is always decoded, for its logits.
+        kept = min(common_prefix(self._prompt, prompt), count - 1)
+        self._prompt = prompt[:kept]
+        self._begin_branches()
+        seconds = 0.0
+        done = kept
+        last = np.empty(0, np.int32)
+        while done < count:
+            end = min(count, done + _PREFILL)
+            final = end == count
+            rows = np.array([end - done - 1] if final else [], np.int32)
+            started = time.perf_counter()
+            logits, hidden = self._forward(
+                prompt[done:end], np.arange(done, end), done, end, None, rows, rows
+            )
+            seconds += time.perf_counter() - started
+            done = end
+            self._prompt = prompt[:done]
+            last = rows
+        assert len(last) == 1
+        self._begin_branches()
+        return Prefill(kept, count - kept, self._output(logits, mask, k, hidden, seconds))
+
+    def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
+        """One model step; see `Backend.decode`."""
+        self._require()
+        self._carry_out(batch.ops)
+        count = len(batch.tokens)
+        if count == 0:
+            hidden = None
+            if self._tapped:
+                hidden = np.empty((0, self._info.width * len(self._tapped)), np.float32)
+            empty = np.empty((0, k))
+            return Output(
+                empty.astype(np.int32), empty.astype(np.float32), np.empty(0, np.float32), hidden
+            )
+        sequences = batch.sequences.tolist()
+        limit = self._info.max_sequences
+        if min(sequences) < 1 or max(sequences) > limit:
+            raise ModelError(
+                f"sequences {min(sequences)} to {max(sequences)} in a batch; branches are 1 to "
+                f"{limit}"
+            )
+        if batch.tokens.min() < 0 or batch.tokens.max() >= self._info.vocab_size:
+            raise ModelError(
+                f"a batch has an invalid token; the vocabulary has {self._info.vocab_size}"
+            )
+        owners = [self._own(sequence) for sequence in sequences]
+        ledger = self._ledger
+        if ledger.used + count > self._cells:
+            raise NoRoom(
+                f"no free KV cells for {count} tokens in a context of {self._cells}; "
+                "free branches, or give a larger --context"
+            )
+        if ledger.end + count > self._cells:
+            self._compact()
+        begin = ledger.end
+        cells = [ledger.append(owner) for owner in owners]
+        end = ledger.end
+        self._places[begin:end] = batch.positions
+        started = time.perf_counter()
+        try:
+            allowed = ledger.ancestor_mask(cells, end)
+            logits, hidden = self._forward(
+                batch.tokens, batch.positions, begin, end, allowed, batch.logits_at, batch.hidden_at
+            )
+        except BaseException:
+            # The cells hold nothing: an interrupted step must not be attended to later.
+            self.clear()
+            raise
+        return self._output(logits, masks, k, hidden, time.perf_counter() - started)
+
+    def close(self) -> None:
+        """Let go of model and cache. Safe to call twice."""
+        self._model = self._tokenizer = self._cache = None
+
+    # The model
+
+    def _forward(
+        self,
+        tokens: Int32Array,
+        positions: Any,
+        begin: int,
+        end: int,
+        allowed: Any,
+        logits_at: Int32Array,
+        hidden_at: Int32Array,
+    ) -> tuple[torch.Tensor, Float32Array | None]:
+        """Logits [len(logits_at), vocabulary] and states [len(hidden_at), layers * width].
+
+        The tokens go to the places `begin` .. `end`; `allowed` [tokens, end] says what each
+        attends to, None that they go on the prompt.
+        """
+        self._cache.write_at(begin, end)
+
+        def put(values: Any) -> torch.Tensor:
+            return torch.from_numpy(np.asarray(values, np.int64)).to(self._device)
+
+        rows = put(logits_at)
+        with torch.inference_mode(), flat_attention(self._config), self._hooks():
+            output = self._model(
+                input_ids=put(tokens)[None],
+                position_ids=put(positions)[None],
+                attention_mask=self._mask(allowed, positions, begin, end),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=rows if len(rows) else 1,
+            )
+            hidden = None
+            if self._tapped:
+                at = put(hidden_at)
+                states = [self._states[layer][0].index_select(0, at) for layer in self._tapped]
+                hidden = torch.cat(states, dim=1).float().cpu().numpy()
+                self._states.clear()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            return output.logits[0, : len(rows)], hidden
+
+    def _mask(self, allowed: Any, positions: Any, begin: int, end: int) -> Any:
+        sees_all = self._types == {"full_attention"} or (
+            self._window is not None and end <= self._window
+        )
+        if allowed is None and begin == 0 and sees_all and not self._capped:
+            return None
+        if allowed is None:
+            lower = np.arange(end)[None, :] <= np.arange(begin, end)[:, None]
+        else:
+            lower = allowed.view(np.bool_)
+        full = self._additive(lower)
+        if sees_all:
+            near = full
+        else:
+            where = np.arange(end) if allowed is None else self._places[:end]
+            close = np.asarray(positions)[:, None] - where[None, :] < self._window
+            near = self._additive(lower & close)
+        if self._types == {"full_attention"}:
+            return full
+        if self._types == {"sliding_attention"}:
+            return near
+        return {"full_attention": full, "sliding_attention": near}
+
+    def _additive(self, allowed: Any) -> torch.Tensor:
+        mask = torch.from_numpy(np.ascontiguousarray(allowed)).to(self._device)
+        return additive_mask(mask, self._groups, self._dtype)
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        """Catch the inputs of the tapped blocks, meanwhile."""
+        states, blocks = self._states, self._blocks
+
+        def before(layer: int) -> Any:
+            def hook(_: Any, args: Any, kwargs: Any) -> None:
+                states[layer] = args[0] if args else kwargs["hidden_states"]
+
+            return hook
+
+        def after(_: Any, __: Any, output: Any) -> None:
+            states[len(blocks)] = output[0] if isinstance(output, tuple) else output
+
+        handles = [
+            blocks[layer].register_forward_pre_hook(before(layer), with_kwargs=True)
+            if layer < len(blocks)
+            else blocks[-1].register_forward_hook(after)
+            for layer in set(self._tapped)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _output(
+        self,
+        logits: torch.Tensor,
+        masks: MaskArray | None,
+        k: int,
+        hidden: Float32Array | None,
+        seconds: float,
+    ) -> Output:
+        with torch.inference_mode():
+            if self._device.type == "cpu":
+                table = np.ascontiguousarray(logits.float().numpy())
+                return Output(*_core.top_k(table, masks, k), hidden, seconds)
+            return Output(*device_top_k(logits, masks, k), hidden, seconds)
+
+    def _try_out(self, source: str) -> None:
+        """Hold two branches against the model's own forward pass."""
+        size = self._info.vocab_size
+        tokens = [(7 * place + 11) % size for place in range(12)]
+        prompt, first, second = tokens[:6], tokens[6:9], tokens[9:]
+
+        def ints(values: Any) -> Int32Array:
+            return np.asarray(values, np.int32)
+
+        try:
+            self.prefill(prompt, None, 1)
+            fork = [(SequenceOp.FORK, 0, 1), (SequenceOp.FORK, 0, 2)]
+            self._carry_out(ints(fork))
+            begin = self._ledger.end
+            cells = [self._ledger.append(self._own(branch)) for branch in (1, 1, 1, 2, 2, 2)]
+            end = self._ledger.end
+            positions = ints([6, 7, 8, 6, 7, 8])
+            self._places[begin:end] = positions
+            rows = ints([2, 5])
+            flat, _ = self._forward(
+                ints(first + second),
+                positions,
+                begin,
+                end,
+                self._ledger.ancestor_mask(cells, end),
+                rows,
+                rows,
+            )
+            with torch.inference_mode():
+                plain = torch.stack(
+                    [
+                        self._model(torch.tensor([prompt + branch], device=self._device)).logits[
+                            0, -1
+                        ]
+                        for branch in (first, second)
+                    ]
+                )
+        except ModelError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{source} ({self._config.model_type}) can't be driven branch by branch "
+                f"({reason}); use its GGUF file with --backend llamacpp"
+            ) from error
+        finally:
+            self.clear()
+        spread = float(plain.float().std())
+        difference = float((plain.float() - flat.float()).abs().max())
+        if not difference < 0.1 * spread + 1e-3:
+            raise ModelError(
+                f"{source} ({self._config.model_type}) gives other logits branch by branch than "
+                f"alone (by {difference:.2g}, where they spread by {spread:.2g}); use its GGUF "
+                "file with --backend llamacpp"
+            )
+
+    # Branches and cells
+
+    def _begin_branches(self) -> None:
+        """No branches, and the prompt's cells at the beginning."""
+        prompt = len(self._prompt)
+        self._ledger = _core.KvLedger(self._max_branches, self._cells, prompt)
+        self._branches: dict[int, int] = {0: 0}  # a branch's number, and the ledger's for it
+        self._places = np.arange(self._cells, dtype=np.int32)  # the position of each place's token
+
+    def _own(self, branch: int) -> int:
+        own = self._branches.get(branch)
+        if own is None:
+            raise ModelError(f"sequence {branch} holds nothing; fork it from the prompt first")
+        return own
+
+    def _carry_out(self, ops: Int32Array) -> None:
+        ledger, branches, limit = self._ledger, self._branches, self._info.max_sequences
+        for kind, first, second in ops.tolist():
+            if kind == SequenceOp.FORK:
+                if not (0 <= first <= limit and 1 <= second <= limit and first != second):
+                    raise ModelError(f"fork of sequence {first} into {second}; limit {limit}")
+                if second in branches:
+                    ledger.drop(branches.pop(second))
+                branches[second] = ledger.fork(self._own(first))
+            elif kind == SequenceOp.DROP:
+                if not 1 <= first <= limit:
+                    raise ModelError(f"drop of sequence {first}; branches are 1 to {limit}")
+                if first in branches:
+                    ledger.drop(branches.pop(first))
+            else:
+                raise ModelError(f"unknown sequence operation {kind}")
+
+    def _compact(self) -> None:
+        """Close the gaps that dropped branches left."""
+        first = len(self._prompt)
+        places = np.asarray(self._ledger.compact(), np.int64)[first:]
+        self._cache.compact(first, torch.from_numpy(places))
+        self._places[first : first + len(places)] = self._places[places]
+
+    def _require(self) -> None:
+        if self._model is None:
+            raise ModelError("the model is closed; open it again")
+
+
+def _find_blocks(model: Any, count: int) -> Any:
+    """The list of the model's blocks."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(
+        f"{type(model).__name__} has no list of {count} blocks; use its GGUF file with "
+        "--backend llamacpp"
+    )
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that the model's own settings end a response with."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = set(named if isinstance(named, (list, tuple)) else [named])
+    ends.add(tokenizer.eos_token_id)
+    return {int(token) for token in ends if token is not None}
