@@ -25,6 +25,7 @@ from toolprm_lite.backends.device_top_k import device_top_k  # noqa: E402
 from toolprm_lite.backends.hf_models import choose_device, choose_dtype  # noqa: E402
 from toolprm_lite.backends.torch import TorchBackend  # noqa: E402
 
+PLAIN = ["llama", "qwen2", "qwen3"]
 KINDS = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text"]
 TOOL = {
     "name": "get_weather",
@@ -69,12 +70,15 @@ def whole(model: Any, tokens: list[int], layers: tuple[int, ...] = ()) -> tuple[
 # The flat tree
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_tree_agrees_with_full_forward_passes(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, static: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = tiny_hf(kind)
-    made = opened(kind, context=96, max_sequences=9)
+    windows = {"sliding_window": 96} if static and kind not in PLAIN else {}
+    reference = tiny_hf(kind, **windows)
+    made = TorchBackend(reference, tiny_tokenizer(), context=96, max_sequences=9)
+    made._static = static  # what a GPU replays, computed here on the CPU
     compactions = []
     compact = TorchBackend._compact
     monkeypatch.setattr(
@@ -87,12 +91,17 @@ def test_random_tree_agrees_with_full_forward_passes(
         decoded += 1
     assert decoded > 100
     assert compactions
+    assert bool(made._steps) == static
     made.close()
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_hidden_states_agree_with_full_forward_passes(kind: str) -> None:
-    reference, made = tiny_hf(kind), opened(kind, context=128)
+def test_hidden_states_agree_with_full_forward_passes(kind: str, static: bool) -> None:
+    windows = {"sliding_window": 128} if static and kind not in PLAIN else {}
+    reference = tiny_hf(kind, **windows)
+    made = TorchBackend(reference, tiny_tokenizer(), context=128)
+    made._static = static
     made.tap((2, 0, 1))
     prompt, first, second = (random_tokens(n, seed=n) for n in (40, 5, 3))
     output = made.prefill(prompt, None, 1).output
@@ -214,6 +223,24 @@ def test_device_top_k_is_the_cores(masked: bool) -> None:
     for mine, core in zip(ours, _core.top_k(logits, masks, 12), strict=True):
         assert mine.dtype == core.dtype
         np.testing.assert_allclose(mine, core, atol=2e-5)
+
+
+@pytest.mark.parametrize("k", [4, 400])
+def test_static_steps_choose_as_others_do(backend: TorchBackend, k: int) -> None:
+    prompt = random_tokens(8, seed=7)
+    forks = [(SequenceOp.FORK, 0, branch) for branch in (1, 2, 3)]
+    step = batch([(1, [5, 6], 8), (2, [7], 8), (3, [9], 8)], forks, hidden_at=[1, 3])
+    masks = np.random.default_rng(8).integers(0, 2**32, size=(3, VOCAB // 32), dtype=np.uint32)
+    backend.tap((1, 2))
+    outputs = []
+    for static in (False, True):
+        backend._static = static
+        backend.prefill(prompt, None, 1)
+        outputs.append(backend.decode(step, masks, k))
+    for name in ("top_ids", "top_logprobs", "entropy", "hidden"):
+        mine, other = (getattr(output, name) for output in outputs)
+        assert mine.shape == other.shape
+        np.testing.assert_allclose(mine, other, atol=1e-4)
 
 
 def test_masks_choose_among_allowed_tokens(backend: TorchBackend) -> None:

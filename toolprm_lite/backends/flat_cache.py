@@ -23,17 +23,22 @@ class FlatCache(Cache):
     """Keys and values of `cells` tokens for each of `layers` blocks, written in place.
 
     `write_at(begin, end)` says where the next forward pass puts its tokens; attention sees places
-    0 .. end.
+    0 .. end. `write_to(places, end)` does so with a tensor, which may change between replays of a
+    recorded pass. One more cell, `spare`, takes what nobody shall see.
     """
 
     def __init__(self, layers: int, cells: int) -> None:
-        self.cells = cells
+        self.cells = self.spare = cells
         self.begin = self.end = 0
+        self.places: torch.Tensor | None = None
         self._flat = [_FlatLayer(self) for _ in range(layers)]
         super().__init__(layers=list(self._flat))
 
     def write_at(self, begin: int, end: int) -> None:
-        self.begin, self.end = begin, end
+        self.begin, self.end, self.places = begin, end, None
+
+    def write_to(self, places: torch.Tensor, end: int) -> None:
+        self.begin, self.end, self.places = 0, end, places
 
     @torch.inference_mode()
     def compact(self, first: int, places: torch.Tensor) -> None:
@@ -60,8 +65,8 @@ class _FlatLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         def room(states: torch.Tensor) -> torch.Tensor:
-            shape = (1, states.shape[1], self._cache.cells, states.shape[3])
-            return torch.empty(shape, dtype=states.dtype, device=states.device)
+            shape = (1, states.shape[1], self._cache.cells + 1, states.shape[3])
+            return torch.zeros(shape, dtype=states.dtype, device=states.device)
 
         self.keys, self.values = room(key_states), room(value_states)
         self.is_initialized = True
@@ -71,9 +76,13 @@ class _FlatLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        begin, end = self._cache.begin, self._cache.end
-        self.keys[:, :, begin:end] = key_states
-        self.values[:, :, begin:end] = value_states
+        begin, end, places = self._cache.begin, self._cache.end, self._cache.places
+        if places is None:
+            self.keys[:, :, begin:end] = key_states
+            self.values[:, :, begin:end] = value_states
+        else:
+            self.keys.index_copy_(2, places, key_states)
+            self.values.index_copy_(2, places, value_states)
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_seq_length(self) -> int:

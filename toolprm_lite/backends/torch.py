@@ -39,6 +39,7 @@ from toolprm_lite.backends.hf_models import (
     refuse_unsuitable,
 )
 from toolprm_lite.backends.hf_tokens import read_vocabulary
+from toolprm_lite.backends.static_step import ROWS, StaticStep, round_up, visible_places
 from toolprm_lite.errors import ModelError, NoRoom
 
 _PREFILL = 2048  # prompt tokens of one forward pass
@@ -121,6 +122,13 @@ class TorchBackend:
             bos_token=tokenizer.bos_token or "",
             eos_token=tokenizer.eos_token or "",
         )
+        # Steps of fixed shapes, by (rows, places, k). They pay where launching costs more than
+        # computing, and take masks without windows only.
+        self._static = self._device.type == "cuda" and (
+            self._types == {"full_attention"} or (self._window or 0) >= cells
+        )
+        self._steps: dict[tuple[int, int, int], StaticStep] = {}
+        self._pool: Any = None
         if config.model_type not in TESTED:
             self._try_out(source)
 
@@ -177,7 +185,9 @@ class TorchBackend:
                     f"layer {layer} can't be tapped: {self._info.name} has {self._info.layers} "
                     f"blocks, so layers are 0 to {self._info.layers}"
                 )
-        self._tapped = wanted
+        if wanted != self._tapped:
+            self._tapped = wanted
+            self._steps.clear()
 
     def clear(self) -> None:
         """Forget the prompt and all branches."""
@@ -254,6 +264,8 @@ class TorchBackend:
         started = time.perf_counter()
         try:
             allowed = ledger.ancestor_mask(cells, end)
+            if self._static and count <= ROWS[-1]:
+                return self._static_decode(batch, begin, allowed, masks, k)
             logits, hidden = self._forward(
                 batch.tokens, batch.positions, begin, end, allowed, batch.logits_at, batch.hidden_at
             )
@@ -308,6 +320,51 @@ class TorchBackend:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             return output.logits[0, : len(rows)], hidden
+
+    def _static_decode(
+        self, batch: Batch, begin: int, allowed: Any, masks: MaskArray | None, k: int
+    ) -> Output:
+        rows = round_up(len(batch.tokens), ROWS)
+        places = visible_places(allowed.shape[1], self._cells)
+        started = time.perf_counter()
+        with torch.inference_mode(), flat_attention(self._config), self._hooks():
+            step = self._steps.get((rows, places, k))
+            if step is None:
+                if self._device.type == "cuda" and self._pool is None:
+                    self._pool = torch.cuda.graph_pool_handle()
+                step = self._steps[rows, places, k] = StaticStep(
+                    self._static_forward,
+                    rows=rows,
+                    places=places,
+                    spare=self._cache.spare,
+                    words=(self._info.vocab_size + 31) // 32,
+                    k=k,
+                    device=self._device,
+                    pool=self._pool,
+                )
+            ids, logprobs, entropy, states = step(
+                batch.tokens, batch.positions, begin, allowed, masks, batch.logits_at,
+                batch.hidden_at,
+            )  # fmt: skip
+        return Output(ids, logprobs, entropy, states, time.perf_counter() - started)
+
+    def _static_forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, places: torch.Tensor, allowed: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self._cache.write_to(places, allowed.shape[1])
+        mask = additive_mask(allowed.bool(), self._groups, self._dtype)
+        both = {"full_attention": mask, "sliding_attention": mask}
+        output = self._model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=both if len(self._types) > 1 else mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=0,
+        )
+        states = [self._states[layer][0] for layer in self._tapped]
+        self._states.clear()
+        return output.logits[0], torch.cat(states, dim=1) if states else None
 
     def _mask(self, allowed: Any, positions: Any, begin: int, end: int) -> Any:
         sees_all = self._types == {"full_attention"} or (
