@@ -75,6 +75,7 @@ def fit(
             label="auto",
             seed=values["seed"],
             epochs=epochs,
+            members=4,
             about=None,
         )
         replace_file(record, json.dumps(told, indent=1).encode() + b"\n")

@@ -75,6 +75,13 @@ def _layers(
     "--epochs", type=click.IntRange(1, 10000), default=30, show_default=True, help="At most."
 )
 @click.option(
+    "--members",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Networks in a head, which answers with their mean.",
+)
+@click.option(
     "--about",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
@@ -88,6 +95,7 @@ def train(
     label: str,
     seed: int,
     epochs: int,
+    members: int,
     about: Path | None,
 ) -> None:
     """Fit reward heads to supervision SETs, and choose their settings on validation."""
@@ -100,7 +108,7 @@ def train(
 
     data = open_supervision(sets)
     output.mkdir(parents=True, exist_ok=True)
-    settings: FitSettings = fit.FitSettings(seed=seed, epochs=epochs)
+    settings: FitSettings = fit.FitSettings(seed=seed, epochs=epochs, members=members)
     trajectories = data.trajectories()
     reports: list[dict[str, Any]] = []
     chosen_from: dict[str, Any] = {}

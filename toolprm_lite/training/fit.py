@@ -56,6 +56,8 @@ class FitSettings:
         epochs: at most.
         patience: epochs without a better validation loss before it stops.
         rank_weight: of the pairwise loss among right and wrong steps of a problem and kind.
+        members: networks whose mean logit the head is; they differ by their seeds alone. Together
+            they are one network of as many times the units.
         seed: of the first weights, the order and the dropout.
     """
 
@@ -67,6 +69,7 @@ class FitSettings:
     epochs: int = 30
     patience: int = 4
     rank_weight: float = 0.0
+    members: int = 1
     seed: int = 0
 
 
@@ -135,10 +138,17 @@ def fit(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learn = _Rows(examples, train, shift, scale, device)
     check = _Rows(examples, validation, shift, scale, device)
+    networks: list[_Network] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        network = _Network(len(shift), settings).to(device)
-        loss, epoch = _descend(network, learn, check, settings, on_epoch)
+        for member in range(settings.members):
+            own = replace(settings, seed=settings.seed + member)
+            torch.manual_seed(own.seed)
+            networks.append(_Network(len(shift), own).to(device))
+            loss, epoch = _descend(networks[-1], learn, check, own, on_epoch)
+        network = networks[0]
+        if len(networks) > 1:
+            network = _joined(networks, replace(settings, width=settings.width * len(networks)))
+            loss = _validation_loss(network, check)
     parameters = {
         name: value.detach().cpu().numpy().astype(np.float32)
         for name, value in network.named_parameters()
@@ -155,6 +165,20 @@ def fit(
         "epoch": epoch,
     }
     return Head(replace(card, notes=notes), replace(weights, calibration=calibration))
+
+
+def _joined(networks: Sequence[_Network], settings: FitSettings) -> _Network:
+    """One network whose logits are the mean of theirs."""
+    first = networks[0]
+    whole = _Network(first.weight.shape[1], settings).to(first.weight.device)
+    with torch.no_grad():
+        whole.weight.copy_(torch.cat([network.weight for network in networks]))
+        whole.kind_bias.copy_(torch.cat([network.kind_bias for network in networks], dim=1))
+        readouts = torch.cat([network.readout for network in networks], dim=2)
+        whole.readout.copy_(readouts / len(networks))
+        biases = torch.stack([network.readout_bias for network in networks])
+        whole.readout_bias.copy_(biases.mean(dim=0))
+    return whole
 
 
 class _Rows:
@@ -396,8 +420,9 @@ def select(
 
     First which states to read (every collected layer alone and all together, without and with
     the pooled ones; `layers` names them instead), then weight decay, width and the pairwise loss,
-    one after the other, each by validation loss; at last label and aggregate, by how often the
-    best-ranked trajectory is the right one. Raises `TrainingError`.
+    one after the other, each by validation loss, all with one member; the choice is fitted again
+    with `settings.members`. At last label and aggregate, by how often the best-ranked trajectory is
+    the right one. Raises `TrainingError`.
     """
     kinds = RIVAL_KINDS[rival]
     base = HeadCard(
@@ -421,7 +446,7 @@ def select(
         [{"width": settings.width * 2}],
         [{"rank_weight": 0.3}],
     ]
-    fits = len(inputs) + sum(map(len, changes))
+    fits = len(inputs) + sum(map(len, changes)) + (settings.members > 1)
     tried: list[Tried] = []
     heads: list[Head] = []
     loaded: tuple[Any, Examples] | None = None
@@ -441,7 +466,7 @@ def select(
         tried.append(Tried(*chosen, with_settings, notes["validation_loss"], notes["epoch"]))
 
     for chosen in inputs:
-        attempt(chosen, settings)
+        attempt(chosen, replace(settings, members=1))
     for group in changes:
         best = min(tried, key=lambda entry: entry.loss)
         for change in group:
@@ -449,11 +474,14 @@ def select(
                 (best.layers, best.pooled),
                 replace(best.settings, **change),  # type: ignore[arg-type]
             )
+    if settings.members > 1:
+        best = min(tried, key=lambda entry: entry.loss)
+        attempt((best.layers, best.pooled), replace(best.settings, members=settings.members))
     head = heads[min(range(len(tried)), key=lambda place: tried[place].loss)]
     chosen = (head.layers, head.pooled)
     examples = loaded[1] if loaded and loaded[0] == chosen else data.examples(*chosen)
     uses = _uses(head, examples, data.trajectories(), label)
-    best_use = max(uses, key=lambda use: (use["selection"], use["auc"]))
+    best_use = _plainest(uses)
     notes = {
         **head.card.notes,
         "data": data.counts(examples),
@@ -502,6 +530,17 @@ def _uses(
                 }
             )
     return uses
+
+
+def _plainest(uses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first that is as good as the best, within one standard error of the best.
+
+    A few problems more or less decide nothing, and the first ones are what theory asks for: the
+    probability that all so far can still become right compares responses of any length.
+    """
+    best = max(use["selection"] for use in uses)
+    error = float(np.sqrt(best * (1 - best) / max(1, uses[0]["problems"])))
+    return next(use for use in uses if use["selection"] >= best - error)
 
 
 def _known(value: float) -> float:
