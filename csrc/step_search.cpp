@@ -106,7 +106,7 @@ void StepSearch::expand(int32_t id) {
       const Turn turn = turn_of(parent, next->tokens[place]);
       if (turn.way != Way::kNone) turns_.push_back(turn);
     }
-    if (!turns_.empty()) {
+    if (!turns_.empty() || parent.step < 0) {
       const auto known = [&](uint64_t decision) {
         return std::any_of(turns_.begin(), turns_.end(),
                            [&](const Turn& turn) { return turn.decision == decision; });
@@ -114,7 +114,8 @@ void StepSearch::expand(int32_t id) {
       for (size_t place = 0; place < next->tokens.size(); ++place) {
         if (next->logprobs[place] < options_.way_floor) break;
         const Turn turn = turn_of(parent, next->tokens[place]);
-        if (turn.way == Way::kNone || !known(turn.decision) ||
+        const bool declines = parent.step < 0 && turn.way == Way::kFinished;
+        if (turn.way == Way::kNone || !(declines || known(turn.decision)) ||
             std::find(turns_.begin(), turns_.end(), turn) != turns_.end()) {
           continue;
         }
@@ -130,7 +131,8 @@ void StepSearch::expand(int32_t id) {
   drop(id, nullptr);
 }
 
-// What a token does behind a value or a call: a look ahead on copies of text and state.
+// What a token does behind a value or a call, or in place of the first one: a look ahead on copies
+// of text and state.
 StepSearch::Turn StepSearch::turn_of(const Branch& parent, int32_t token) {
   const Turn none{0, Way::kNone, false};
   if (vocabulary_->ends[token]) return none;
@@ -142,6 +144,10 @@ StepSearch::Turn StepSearch::turn_of(const Branch& parent, int32_t token) {
   steps_.clear();
   if (!segmenter_->advance(state, look_ahead_, steps_)) return none;
   Turn turn{0, Way::kNone, !steps_.empty()};
+  if (parent.step < 0 && !steps_.empty() && steps_.front().kind == StepKind::kTotalFinish) {
+    turn.way = Way::kFinished;  // nothing is called
+    return turn;
+  }
   size_t from;
   if (!steps_.empty() && steps_.front().kind == StepKind::kArgValue) {
     turn.decision = steps_.front().decided;
@@ -269,7 +275,12 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
     record.logprob_total_min = std::min(record.logprob_total_min, record.logprob_min);
     branch.partial = 0;
     // Variants of one decision differ in what their last token closes besides.
-    if (&step == &steps.front()) branch.decision = step.decided;
+    if (&step == &steps.front()) {
+      branch.decision = step.decided;
+      branch.goes = Goes::kOn;
+    } else {
+      branch.goes = record.goes_on ? Goes::kToAnother : Goes::kToTheEnd;
+    }
     branch.step = static_cast<int32_t>(records_.size());
     records_.push_back(record);
   }
@@ -606,20 +617,51 @@ void StepSearch::keep(const std::vector<float>& rewards) {
   finish_search(choose(std::move(distinct)));
 }
 
-// The best N, one for each decision; its variants take places that stay empty.
+// A way on that scores less than this share of its decision's best is not worth a round of draws.
+constexpr double kCompanion = 0.1;
+
+// The best N, one for each decision. Of its variants the best that goes on another way behind it
+// comes along, for what ends here is not judged until the next round; others take places that stay
+// empty. The best response that has ended is never lost: it costs nothing, and what outscores it
+// now may come to a worse end.
 std::vector<int32_t> StepSearch::choose(std::vector<int32_t> ranked) {
   std::vector<int32_t> kept;
+  std::vector<int32_t> companions;
   std::vector<int32_t> variants;
-  std::unordered_set<uint64_t> decisions;
-  for (int32_t id : ranked) {
+  struct Kept {
+    uint8_t ways;  // as bits
+    double score;
+  };
+  std::unordered_map<uint64_t, Kept> decisions;
+  bool ended = false;
+  const auto take = [&](int32_t id) {
+    const bool room = kept.size() < options_.beams;
     const bool carried = at(id).step == at(id).beam_step;  // ended in an earlier round
-    if (kept.size() >= options_.beams) {
-      drop(id, "outscored");
-    } else if (options_.whole_responses || carried || decisions.insert(at(id).decision).second) {
+    const auto way = static_cast<uint8_t>(1u << static_cast<int>(at(id).goes));
+    const auto known = decisions.find(at(id).decision);
+    const bool best_ended = at(id).state.finished() && !ended;
+    ended |= at(id).state.finished();
+    if (options_.whole_responses || carried || known == decisions.end()) {
+      if (!room) {
+        if (options_.way_floor > 0 || !best_ended) return false;
+        companions.push_back(id);
+        return true;
+      }
       kept.push_back(id);
-    } else {
+      if (!carried) decisions[at(id).decision] = {way, at(id).score};
+    } else if (options_.way_floor <= 0 && !(known->second.ways & way) &&
+               at(id).score >= kCompanion * known->second.score) {
+      known->second.ways |= way;
+      companions.push_back(id);
+    } else if (room) {
       variants.push_back(id);
+    } else {
+      return false;
     }
+    return true;
+  };
+  for (int32_t id : ranked) {
+    if (!take(id)) drop(id, "outscored");
   }
   for (int32_t id : variants) {
     if (kept.size() < options_.beams) {
@@ -628,6 +670,7 @@ std::vector<int32_t> StepSearch::choose(std::vector<int32_t> ranked) {
       drop(id, "variant");
     }
   }
+  kept.insert(kept.end(), companions.begin(), companions.end());
   std::stable_sort(kept.begin(), kept.end(),
                    [&](int32_t a, int32_t b) { return at(a).score > at(b).score; });
   return kept;

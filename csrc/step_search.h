@@ -164,6 +164,10 @@ class StepSearch {
     int32_t users;
   };
 
+  // Where the token that decides something leads besides: on in the same call, to another call, or
+  // towards the end.
+  enum class Goes : uint8_t { kOn, kToAnother, kToTheEnd };
+
   struct Branch {
     int32_t node = TokenTree::kRoot;
     int32_t step = -1;    // last record
@@ -177,6 +181,7 @@ class StepSearch {
     double partial = 0;  // log-probability since the last record
     uint32_t votes = 0;  // draws of this candidate and of those merged into it
     uint64_t decision = 0;
+    Goes goes = Goes::kOn;
     double score = 0;
     bool follow = false;   // the most likely path from a way that was not drawn
     bool sampled = false;  // some token of the response was not forced

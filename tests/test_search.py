@@ -591,6 +591,58 @@ def test_every_way_on_is_a_candidate(rare: float, way_floor: float, found: bool,
         assert any(entry.draws == 0 and entry.fate == "kept" for entry in result.trace)
 
 
+@pytest.mark.parametrize(("way_floor", "expected"), [(0.001, "[]"), (1.0, call("Rome"))])
+def test_declining_is_a_candidate(way_floor: float, expected: str) -> None:
+    def modest(steps: list[CandidateStep]) -> list[float]:
+        return [0.9 if step.response == "[]" else 0.2 for step in steps]
+
+    result = search(
+        {call("Rome"): 0.995, "[]": 0.005}, modest, beams=1, expand=1, temperature=0.0,
+        way_floor=way_floor,
+    )  # fmt: skip
+    assert result.text == expected
+
+
+@pytest.mark.parametrize(
+    ("way_floor", "expected"), [(0.001, call("Rome")), (1.0, call("Rome", unit="C"))]
+)
+def test_another_way_behind_a_decision_comes_along(way_floor: float, expected: str) -> None:
+    # The city looks best where more is promised; that nothing good follows shows a round later.
+    def later(steps: list[CandidateStep]) -> list[float]:
+        return [0.3 if "unit" in s.response else 0.9 if s.argument else 0.7 for s in steps]
+
+    result = search(
+        {call("Rome", unit="C"): 0.9, call("Rome"): 0.1}, later, beams=1, expand=1,
+        temperature=0.0, way_floor=way_floor, aggregate="last", trace=True,
+    )  # fmt: skip
+    assert result.text == expected
+
+
+def test_a_way_on_that_is_much_worse_does_not_come_along() -> None:
+    def sure(steps: list[CandidateStep]) -> list[float]:
+        return [0.9 if "unit" in s.response or s.argument else 0.05 for s in steps]
+
+    result = search(
+        {call("Rome", unit="C"): 0.9, call("Rome"): 0.1}, sure, beams=1, expand=1,
+        temperature=0.0, aggregate="last", trace=True,
+    )  # fmt: skip
+    assert result.text == call("Rome", unit="C")
+    assert {entry.fate for entry in result.trace} == {"kept", "outscored"}
+
+
+@pytest.mark.parametrize(("way_floor", "expected"), [(0.001, "[]"), (1.0, call("Paris"))])
+def test_the_best_response_that_has_ended_is_not_lost(way_floor: float, expected: str) -> None:
+    def hopeful(steps: list[CandidateStep]) -> list[float]:
+        return [
+            0.2 if s.response == "[]" else 0.8 if s.kind == "FUNC_NAME" else 0.05 for s in steps
+        ]
+
+    result = search(
+        {"[]": 0.4, call("Paris"): 0.6}, hopeful, beams=1, expand=64, way_floor=way_floor
+    )
+    assert result.text == expected
+
+
 def test_a_way_on_is_not_taken_for_one_inside_of_a_value() -> None:
     tools = [{"name": "f", "parameters": {"type": "object", "properties": {
         "a": {"type": "array", "items": {"type": "integer"}}}}}]  # fmt: skip

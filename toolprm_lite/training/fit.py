@@ -25,7 +25,7 @@ from toolprm_lite.reward.head import (
     HeadWeights,
     Label,
 )
-from toolprm_lite.search.config import AGGREGATES
+from toolprm_lite.search.config import Aggregate
 from toolprm_lite.training.data import Examples, Supervision, Trajectories
 from toolprm_lite.training.metrics import chain_scores, choose, grouped_auc
 
@@ -41,6 +41,9 @@ RIVAL_KINDS: Mapping[Rival, tuple[str, ...]] = {
 """The kinds that each reward model of the paper judges."""
 
 _CHUNK = 8192
+
+# A response is no more likely right than any beginning of it, so the least reward comes first.
+_BY_PLAINNESS: tuple[Aggregate, ...] = ("min", "last", "prod", "mean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -516,7 +519,7 @@ def _uses(
     labels: tuple[Label, ...] = ("viable", "local") if label is None else (label,)
     for name in labels:
         rewards = head.probabilities(examples.kinds, examples.features, examples.hidden, name)
-        for aggregate in AGGREGATES:
+        for aggregate in _BY_PLAINNESS:
             scores = chain_scores(rewards, examples.previous, aggregate)[ours.last]
             found = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
             mixed = found.picked[found.mixed]
