@@ -22,27 +22,33 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from toolprm_lite import SearchConfig, Searcher
+from toolprm_lite import SearchConfig, Searcher, SearchResult, Tool
 from toolprm_lite.evaluation.matching import responses_equal
+from toolprm_lite.evaluation.pool import Drawn, Pool
 from toolprm_lite.files import replace_file
+from toolprm_lite.reward.head import Head, load_head
+from toolprm_lite.supervision.collect import StateReader
 from toolprm_lite.tools import parse_tools
 from toolprm_lite.training.metrics import bootstrap
 
 # name: (settings, reward). A head is named by its file in --heads; "policy" needs none.
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "greedy": ({"strategy": "greedy"}, "policy"),
-    "majority K=4": ({"strategy": "majority", "samples": 4}, "policy"),
-    "majority K=16": ({"strategy": "majority", "samples": 16}, "policy"),
-    "best-of-n policy K=4": ({"strategy": "best-of-n", "samples": 4}, "policy"),
-    "best-of-n orm K=4": ({"strategy": "best-of-n", "samples": 4}, "orm"),
-    "best-of-n c-prm K=4": ({"strategy": "best-of-n", "samples": 4}, "c-prm"),
-    "best-of-n toolprm K=4": ({"strategy": "best-of-n", "samples": 4}, "toolprm"),
-    "best-of-n toolprm K=16": ({"strategy": "best-of-n", "samples": 16}, "toolprm"),
     "step-beam policy N=2 M=8": ({"beams": 2, "expand": 8}, "policy"),
+    "step-beam c-prm N=2 M=8": ({"beams": 2, "expand": 8}, "c-prm"),
     "step-beam toolprm N=1 M=8": ({"beams": 1, "expand": 8}, "toolprm"),
     "step-beam toolprm N=2 M=8": ({"beams": 2, "expand": 8}, "toolprm"),
     "step-beam toolprm N=4 M=16": ({"beams": 4, "expand": 16}, "toolprm"),
 }
+# Chosen from one recorded pool of whole responses.
+POOL = 16
+RIVALS = ("orm", "c-prm", "toolprm")
+POOLED = (
+    "greedy",
+    f"majority K={POOL}",
+    *(f"best-of-n {rival} K={POOL}" for rival in RIVALS),
+    *(f"weighted vote {rival} K={POOL}" for rival in RIVALS),
+)
+NAMES = (*POOLED, *SETTINGS)
 
 
 @click.group()
@@ -58,7 +64,6 @@ def main() -> None:
 @click.option("--split", default="test", show_default=True)
 @click.option("--limit", type=int, help="Problems, from the first.")
 @click.option("--threads", type=int)
-@click.option("--only", multiple=True, help="A setting; may be given several times.")
 def run(
     folder: Path,
     model: str | None,
@@ -67,30 +72,66 @@ def run(
     split: str,
     limit: int | None,
     threads: int | None,
-    only: tuple[str, ...],
 ) -> None:
     """Ask the problems of SET's split with every setting."""
     with (folder / "problems.jsonl").open(encoding="utf-8") as file:
         problems = [problem for problem in map(json.loads, file) if problem["split"] == split]
     problems = problems[:limit]
     output.mkdir(parents=True, exist_ok=True)
-    names = only or tuple(SETTINGS)
+    loaded = {rival: load_head(heads / f"{rival}.safetensors") for rival in RIVALS}
     with Searcher.from_model(model, threads=threads) as searcher:
         started = time.time()
         for number, problem in enumerate(problems):
             path = output / f"{number:05d}.json"
             record = json.loads(path.read_text()) if path.exists() else {}
-            todo = [name for name in names if name not in record.get("answers", {})]
-            if not todo:
-                continue
             answers = record.setdefault("answers", {})
+            if all(name in answers for name in NAMES):
+                continue
             record |= {name: problem[name] for name in ("id", "source", "masked", "refusal")}
             record["calls"] = len(problem["answers"])
-            for name in todo:
+            answers |= _from_pool(searcher, problem, loaded)
+            for name in SETTINGS:
                 answers[name] = _ask(searcher, problem, name, heads)
             replace_file(path, json.dumps(record, ensure_ascii=False).encode())
             rate = (time.time() - started) / (number + 1)
             click.echo(f"{number + 1} of {len(problems)} · {rate:.1f} s each", err=True)
+
+
+def _from_pool(
+    searcher: Searcher, problem: Mapping[str, Any], heads: Mapping[str, Head]
+) -> dict[str, dict[str, Any]]:
+    tools = parse_tools(problem["tools"])
+    layers = tuple(sorted({layer for head in heads.values() for layer in head.layers}))
+    config = SearchConfig(strategy="best-of-n", samples=POOL)
+    record = searcher.record(problem["messages"], tools, config, StateReader(layers))
+    pool = Pool(record, layers)
+    stats = record["stats"]
+    right = [responses_equal(r.calls, problem["answers"], tools) for r in pool.responses]
+
+    def answer(drawn: Drawn | None, scoring_ms: float = 0.0) -> dict[str, Any]:
+        return {
+            "right": drawn is not None and responses_equal(drawn.calls, problem["answers"], tools),
+            "any_right": any(right),
+            "probability": None,
+            "calls": None if drawn is None else drawn.calls,
+            "decoded": stats.decode_tokens + stats.forced_tokens,
+            "drawn": stats.drawn_tokens,
+            "steps": stats.steps,
+            "ms": {**stats.ms, "reward": scoring_ms},
+        }
+
+    answers = {f"majority K={POOL}": answer(pool.majority())}
+    for rival, head in heads.items():
+        started = time.perf_counter()
+        scores = pool.scores(head)
+        spent = 1e3 * (time.perf_counter() - started)
+        answers[f"best-of-n {rival} K={POOL}"] = answer(pool.best(scores), spent)
+        answers[f"weighted vote {rival} K={POOL}"] = answer(pool.best(scores, weighted=True), spent)
+    greedy = searcher.search(
+        problem["messages"], tools, SearchConfig(strategy="greedy"), reward="policy"
+    )
+    answers["greedy"] = _told(greedy, problem, tools)
+    return answers
 
 
 def _ask(searcher: Searcher, problem: Mapping[str, Any], name: str, heads: Path) -> dict[str, Any]:
@@ -98,6 +139,10 @@ def _ask(searcher: Searcher, problem: Mapping[str, Any], name: str, heads: Path)
     scorer = reward if reward == "policy" else str(heads / f"{reward}.safetensors")
     tools = parse_tools(problem["tools"])
     result = searcher.search(problem["messages"], tools, SearchConfig(**settings), reward=scorer)
+    return _told(result, problem, tools)
+
+
+def _told(result: SearchResult, problem: Mapping[str, Any], tools: list[Tool]) -> dict[str, Any]:
     candidates = [result.calls, *(other.calls for other in result.alternatives if other.complete)]
     right = [responses_equal(calls, problem["answers"], tools) for calls in candidates]
     return {
@@ -120,7 +165,7 @@ def table(folder: Path, as_json: bool) -> None:
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if not records:
         raise click.ClickException(f"{folder}: no answers; run this script's run first")
-    names = [name for name in SETTINGS if all(name in record["answers"] for record in records)]
+    names = [name for name in NAMES if all(name in record["answers"] for record in records)]
     numbers = np.arange(len(records))
     tokens = _column(records, "greedy", "decoded").sum()
     decode = _decode_ms(records, "greedy").sum()

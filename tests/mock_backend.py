@@ -139,9 +139,13 @@ class MockBackend:
             self.cells_max = max(self.cells_max, len(self.prompt) + len(held))
         hidden = None
         if self.layers:
-            hidden = np.array([state_of(paths[at]) for at in batch.hidden_at], np.float32).reshape(
-                -1, WIDTH
-            )
+            several = len(self.layers) > 1
+            states = [
+                np.roll(state_of(paths[at]), layer if several else 0)
+                for at in batch.hidden_at
+                for layer in self.layers
+            ]
+            hidden = np.array(states, np.float32).reshape(-1, WIDTH * len(self.layers))
         return self._output([paths[at] for at in batch.logits_at], masks, k, hidden)
 
     def close(self) -> None:

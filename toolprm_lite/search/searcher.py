@@ -174,14 +174,14 @@ class Searcher:
         """Draw whole responses, and the most likely one, and give back every step they decide.
 
         The search is that of `best-of-n`, whatever `config.strategy` says; see
-        `_core.StepSearch.records`. Raises as `search` does.
+        `_core.StepSearch.records`. `stats` has its counts besides. Raises as `search` does.
         """
         conversation = parse_messages(messages)
         known = _tools(tools)
         whole = replace(config, strategy="best-of-n", trace=True)
         with self._lock:
-            search, _ = self._run(conversation, known, whole, reward, follow_argmax=True)
-        return search.records()
+            search, stats = self._run(conversation, known, whole, reward, follow_argmax=True)
+        return {**search.records(), "stats": stats}
 
     def forget(self) -> None:
         """Forget the last prompt: what comes next does not depend on what came before."""

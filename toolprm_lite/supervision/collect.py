@@ -251,7 +251,9 @@ def _add(
     match: MatchRule,
 ) -> bool:
     if records["states"].shape[1] == 0:  # all ended before a boundary token was decoded
-        none = {name: records[name][:0] for name in records if name != "trajectories"}
+        none = {
+            name: records[name][:0] for name in records if name not in ("trajectories", "stats")
+        }
         records = none | {"trajectories": [(-1, *rest) for _, *rest in records["trajectories"]]}
     steps = [
         _Decided(

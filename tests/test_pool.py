@@ -1,0 +1,120 @@
+"""A recorded pool chooses what the searches choose that draw the same responses themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from mock_backend import MockBackend
+
+from toolprm_lite import SearchConfig, Searcher
+from toolprm_lite.evaluation.pool import Pool
+from toolprm_lite.reward.base import FEATURES
+from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.supervision.collect import StateReader
+
+TOOLS = [
+    {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            "required": ["city"],
+        },
+    }
+]
+
+
+def call(city: str, **more: Any) -> str:
+    return json.dumps([{"name": "weather", "arguments": {"city": city, **more}}])
+
+
+RESPONSES = {
+    call("Paris"): 0.35,
+    call("Rome"): 0.25,
+    '[{"name": "weather", "arguments": {"days": 3, "city": "Oslo"}}]': 0.1,
+    call("Oslo", days=3): 0.1,
+    "[]": 0.1,
+    call("Parma", days=1): 0.1,
+}
+
+
+def random_head(searcher: Searcher, seed: int, pooled: bool, aggregate: str) -> Head:
+    info = searcher.info
+    model = FittedModel(
+        info.name, info.architecture, info.width, info.layers, searcher.vocabulary_hash
+    )
+    card = HeadCard(
+        name="random", model=model, call_format="json-list", layers=(3, 1), pooled=pooled,
+        features=FEATURES, aggregate=aggregate,
+    )  # fmt: skip
+    inputs = card.hidden_width + len(FEATURES)
+    random = np.random.default_rng(seed)
+    shapes = [(inputs,), (6, inputs), (5, 6), (2, 5, 6), (2, 5), (2, 5, 2)]
+    shift, *others = (random.normal(size=shape).astype(np.float32) for shape in shapes)
+    return Head(card, HeadWeights(shift, np.ones(inputs, np.float32), *others))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("aggregate", ["last", "mean", "min"])
+def test_a_pool_chooses_as_the_searches_do(seed: int, pooled: bool, aggregate: str) -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+    head = random_head(searcher, seed, pooled, aggregate)
+    config = SearchConfig(
+        constrain="off", temperature=1.0, samples=16, seed=seed, strategy="best-of-n"
+    )
+    layers = (1, 2, 3)
+    record = searcher.record(
+        [{"role": "user", "content": "Weather?"}], TOOLS, config, StateReader(layers)
+    )
+    pool = Pool(record, layers)
+    assert sum(response.draws for response in pool.responses) == 16
+    assert pool.greedy is not None
+    greedy = searcher.search("Weather?", TOOLS, SearchConfig(constrain="off", strategy="greedy"))
+    assert pool.greedy.calls == greedy.calls
+    chosen = pool.best(pool.scores(head))
+    alone = searcher.search("Weather?", TOOLS, config, reward=head)
+    assert chosen is not None
+    assert chosen.calls == alone.calls
+    assert max(pool.scores(head)) == pytest.approx(alone.score, rel=1e-4)
+    assert record["stats"].drawn_tokens == alone.stats.drawn_tokens
+    votes = SearchConfig(
+        constrain="off", temperature=1.0, samples=16, seed=seed, strategy="majority"
+    )
+    most = pool.majority()
+    assert most is not None
+    winners = [r.calls for r in pool.responses if r.draws == most.draws]
+    assert searcher.search("Weather?", TOOLS, votes).calls in winners
+
+
+def test_equal_responses_are_one_and_votes_weigh() -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+    config = SearchConfig(constrain="off", temperature=1.0, samples=256, strategy="best-of-n")
+    record = searcher.record(
+        [{"role": "user", "content": "Weather?"}], TOOLS, config, StateReader((1,))
+    )
+    pool = Pool(record, (1,))
+    calls = [json.dumps(response.calls, sort_keys=True) for response in pool.responses]
+    assert len(set(calls)) == len(calls) == 5
+    scores = np.array([0.5 if "Rome" in text else 0.4 for text in calls])
+    first, voted = pool.best(scores), pool.best(scores, weighted=True)
+    assert first is not None
+    assert voted is not None
+    assert first.calls[0]["arguments"] == {"city": "Rome"}
+    assert voted.calls[0]["arguments"] == {"city": "Paris"}
+
+
+def test_a_pool_without_a_complete_response() -> None:
+    searcher = Searcher(MockBackend({call("Paris" * 30): 1.0}))
+    config = SearchConfig(constrain="off", samples=4, strategy="best-of-n", max_tokens=20)
+    record = searcher.record(
+        [{"role": "user", "content": "Weather?"}], TOOLS, config, StateReader((1,))
+    )
+    pool = Pool(record, (1,))
+    assert pool.responses == []
+    assert pool.greedy is None
+    assert pool.majority() is None
+    assert pool.best(np.empty(0)) is None

@@ -1,0 +1,101 @@
+"""One recorded pool of responses serves every strategy that draws whole responses: majority vote,
+best-of-n by any head, weighted votes, and the oracle. Nothing is decoded twice for them.
+
+`Searcher.record` makes the record; the choices made here are those of the searches that draw the
+same responses (same seed, same number) on their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.head import Head
+from toolprm_lite.search.result import Call
+from toolprm_lite.search.text import closed_calls
+from toolprm_lite.training.metrics import Float64Array, chain_scores
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One distinct response of a pool: its calls, how many draws wrote it, and the last steps of
+    the different ways in which it was written."""
+
+    calls: list[Call]
+    draws: int
+    lasts: tuple[int, ...]
+
+
+class Pool:
+    """The distinct complete responses that were drawn, and the most likely one.
+
+    `record` is `Searcher.record`'s, with `states` of the boundary tokens at `layers` and, behind
+    them, their means over each step's tokens. `greedy` is the most likely response, or None where
+    it did not end.
+    """
+
+    def __init__(self, record: Mapping[str, Any], layers: tuple[int, ...]) -> None:
+        self._record = record
+        self._layers = layers
+        self._previous = np.asarray(record["previous"], np.int64)
+        kinds = [STEP_KINDS.index(step.kind) for step, _ in record["steps"]]
+        self._kinds = np.array(kinds, np.int8)
+        self.greedy: Drawn | None = None
+        found: dict[int, Drawn] = {}
+        for last, draws, greedy, complete, _, _, response in record["trajectories"]:
+            if not complete or last < 0:
+                continue
+            drawn = Drawn(closed_calls(self._chain(last), response), draws, (last,))
+            if greedy:
+                self.greedy = drawn
+            key = record["steps"][last][0].decided
+            if draws and key in found:
+                first = found[key]
+                found[key] = Drawn(first.calls, first.draws + draws, (*first.lasts, last))
+            elif draws:
+                found[key] = drawn
+        self.responses = list(found.values())
+        """Each distinct response that was drawn, in the order first written."""
+
+    def scores(self, head: Head) -> Float64Array:
+        """The head's score of each of `responses`, aggregated as its card says, [responses]; of
+        one written in several ways the best.
+
+        Raises `HeadError` for a head that reads layers which were not recorded.
+        """
+        card = head.card
+        states = self._record["states"]
+        width = card.model.width
+        columns = [self._layers.index(layer) for layer in card.layers]
+        if card.pooled:
+            columns += [len(self._layers) + column for column in columns]
+        hidden = np.concatenate(
+            [states[:, column * width : (column + 1) * width] for column in columns], axis=1
+        )
+        rewards = head.probabilities(self._kinds, self._record["features"], hidden)
+        chained = chain_scores(rewards, self._previous, card.aggregate)
+        return np.array([chained[list(response.lasts)].max() for response in self.responses])
+
+    def majority(self) -> Drawn | None:
+        """What most draws wrote; of equals the first. None when nothing was complete."""
+        return max(self.responses, key=lambda response: response.draws, default=None)
+
+    def best(self, scores: Float64Array, *, weighted: bool = False) -> Drawn | None:
+        """The response of the highest score, or `weighted` by its draws; ties go to more draws."""
+        if not self.responses:
+            return None
+        votes = np.array([response.draws for response in self.responses])
+        keys = (votes, scores * votes if weighted else scores)
+        return self.responses[int(np.lexsort(keys)[-1])]
+
+    def _chain(self, last: int) -> list[Any]:
+        chain = []
+        step = last
+        while step >= 0:
+            chain.append(self._record["steps"][step][0])
+            step = int(self._previous[step])
+        return chain[::-1]
