@@ -40,7 +40,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "step-beam toolprm N=4 M=16": ({"beams": 4, "expand": 16}, "toolprm"),
 }
 # Chosen from one recorded pool of whole responses.
-POOL = 16
+POOL = 8
 RIVALS = ("orm", "c-prm", "toolprm")
 POOLED = (
     "greedy",

@@ -151,3 +151,17 @@ def test_a_small_cache_gives_up_nothing_it_need_not(smollm2_path: Path, searcher
     assert result.complete
     assert result.stats.kv_cells <= room
     assert result.calls == wide.calls
+
+
+def test_the_embedded_models_head_is_found(searcher: Searcher) -> None:
+    result = searcher.search(QUESTIONS[0], TOOLS, SearchConfig(beams=2, expand=4))
+    assert result.reward == "toolprm"
+    assert result.calls
+    assert result.confidence is not None
+    assert len(result.confidence) == len(result.calls)
+    assert all(step.probability == step.reward for step in result.steps)
+    assert all(0 < step.reward < 1 for step in result.steps)
+    greedy = searcher.search(QUESTIONS[0], TOOLS, SearchConfig(strategy="greedy"))
+    assert greedy.probability is not None
+    policy = searcher.search(QUESTIONS[0], TOOLS, reward="policy")
+    assert policy.confidence is None

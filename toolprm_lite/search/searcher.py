@@ -285,7 +285,8 @@ class Searcher:
         )
         prompt = self._backend.tokenize(text)
         constraint = self._constraint(tools, form, config)
-        self._backend.tap(reward.layers)
+        if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
+            self._backend.tap(reward.layers)
         search = self._core_search(
             allowed, messages, form, config, reward, len(prompt), follow_argmax
         )
