@@ -296,6 +296,12 @@ def test_sentencepiece_like_vocabularies() -> None:
         b"<unk>", b"<s>", b"", b"\n", b"\xe2", b" ", b" the", "é".encode(), b"", b"",
     ]  # fmt: skip
     assert ends == {2, 8}
+    words = ["a", "</s>", "[PAD2]", "[PAD9]", "Ġa"]  # as in Qwen's: an end that is a plain token
+    plain = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
+    plain.decoder = decoders.ByteLevel()
+    tokens, ends = read_vocabulary(PreTrainedTokenizerFast(tokenizer_object=plain), 6, {4})
+    assert tokens == [b"a", b"", b"", b"[PAD9]", b"", b""]
+    assert ends == {1, 4}
     core.decoder = decoders.WordPiece()
     with pytest.raises(ModelError, match="WordPiece is not known"):
         read_vocabulary(PreTrainedTokenizerFast(tokenizer_object=core), 10, {2})

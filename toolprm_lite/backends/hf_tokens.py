@@ -11,7 +11,8 @@ from toolprm_lite.errors import ModelError
 # Tokens that end a response whatever the model's settings call them: llama.cpp's list, so that a
 # model has the same vocabulary from a GGUF file and from its folder.
 _ENDS = frozenset([
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
+    "</s>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>",
+    "<|calls|>",
     "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<EOT>", "_<EOT>",
     "<end_of_utterance>", "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "<|fim_repo|>",
     "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
@@ -61,9 +62,10 @@ def read_vocabulary(
         if token < size:
             entry = added.get(token)
             texts[token] = entry["content"] if entry else text
-            tokens[token] = entry["content"].encode() if entry else read(text)
+            if texts[token] != f"[PAD{token}]":  # a GGUF file's filling, which writes nothing
+                tokens[token] = entry["content"].encode() if entry else read(text)
     stops = {token for token in ends if token < size}
-    stops |= {token for token in added if token < size and texts.get(token) in _ENDS}
+    stops |= {token for token, text in texts.items() if text in _ENDS}
     for token in stops:
         tokens[token] = b""
     return tokens, frozenset(stops)
