@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -121,15 +122,19 @@ def load_model(
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep transformers' warnings and progress bars from the terminal, meanwhile."""
+    """Keep warnings, retries and progress bars of the libraries from the terminal, meanwhile."""
     log: Any = transformers.utils.logging
     level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logging.CRITICAL)
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
+        hub.setLevel(hub_level)
         log.set_verbosity(level)
         if bar:
             log.enable_progress_bar()
