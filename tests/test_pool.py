@@ -10,6 +10,7 @@ import pytest
 from mock_backend import MockBackend
 
 from toolprm_lite import SearchConfig, Searcher
+from toolprm_lite.errors import HeadError
 from toolprm_lite.evaluation.pool import Pool
 from toolprm_lite.reward.base import FEATURES
 from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
@@ -105,6 +106,17 @@ def test_equal_responses_are_one_and_votes_weigh() -> None:
     assert voted is not None
     assert first.calls[0]["arguments"] == {"city": "Rome"}
     assert voted.calls[0]["arguments"] == {"city": "Paris"}
+
+
+def test_layers_that_were_not_recorded() -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+    config = SearchConfig(constrain="off", samples=4, strategy="best-of-n")
+    record = searcher.record(
+        [{"role": "user", "content": "Weather?"}], TOOLS, config, StateReader((1,))
+    )
+    head = random_head(searcher, 0, False, "min")
+    with pytest.raises(HeadError, match=r"reads layers 3, 1, and 1 were recorded"):
+        Pool(record, (1,)).scores(head)
 
 
 def test_a_pool_without_a_complete_response() -> None:

@@ -5,7 +5,7 @@ A backend knows tokens, sequences and logits. It knows nothing of tools, steps o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -159,6 +159,21 @@ def check_prompt(prompt: Int32Array, info: ModelInfo) -> None:
         raise ModelError(f"the prompt has a token outside the vocabulary of {info.vocab_size}")
     if len(prompt) + RESPONSE_ROOM > info.context:
         raise prompt_too_long(len(prompt), info.context)
+
+
+def checked_ops(ops: Int32Array, limit: int) -> Iterator[tuple[SequenceOp, int, int]]:
+    """The rows of `Batch.ops`, in order. Raises `ModelError` at one that no backend can carry out;
+    branches are 1 to `limit`."""
+    for kind, first, second in ops.tolist():
+        if kind == SequenceOp.FORK:
+            if not (0 <= first <= limit and 1 <= second <= limit and first != second):
+                raise ModelError(f"fork of sequence {first} into {second}; limit {limit}")
+        elif kind == SequenceOp.DROP:
+            if not 1 <= first <= limit:
+                raise ModelError(f"drop of sequence {first}; branches are 1 to {limit}")
+        else:
+            raise ModelError(f"unknown sequence operation {kind}")
+        yield SequenceOp(kind), first, second
 
 
 def prompt_too_long(tokens: int, context: int) -> ContextError:

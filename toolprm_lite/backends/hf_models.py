@@ -112,10 +112,9 @@ def load_model(
         raise
     except Exception as error:
         # transformers raises what it likes: OSError, ValueError, KeyError, SafetensorError, ...
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{source}: transformers can't load it ({reason}); give a folder with config.json, "
-            "weights and tokenizer, a GGUF file, or a hub id"
+            f"{source}: transformers can't load it ({first_line(error)}); give a folder with "
+            "config.json, weights and tokenizer, a GGUF file, or a hub id"
         ) from error
     return model.to(place).eval(), tokenizer, _name(tokenizer, path)
 
@@ -138,6 +137,11 @@ def _silence() -> Iterator[None]:
         log.set_verbosity(level)
         if bar:
             log.enable_progress_bar()
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says first, or its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def refuse_unsuitable(config: Any, source: str) -> None:

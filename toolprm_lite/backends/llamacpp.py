@@ -32,6 +32,7 @@ from toolprm_lite.backends.base import (
     Prefill,
     SequenceOp,
     check_prompt,
+    checked_ops,
     common_prefix,
     prompt_too_long,
 )
@@ -393,22 +394,15 @@ class LlamaCppBackend:
     def _carry_out(self, ops: Int32Array) -> None:
         """Forks and drops, in order. llama.cpp aborts on a wrong sequence, so they are checked."""
         llama, memory, live = self._llama, self._memory, self._live
-        limit = self._info.max_sequences
-        for kind, first, second in ops.tolist():
+        for kind, first, second in checked_ops(ops, self._info.max_sequences):
             if kind == SequenceOp.FORK:
-                if not (0 <= first <= limit and 1 <= second <= limit and first != second):
-                    raise ModelError(f"fork of sequence {first} into {second}; limit {limit}")
                 if second in live:
                     llama.llama_memory_seq_rm(memory, second, -1, -1)
                 llama.llama_memory_seq_cp(memory, first, second, -1, -1)
                 live.add(second)
-            elif kind == SequenceOp.DROP:
-                if not 1 <= first <= limit:
-                    raise ModelError(f"drop of sequence {first}; branches are 1 to {limit}")
+            else:
                 llama.llama_memory_seq_rm(memory, first, -1, -1)
                 live.discard(first)
-            else:
-                raise ModelError(f"unknown sequence operation {kind}")
 
     # Decoding
 

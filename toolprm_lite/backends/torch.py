@@ -27,6 +27,7 @@ from toolprm_lite.backends.base import (
     Prefill,
     SequenceOp,
     check_prompt,
+    checked_ops,
     common_prefix,
 )
 from toolprm_lite.backends.device_top_k import device_top_k
@@ -34,6 +35,7 @@ from toolprm_lite.backends.flat_cache import FlatCache, additive_mask, flat_atte
 from toolprm_lite.backends.hf_models import (
     TESTED,
     architecture,
+    first_line,
     load_model,
     refuse_stateful,
     refuse_unsuitable,
@@ -207,7 +209,6 @@ class TorchBackend:
         self._begin_branches()
         seconds = 0.0
         done = kept
-        last = np.empty(0, np.int32)
         while done < count:
             end = min(count, done + _PREFILL)
             final = end == count
@@ -219,8 +220,6 @@ class TorchBackend:
             seconds += time.perf_counter() - started
             done = end
             self._prompt = prompt[:done]
-            last = rows
-        assert len(last) == 1
         self._begin_branches()
         return Prefill(kept, count - kept, self._output(logits, mask, k, hidden, seconds))
 
@@ -473,10 +472,9 @@ class TorchBackend:
         except ModelError:
             raise
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"{source} ({self._config.model_type}) can't be driven branch by branch "
-                f"({reason}); use its GGUF file with --backend llamacpp"
+                f"({first_line(error)}); use its GGUF file with --backend llamacpp"
             ) from error
         finally:
             self.clear()
@@ -505,21 +503,14 @@ class TorchBackend:
         return own
 
     def _carry_out(self, ops: Int32Array) -> None:
-        ledger, branches, limit = self._ledger, self._branches, self._info.max_sequences
-        for kind, first, second in ops.tolist():
+        ledger, branches = self._ledger, self._branches
+        for kind, first, second in checked_ops(ops, self._info.max_sequences):
             if kind == SequenceOp.FORK:
-                if not (0 <= first <= limit and 1 <= second <= limit and first != second):
-                    raise ModelError(f"fork of sequence {first} into {second}; limit {limit}")
                 if second in branches:
                     ledger.drop(branches.pop(second))
                 branches[second] = ledger.fork(self._own(first))
-            elif kind == SequenceOp.DROP:
-                if not 1 <= first <= limit:
-                    raise ModelError(f"drop of sequence {first}; branches are 1 to {limit}")
-                if first in branches:
-                    ledger.drop(branches.pop(first))
-            else:
-                raise ModelError(f"unknown sequence operation {kind}")
+            elif first in branches:
+                ledger.drop(branches.pop(first))
 
     def _compact(self) -> None:
         """Close the gaps that dropped branches left."""

@@ -12,7 +12,7 @@ import click
 
 from toolprm_lite.cli.collect import collect_options, gather, problem_files
 from toolprm_lite.cli.options import model_options
-from toolprm_lite.cli.train import RIVALS, train
+from toolprm_lite.cli.train import MEMBERS, RIVALS, train
 from toolprm_lite.errors import TrainingError
 
 _EPILOG = """\b
@@ -75,7 +75,7 @@ def fit(
             label="auto",
             seed=values["seed"],
             epochs=epochs,
-            members=4,
+            members=MEMBERS,
             about=None,
         )
         replace_file(record, json.dumps(told, indent=1).encode() + b"\n")

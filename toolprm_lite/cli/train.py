@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toolprm_lite.training.fit import FitSettings, Rival, Selected
 
 RIVALS = ("toolprm", "c-prm", "orm")
+MEMBERS = 4  # networks in a head
 
 _EPILOG = """\b
 Example:
@@ -77,7 +78,7 @@ def _layers(
 @click.option(
     "--members",
     type=click.IntRange(1, 64),
-    default=4,
+    default=MEMBERS,
     show_default=True,
     help="Networks in a head, which answers with their mean.",
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.head import Head
 from toolprm_lite.search.result import Call
@@ -70,6 +71,11 @@ class Pool:
         card = head.card
         states = self._record["states"]
         width = card.model.width
+        if not set(card.layers) <= set(self._layers):
+            raise HeadError(
+                f"{head.source}: the head reads layers {', '.join(map(str, card.layers))}, and "
+                f"{', '.join(map(str, self._layers))} were recorded; record those, too"
+            )
         columns = [self._layers.index(layer) for layer in card.layers]
         if card.pooled:
             columns += [len(self._layers) + column for column in columns]
