@@ -635,13 +635,14 @@ PYBIND11_MODULE(_core, m) {
                        const std::string& aggregate, double policy_weight, float way_floor,
                        uint32_t max_tokens, uint32_t max_step_tokens, uint32_t max_text_tokens,
                        uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
-                       uint64_t seed, bool trace) {
+                       uint64_t seed, bool trace, bool token_level) {
              SearchOptions options;
              options.beams = beams;
              options.root_draws = root_draws;
              options.beam_draws = beam_draws;
              options.follow_argmax = follow_argmax;
              options.whole_responses = whole_responses;
+             options.token_level = token_level;
              options.rank_by_draws = rank_by_draws;
              options.policy_rewards = policy_rewards;
              options.states_wanted = states_wanted;
@@ -667,7 +668,8 @@ PYBIND11_MODULE(_core, m) {
            py::arg("grounding"), py::arg("aggregate"), py::arg("policy_weight"),
            py::arg("way_floor"), py::arg("max_tokens"), py::arg("max_step_tokens"),
            py::arg("max_text_tokens"), py::arg("max_batch_tokens"), py::arg("temperature"),
-           py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("trace"))
+           py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("trace"),
+           py::arg("token_level"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def(
           "start_forced",

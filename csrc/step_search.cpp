@@ -61,7 +61,9 @@ void StepSearch::begin_round() {
     std::iota(beam.draws.begin(), beam.draws.end(), 0u);
     beam.greedy = options_.follow_argmax;
     beam.follow = false;
+    beam.evictions = 0;
     absorb_forced(beams[rank]);
+    if (options_.token_level) continue;
     if (branches_[beams[rank]] != nullptr && beam.next != nullptr && !beam.candidate) {
       expand(beams[rank]);
     }
@@ -178,8 +180,9 @@ StepSearch::Turn StepSearch::turn_of(const Branch& parent, int32_t token) {
   return turn;
 }
 
-void StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32_t> draws,
-                            bool greedy, bool follow) {
+// The child's id, though it may be dead already.
+int32_t StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32_t> draws,
+                               bool greedy, bool follow) {
   const auto id = static_cast<int32_t>(branches_.size());
   branches_.push_back(std::make_unique<Branch>(at(parent_id)));
   Branch& child = at(id);
@@ -188,19 +191,20 @@ void StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uint32
   child.draws = std::move(draws);
   child.greedy = greedy;
   child.follow = follow;
-  child.sampled = true;
   ++shared_[child.kv].users;
   round_.push_back(id);
   const int32_t token = next->tokens[place];
   if (!accept(child, token, next->logprobs[place], next->entropy, false)) {
     drop(id, death_text(child.state.death));
-    return;
+    return id;
   }
   if (!child.state.finished()) new_.push_back({id, parent_id, token});
-  if (!child.candidate && too_long(child)) drop(id, "unfinished");
+  if (too_long(child)) drop(id, "unfinished");
+  return id;
 }
 
 bool StepSearch::too_long(const Branch& branch) const {
+  if (options_.token_level ? branch.ended() : branch.candidate) return false;
   const uint32_t length = tree_.depth(branch.node);
   const uint32_t before = branch.step < 0 ? 0 : depth(records_[branch.step]);
   return length >= options_.max_tokens || length - before >= options_.max_step_tokens;
@@ -211,6 +215,8 @@ bool StepSearch::accept(Branch& branch, int32_t token, float logprob, float entr
   const auto draws = static_cast<uint32_t>(branch.draws.size());
   branch.node = tree_.add(branch.node, token, draws, logprob, entropy, forced);
   branch.partial += logprob;
+  branch.logprob += logprob;
+  if (!forced) ++branch.sampled;
   steps_.clear();
   if (vocabulary_->ends[token]) {
     if (!segmenter_->finish(branch.state, steps_)) return false;
@@ -225,6 +231,8 @@ bool StepSearch::accept(Branch& branch, int32_t token, float logprob, float entr
   if (!steps_.empty()) {
     tree_[branch.node].boundary = true;
     add_records(branch, steps_);
+  }
+  if (options_.token_level || !steps_.empty()) {
     branch.candidate = !options_.whole_responses || branch.state.finished();
     branch.votes = draws;
     branch.stuck = tree_.depth(branch.node) >= options_.max_tokens;
@@ -242,7 +250,7 @@ void StepSearch::absorb_forced(int32_t id) {
       drop(id, death_text(branch.state.death));
       return;
     }
-    if (!branch.candidate && too_long(branch)) {
+    if (too_long(branch)) {
       drop(id, "unfinished");
       return;
     }
@@ -274,6 +282,10 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
     record.logprob_total += record.logprob_sum;
     record.logprob_total_min = std::min(record.logprob_total_min, record.logprob_min);
     branch.partial = 0;
+    if (options_.token_level) {  // no reward is asked for
+      record.scored = true;
+      record.reward = std::exp(record.logprob_sum);
+    }
     // Variants of one decision differ in what their last token closes besides.
     if (&step == &steps.front()) {
       branch.decision = step.decided;
@@ -287,6 +299,7 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
 }
 
 bool StepSearch::needs_decode(const Branch& branch) const {
+  if (branch.next != nullptr) return false;  // though its KV may have been given up since
   if (tree_.depth(branch.node) == branch.cached) return false;
   return !branch.candidate || (options_.states_wanted && tree_[branch.node].hidden < 0);
 }
@@ -321,7 +334,8 @@ bool StepSearch::next_batch(SearchBatch& batch) {
 void StepSearch::prune() {
   const bool falling =
       options_.aggregate == Aggregate::kProd || options_.aggregate == Aggregate::kMin;
-  if (!options_.policy_rewards || !falling || options_.whole_responses) return;
+  if (!options_.policy_rewards || !falling) return;
+  if (options_.whole_responses || options_.token_level) return;
   const auto log_aggregate = [&](const StepRecord* last, double more) {
     const double before = last == nullptr ? 0 : last->log_product;
     const double least = last == nullptr ? 0 : std::log(last->least);
@@ -414,9 +428,10 @@ void StepSearch::observe(std::vector<Distribution> next, const float* hidden, si
       branch.next = std::make_shared<const Distribution>(std::move(next[row++]));
     }
   }
-  // Expansion drops its branch, so the rows are read to the end first.
+  // Expansion drops its branch, so the rows are read to the end first. Where a round is one token
+  // the beams expand together, when all their distributions are there.
   for (const Row& done : in_flight_) {
-    if (done.logits && !at(done.branch).candidate) expand(done.branch);
+    if (done.logits && !at(done.branch).candidate && !options_.token_level) expand(done.branch);
   }
   in_flight_.clear();
 }
@@ -448,8 +463,8 @@ void StepSearch::make_room() {
     if (branches_[id] != nullptr) alive.push_back(id);
   }
   std::stable_sort(alive.begin(), alive.end(), [&](int32_t a, int32_t b) {
-    const bool idle_a = at(a).candidate && !needs_decode(at(a));
-    const bool idle_b = at(b).candidate && !needs_decode(at(b));
+    const bool idle_a = !needs_decode(at(a));
+    const bool idle_b = !needs_decode(at(b));
     return idle_a != idle_b ? idle_a : total(a) < total(b);
   });
   const auto holds = [&](int32_t id) { return at(id).cached > 0; };
@@ -463,10 +478,7 @@ void StepSearch::make_room() {
   }
   Branch& branch = at(*victim);
   ++branch.evictions;
-  release_kv(branch);
-  ++shared_[0].users;
-  branch.kv = 0;
-  branch.cached = 0;
+  forget_kv(branch);
   round_.erase(std::find(round_.begin(), round_.end(), *victim));
   round_.push_back(*victim);
 }
@@ -474,6 +486,14 @@ void StepSearch::make_room() {
 void StepSearch::release_kv(Branch& branch) {
   SharedSequence& shared = shared_[branch.kv];
   if (--shared.users == 0) ledger_.drop(shared.sequence);
+}
+
+// What was forgotten is decoded again, should it be needed.
+void StepSearch::forget_kv(Branch& branch) {
+  release_kv(branch);
+  ++shared_[0].users;
+  branch.kv = 0;
+  branch.cached = 0;
 }
 
 void StepSearch::drop(int32_t id, const char* fate) {
@@ -569,6 +589,10 @@ void StepSearch::score(Branch& branch) const {
 }
 
 void StepSearch::keep(const std::vector<float>& rewards) {
+  if (options_.token_level) {
+    keep_tokens();
+    return;
+  }
   const std::vector<int32_t> fresh = unscored();
   for (size_t i = 0; i < fresh.size(); ++i) {
     StepRecord& record = records_[fresh[i]];
@@ -674,6 +698,96 @@ std::vector<int32_t> StepSearch::choose(std::vector<int32_t> ranked) {
   std::stable_sort(kept.begin(), kept.end(),
                    [&](int32_t a, int32_t b) { return at(a).score > at(b).score; });
   return kept;
+}
+
+// Beam search as usual: the N likeliest of all beams' next tokens live on. What finishes among the
+// first N is set aside and loses no beam its place; the N best of these stay, by log-probability a
+// token. What dies has had its place: only the mask looks ahead. It is over when no beam stands
+// better than the worst set aside, as with early_stopping=False and length_penalty=1 in
+// transformers.
+void StepSearch::keep_tokens() {
+  struct Offer {
+    double logprob;
+    int32_t branch;
+    int32_t place;  // in the branch's distribution; -1: its token was forced
+  };
+  const auto set_aside = [&](int32_t id) {
+    return at(id).state.finished() && at(id).step == at(id).beam_step;
+  };
+  std::vector<Offer> offers;
+  std::vector<int32_t> finished, expanded;
+  for (int32_t id : beams_) {
+    if (branches_[id] == nullptr) continue;
+    const Branch& beam = at(id);
+    if (set_aside(id)) {
+      finished.push_back(id);
+    } else if (beam.candidate) {
+      offers.push_back({beam.logprob, id, -1});
+    } else {
+      expanded.push_back(id);
+      // As many again as there are places: some may finish.
+      const size_t count = std::min<size_t>(beam.next->tokens.size(), 2 * options_.beams);
+      for (size_t place = 0; place < count; ++place) {
+        offers.push_back(
+            {beam.logprob + beam.next->logprobs[place], id, static_cast<int32_t>(place)});
+      }
+    }
+  }
+  std::stable_sort(offers.begin(), offers.end(),
+                   [](const Offer& a, const Offer& b) { return a.logprob > b.logprob; });
+
+  std::vector<int32_t> running;
+  uint32_t places = options_.beams;
+  for (size_t rank = 0; rank < offers.size(); ++rank) {
+    const Offer& offer = offers[rank];
+    int32_t id = offer.branch;
+    if (places == 0) {
+      if (offer.place < 0) drop(id, "outscored");
+      continue;
+    }
+    if (offer.place >= 0) id = make_child(id, offer.place, at(id).draws, false, false);
+    if (branches_[id] == nullptr) {
+      --places;
+      continue;
+    }
+    Branch& branch = at(id);
+    branch.score = std::exp(branch.logprob / std::max(branch.sampled, 1u));
+    if (!branch.state.finished()) {
+      --places;
+      running.push_back(id);
+    } else if (rank < options_.beams) {
+      forget_kv(branch);
+      finished.push_back(id);
+    } else {
+      drop(id, "outscored");
+    }
+  }
+  for (int32_t id : expanded) drop(id, nullptr);
+
+  const auto better = [&](int32_t a, int32_t b) { return at(a).score > at(b).score; };
+  const auto shorten = [&](std::vector<int32_t>& ranked) {
+    for (; ranked.size() > options_.beams; ranked.pop_back()) drop(ranked.back(), "outscored");
+  };
+  std::stable_sort(finished.begin(), finished.end(), better);
+  shorten(finished);
+  const auto stuck = [&](int32_t id) { return at(id).stuck; };
+  const auto hopeful = [&](int32_t id) { return better(id, finished.back()); };
+  done_ =
+      std::all_of(running.begin(), running.end(), stuck) ||
+      (finished.size() == options_.beams && std::none_of(running.begin(), running.end(), hopeful));
+  if (done_) {
+    std::stable_sort(running.begin(), running.end(), better);
+    finished.insert(finished.end(), running.begin(), running.end());
+    shorten(finished);
+    beams_ = std::move(finished);
+  } else {
+    running.insert(running.end(), finished.begin(), finished.end());
+    beams_ = std::move(running);
+  }
+  for (int32_t id : beams_) {
+    if (!set_aside(id)) note(at(id), "kept");
+  }
+  if (!done_) begin_round();
 }
 
 void StepSearch::finish_search(std::vector<int32_t> kept) {

@@ -25,6 +25,7 @@ struct SearchOptions {
   // candidate too, drawn or not, where the policy gives it this log-probability. Above 0: none.
   float way_floor = 1;
   bool whole_responses = false;  // rows run on over boundaries to the end: one round
+  bool token_level = false;      // beam search over tokens: one a round, no draws, no rewards
   bool rank_by_draws = false;    // the vote: equal responses, most draws first
   bool policy_rewards = false;   // a step's reward is the probability of its sampled tokens
   bool states_wanted = false;    // rewards read the hidden state of every boundary token
@@ -178,16 +179,17 @@ class StepSearch {
     uint32_t beam_text = 0;  // length of the beam's text
     int32_t beam_step = -1;  // the beam's last record
     uint32_t evictions = 0;
-    double partial = 0;  // log-probability since the last record
-    uint32_t votes = 0;  // draws of this candidate and of those merged into it
+    double partial = 0;    // log-probability since the last record
+    double logprob = 0;    // of the response
+    uint32_t sampled = 0;  // tokens of the response that were not forced
+    uint32_t votes = 0;    // draws of this candidate and of those merged into it
     uint64_t decision = 0;
     Goes goes = Goes::kOn;
     double score = 0;
-    bool follow = false;   // the most likely path from a way that was not drawn
-    bool sampled = false;  // some token of the response was not forced
+    bool follow = false;  // the most likely path from a way that was not drawn
     bool greedy = false;
     bool candidate = false;
-    bool stuck = false;  // at a boundary, but may not go on
+    bool stuck = false;  // a candidate that may not go on
     SegmenterState state;
     std::string text;
     std::vector<uint32_t> draws;
@@ -218,8 +220,8 @@ class StepSearch {
   Branch& make_root();
   void begin_round();
   void expand(int32_t id);
-  void make_child(int32_t parent, int32_t place, std::vector<uint32_t> draws, bool greedy,
-                  bool follow);
+  int32_t make_child(int32_t parent, int32_t place, std::vector<uint32_t> draws, bool greedy,
+                     bool follow);
   bool accept(Branch& branch, int32_t token, float logprob, float entropy, bool forced);
   bool too_long(const Branch& branch) const;
   bool state_wanted(const TokenNode& node) const {
@@ -231,10 +233,12 @@ class StepSearch {
   void add_row(int32_t id, SearchBatch& batch);
   void make_room();
   void release_kv(Branch& branch);
+  void forget_kv(Branch& branch);
   void drop(int32_t id, const char* fate);
   void score(Branch& branch) const;
   void prune();
   std::vector<int32_t> choose(std::vector<int32_t> ranked);
+  void keep_tokens();
   void finish_search(std::vector<int32_t> kept);
   bool settled(const std::vector<int32_t>& kept) const;
   Answer answer(const Branch& branch) const;

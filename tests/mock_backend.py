@@ -79,13 +79,11 @@ class MockBackend:
         self._refusals = refuse
         self._jitter = jitter
         self._sequences: dict[int, list[int]] = {}
-        self._next: dict[tuple[int, ...], dict[int, float]] = defaultdict(
-            lambda: defaultdict(float)
-        )
+        self.next: dict[tuple[int, ...], dict[int, float]] = defaultdict(lambda: defaultdict(float))
         for text, weight in responses.items():
             path: tuple[int, ...] = ()
             for token in [*tokenize(text), *([EOG] if end else [])]:
-                self._next[path][token] += weight
+                self.next[path][token] += weight
                 path = (*path, token)
 
     def tokenize(self, text: str) -> list[int]:
@@ -151,6 +149,12 @@ class MockBackend:
     def close(self) -> None:
         self._sequences = {}
 
+    def logits(self, path: tuple[int, ...]) -> Float32Array:
+        logits = np.full(self.info.vocab_size, -30.0, np.float32)
+        for token, weight in self.next.get(path, {EOG: 1.0}).items():
+            logits[token] = np.log(weight)
+        return logits
+
     def _output(
         self,
         paths: list[tuple[int, ...]],
@@ -158,10 +162,9 @@ class MockBackend:
         k: int,
         hidden: Float32Array | None,
     ) -> Output:
-        logits = np.full((len(paths), self.info.vocab_size), -30.0, np.float32)
+        logits = np.empty((len(paths), self.info.vocab_size), np.float32)
         for row, path in enumerate(paths):
-            for token, weight in self._next.get(path, {EOG: 1.0}).items():
-                logits[row, token] = np.log(weight)
+            logits[row] = self.logits(path)
         if self._jitter:  # kernels whose sums depend on the batch's shape
             logits += np.float32(self._jitter) * np.float32(len(paths) % 3)
         ids, logprobs, entropy = top_k(logits, masks, k)

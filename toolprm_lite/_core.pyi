@@ -256,6 +256,7 @@ class StepSearch:
         top_p: float,
         seed: int,
         trace: bool,
+        token_level: bool,
     ) -> None: ...
     def start(self, tokens: _Int32, logprobs: _Float32, entropy: _Float32) -> None:
         """The distribution of the first token: one row of `top_k`'s result."""

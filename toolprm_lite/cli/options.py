@@ -93,7 +93,7 @@ model_options = all_of(
 search_options = all_of(
     [
         _setting("strategy", type=click.Choice(STRATEGIES), help="How to search."),
-        _setting("beams", metavar="N", help="Beams retained after each step."),
+        _setting("beams", metavar="N", help="Beams retained after each step (token-beam: token)."),
         _setting("expand", metavar="M", help="Draws for each beam and step."),
         _setting("samples", metavar="K", help="Whole responses that majority and best-of-n draw."),
         _setting("temperature", help="Of the draws; 0 draws the most likely token only."),

@@ -8,11 +8,11 @@ from typing import Literal
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
 
-Strategy = Literal["step-beam", "greedy", "majority", "best-of-n"]
+Strategy = Literal["step-beam", "greedy", "token-beam", "majority", "best-of-n"]
 Constrain = Literal["auto", "on", "off"]
 Aggregate = Literal["last", "min", "prod", "mean"]
 
-STRATEGIES: tuple[Strategy, ...] = ("step-beam", "greedy", "majority", "best-of-n")
+STRATEGIES: tuple[Strategy, ...] = ("step-beam", "greedy", "token-beam", "majority", "best-of-n")
 CONSTRAIN: tuple[Constrain, ...] = ("auto", "on", "off")
 CALL_FORMATS = ("auto", *FORMATS)
 AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
@@ -24,9 +24,11 @@ class SearchConfig:
 
     Attributes:
         strategy: `step-beam` keeps `beams` partial responses and draws `expand` candidates for
-            each at every step. `greedy` follows the most likely token. `majority` and `best-of-n`
-            draw `samples` whole responses and answer with the most frequent, or the best scored.
-        beams: N, beams retained after each step.
+            each at every step. `greedy` follows the most likely token. `token-beam` is classical
+            beam search: after each token it keeps the `beams` likeliest partial responses.
+            `majority` and `best-of-n` draw `samples` whole responses and answer with the most
+            frequent, or the best scored.
+        beams: N, beams retained after each step; `token-beam`: after each token.
         expand: M, draws for each beam and step.
         samples: K, whole responses drawn by `majority` and `best-of-n`.
         temperature: of the draws; 0 draws the most likely token only.

@@ -99,7 +99,10 @@ def run(
         if rows is None:
             began = clock()
             batch = _step_batch(search)
-            search.keep(reward.score(batch) if len(batch.kinds) else np.empty(0, np.float32))
+            if not len(batch.kinds):
+                search.keep(np.empty(0, np.float32))
+                continue
+            search.keep(reward.score(batch))
             timing.reward += clock() - began
             timing.reward_calls += 1
             continue

@@ -74,7 +74,7 @@ class Stats:
 
     `decode_tokens` counts sampled tokens the model decoded, `forced_tokens` those that the
     constraint left no choice about, `drawn_tokens` what independent draws would have decoded for
-    the same search.
+    the same search; `token-beam`, which draws nothing, has as many as it decoded.
     """
 
     prompt_tokens: int = 0

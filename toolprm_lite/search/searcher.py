@@ -141,7 +141,8 @@ class Searcher:
             config: the settings; None is `SearchConfig()`.
             reward: `auto` (the head that ships for this model, else the policy's own probability),
                 `policy`, a head's file, a `Reward`, or a function from a list of `CandidateStep`
-                to as many numbers in 0 .. 1.
+                to as many numbers in 0 .. 1. `token-beam` has no use for it: its reward is always
+                the policy's.
 
         Raises:
             ToolprmError: of the kind that says what was wrong with the input.
@@ -149,7 +150,8 @@ class Searcher:
         config = config or SearchConfig()
         conversation = parse_messages(messages)
         known = _tools(tools)
-        scorer = self.reward(reward, config.call_format)
+        token_beam = config.strategy == "token-beam"
+        scorer = PolicyReward() if token_beam else self.reward(reward, config.call_format)
         with self._lock:
             return self._search(conversation, known, config, scorer)
 
@@ -291,7 +293,8 @@ class Searcher:
             allowed, messages, form, config, reward, len(prompt), follow_argmax
         )
         timing = Timing()
-        prefill = run(search, self._backend, reward, prompt, constraint, config.top_k, timing)
+        top_k = 2 * config.beams if config.strategy == "token-beam" else config.top_k
+        prefill = run(search, self._backend, reward, prompt, constraint, top_k, timing)
 
         counts = search.counts()
         stats = Stats(
@@ -334,12 +337,13 @@ class Searcher:
         info = self._backend.info
         whole = config.strategy in ("majority", "best-of-n")
         greedy = config.strategy == "greedy"
+        token_level = config.strategy == "token-beam"
         beams, expand = (1, 1) if greedy else (config.beams, config.expand)
         definitions = json.dumps(
             [{"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools]
         )
         if follow_argmax is None:
-            follow_argmax = not (whole or greedy)
+            follow_argmax = not (whole or greedy or token_level)
         grounding = None
         if reward.grounded:
             grounding = Grounding(
@@ -359,8 +363,8 @@ class Searcher:
                 max_calls=None if config.parallel else 1,
                 require_call=config.tool_choice != "auto",
                 beams=config.samples if whole else beams,
-                root_draws=config.samples if whole else beams * expand,
-                beam_draws=expand,
+                root_draws=config.samples if whole else 1 if token_level else beams * expand,
+                beam_draws=1 if token_level else expand,
                 follow_argmax=follow_argmax,
                 whole_responses=whole,
                 rank_by_draws=config.strategy == "majority",
@@ -380,6 +384,7 @@ class Searcher:
                 top_p=config.top_p,
                 seed=config.seed,
                 trace=config.trace,
+                token_level=token_level,
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
