@@ -18,6 +18,8 @@ _COMMANDS = {
     "train": "Fit reward heads to what was collected.",
     "eval-reward": "Judge reward heads on held-out problems.",
     "fit": "All three: from problems to reward heads and their report.",
+    "eval": "Compare strategies on BFCL, ToolAlpaca, or problems of your own.",
+    "sweep": "The budget study: every number of beams and draws.",
 }
 
 

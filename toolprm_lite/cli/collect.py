@@ -18,6 +18,7 @@ import click
 
 from toolprm_lite.cli import Failure, one_line
 from toolprm_lite.cli.options import Decorator, all_of, model_options, open_searcher
+from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
 from toolprm_lite.errors import DatasetError, ProblemError, ToolprmError
 from toolprm_lite.search.config import CALL_FORMATS
 
@@ -32,7 +33,6 @@ Example:
 """
 
 _SHOWN = 2  # left-out problems of one reason that are shown in full
-_PLAIN_SECONDS = 30.0  # between the lines of progress where there is no terminal
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHARE = click.FloatRange(0, 1)
 
@@ -336,7 +336,7 @@ def _watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
             text = _line(progress, first.done, seconds)
             if show is not None:
                 show(progress, text)
-            elif time.monotonic() - told >= _PLAIN_SECONDS:
+            elif time.monotonic() - told >= PLAIN_SECONDS:
                 told = time.monotonic()
                 say(f"{progress.done}/{progress.total} problems · {text}")
 
@@ -365,19 +365,12 @@ def _line(progress: Progress, before: int, seconds: float) -> str:
     if done and seconds > 0:
         speed = done / seconds
         parts.append(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
-        parts.append(f"{_duration((progress.total - progress.done) / speed)} left")
+        parts.append(f"{duration((progress.total - progress.done) / speed)} left")
     return " · ".join([*parts, f"greedy right {_percent(progress)}", f"{progress.steps} steps"])
 
 
 def _percent(progress: Progress) -> str:
     return f"{100 * progress.right / max(1, progress.done):.0f}%"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextlib.contextmanager

@@ -90,20 +90,45 @@ model_options = all_of(
     ]
 )
 
+# What every search depends on, whatever its strategy.
+_DRAWS: list[Decorator] = [
+    _setting("temperature", help="Of the draws; 0 draws the most likely token only."),
+    _setting("top_k", help="Tokens that a draw may choose among."),
+    _setting("top_p", help="Least probability, together, of the tokens to choose among."),
+    _setting("seed", help="Of the draws; equal seeds give equal draws."),
+    _setting("way_floor", help="Least probability of a way on that is looked at undrawn."),
+    _setting("max_tokens", help="Longest response."),
+    _setting("max_step_tokens", help="Longest step; what runs on is given up."),
+    _setting("max_text_tokens", help="Longest text outside calls; at the limit it declines."),
+]
+_FORM: list[Decorator] = [
+    _setting(
+        "constrain",
+        type=click.Choice(CONSTRAIN),
+        help="Allow only tokens that fit the tools' schemas; auto is on.",
+    ),
+    _setting(
+        "call_format",
+        type=click.Choice(CALL_FORMATS),
+        help="How calls are written; auto is as the model's chat template teaches.",
+    ),
+]
+
+draw_options = all_of([*_DRAWS, *_FORM])
+
+size_options = all_of(
+    [
+        _setting("beams", metavar="N", help="Beams retained after each step (token-beam: token)."),
+        _setting("expand", metavar="M", help="Draws for each beam and step."),
+    ]
+)
+
 search_options = all_of(
     [
         _setting("strategy", type=click.Choice(STRATEGIES), help="How to search."),
-        _setting("beams", metavar="N", help="Beams retained after each step (token-beam: token)."),
-        _setting("expand", metavar="M", help="Draws for each beam and step."),
+        size_options,
         _setting("samples", metavar="K", help="Whole responses that majority and best-of-n draw."),
-        _setting("temperature", help="Of the draws; 0 draws the most likely token only."),
-        _setting("top_k", help="Tokens that a draw may choose among."),
-        _setting("top_p", help="Least probability, together, of the tokens to choose among."),
-        _setting("seed", help="Of the draws; equal seeds give equal draws."),
-        _setting("way_floor", help="Least probability of a way on that is looked at undrawn."),
-        _setting("max_tokens", help="Longest response."),
-        _setting("max_step_tokens", help="Longest step; what runs on is given up."),
-        _setting("max_text_tokens", help="Longest text outside calls; at the limit it declines."),
+        *_DRAWS,
         _setting(
             "tool_choice",
             metavar="auto|required|none|NAME",
@@ -118,16 +143,7 @@ search_options = all_of(
             help="What judges steps: the head that ships for the model, the model's own "
             "probability, or a head's file.",
         ),
-        _setting(
-            "constrain",
-            type=click.Choice(CONSTRAIN),
-            help="Allow only tokens that fit the tools' schemas; auto is on.",
-        ),
-        _setting(
-            "call_format",
-            type=click.Choice(CALL_FORMATS),
-            help="How calls are written; auto is as the model's chat template teaches.",
-        ),
+        *_FORM,
         _setting(
             "aggregate",
             type=click.Choice(AGGREGATES),
@@ -142,7 +158,7 @@ def search_config(values: Mapping[str, Any]) -> SearchConfig:
     """The settings among a command's parameters. Raises `ConfigError`."""
     names = [field.name for field in fields(SearchConfig)]
     settings = {name: values[name] for name in names if name in values}
-    return SearchConfig(**settings, parallel=not values["no_parallel"])
+    return SearchConfig(**settings, parallel=not values.get("no_parallel", False))
 
 
 def open_searcher(values: Mapping[str, Any]) -> Searcher:

@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ import click
 
 from toolprm_lite.cli import one_line
 from toolprm_lite.cli.options import open_searcher
+from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ConfigError, ProblemError, ToolprmError
 from toolprm_lite.files import replace_file
 from toolprm_lite.models import find_model
@@ -80,7 +81,7 @@ def run(
                 _note_settings(path, settings)
             file = stack.enter_context(path.open("ab"))
         visible = sys.stderr.isatty() and (path is not None or not sys.stdout.isatty())
-        advance, say = stack.enter_context(_progress(len(todo), visible and len(todo) >= _LONG))
+        advance, say = stack.enter_context(progress(len(todo), visible and len(todo) >= _LONG))
         try:
             for line in todo:
                 try:
@@ -341,39 +342,3 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
             f"{path} holds results of other settings ({'; '.join(changed)}); "
             "give another --output, or the settings it has"
         )
-
-
-# Progress
-
-
-@contextlib.contextmanager
-def _progress(
-    total: int, visible: bool
-) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
-    """Two functions: one more is done; say a line. Both write to stderr only."""
-    if not visible:
-        yield lambda: None, lambda text: click.echo(text, err=True)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-    from rich.text import Text
-
-    console = Console(stderr=True, highlight=False)
-    rate = TextColumn("{task.fields[rate]}", style="dim")
-    columns = (MofNCompleteColumn(), BarColumn(), rate, TimeLeft(compact=True), TextColumn("left"))
-    started = time.perf_counter()
-    done = 0
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=600
-    ) as bar:
-        task = bar.add_task("", total=total, rate="")
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            speed = done / (time.perf_counter() - started)
-            rate = f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min"
-            bar.update(task, advance=1, rate=rate)
-
-        yield advance, lambda text: console.print(Text(text), soft_wrap=True)

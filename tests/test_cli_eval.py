@@ -1,0 +1,159 @@
+"""`eval` and `sweep`: what people see, and that a run stopped and gone on with ends the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("jsonschema")
+
+from bfcl_like import question, write_category
+from test_cli_supervision import COMMAND, assert_error, record, run
+
+QUICK = ["--threads", "1", "--max-tokens", "40", "--budget", "2", "--beams", "1", "--expand", "2"]
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(f"{json.dumps(record(number))}\n" for number in range(4)))
+    return path
+
+
+def without_times(summary: Path) -> dict[str, object]:
+    found = json.loads(summary.read_text())
+    for row in found["strategies"]:
+        del row["ms"]
+    return dict(found)
+
+
+def test_a_run_has_answers_and_a_summary(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    arguments = ["eval", problems, "--model", tiny_gguf, *QUICK, "--output", output]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"# {problems}: tiny.gguf")
+    assert "| step-beam:auto@1x2 |" in result.stdout
+    assert (output / "summary.md").read_text() == result.stdout
+    names = {"greedy.jsonl", "majority-2.jsonl", "step-beam-auto-1x2.jsonl"}
+    assert {path.name for path in (output / "answers").iterdir()} == names
+    for name in names:
+        lines = (output / "answers" / name).read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == ["p0", "p1", "p2", "p3"]
+    settings = json.loads((output / "settings.json").read_text())
+    assert (settings["model"], settings["max_tokens"]) == ("tiny.gguf", 40)
+    assert settings["rewards"] == {"auto": "policy"}
+
+    again = run(*arguments, "--json")
+    assert "4 problems are answered already" in again.stderr
+    assert json.loads(again.stdout)["answered"] == 4
+    more = run(*arguments, "--strategy", "greedy", "--strategy", "step-beam:policy@2x2")
+    assert "step-beam:policy@2x2" in more.stdout
+    assert len((output / "answers" / "greedy.jsonl").read_text().splitlines()) == 4
+
+
+def test_killed_runs_end_as_one_that_was_not(
+    problems: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    arguments = ["eval", str(problems), "--model", str(tiny_gguf), *QUICK, "--output"]
+    assert run(*arguments, whole).exit_code == 0
+    for wanted in (1, 3):
+        process = subprocess.Popen(
+            [*COMMAND, *arguments, str(broken)], stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        path = broken / "answers" / "greedy.jsonl"
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if path.exists() and path.read_bytes().count(b"\n") >= wanted:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        process.wait()
+    assert run(*arguments, broken).exit_code == 0
+    assert without_times(broken / "summary.json") == without_times(whole / "summary.json")
+
+
+def test_bfcl_and_its_layout(tiny_gguf: Path, tmp_path: Path) -> None:
+    numbers = (99, 100, 101)
+    write_category(tmp_path, "simple_python", [question(f"simple_python_{n}") for n in numbers])
+    write_category(tmp_path, "irrelevance", [question("irrelevance_0")], None)
+    output = tmp_path / "run"
+    result = run(
+        "eval", "bfcl", "--data", tmp_path, "--categories", "simple_python,irrelevance",
+        "--strategy", "greedy", "--model", tiny_gguf, *QUICK, "--output", output,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert "simple_python (bring-up) 1, simple_python 2, irrelevance 1" in result.stdout
+    folder = output / "bfcl" / "greedy" / "MadeAgents_Hammer2.1-0.5b" / "non_live"
+    path = folder / "BFCL_v4_simple_python_result.json"
+    assert len(path.read_text().splitlines()) == 3
+    result = run(
+        "eval", "bfcl", "--data", tmp_path, "--categories", "simple_python", "--bring-up",
+        "--strategy", "greedy", "--model", tiny_gguf, *QUICK, "--output", output, "--json",
+    )  # fmt: skip
+    assert json.loads(result.stdout)["categories"] == {"simple_python (bring-up)": 1}
+
+
+def test_toolalpaca_has_hammers_figures(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    result = run(
+        "eval", "toolalpaca", "--data", problems, "--strategy", "greedy", "--model", tiny_gguf,
+        *QUICK, "--sample", "2", "--output", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["answered"] == 2
+    assert set(summary["strategies"][0]["f1"]) == {"function", "argument", "mean"}
+
+
+def test_a_sweep_has_plots_and_contrasts(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "run"
+    result = run(
+        "sweep", problems, "--model", tiny_gguf, "--threads", "1", "--max-tokens", "40",
+        "--beams", "1,4", "--expand", "1,4", "--most", "8", "--reward", "policy", "--limit", "2",
+        "--output", output,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert "2 problems: right, %" in result.stdout
+    found = json.loads((output / "sweep.json").read_text())
+    assert [cell["strategy"] for cell in found["grid"]] == [
+        "step-beam:policy@1x1", "step-beam:policy@1x4", "step-beam:policy@4x1",
+    ]  # fmt: skip
+    assert "1x4 over 4x1" in found["contrasts"]
+    for name in ("grid.png", "budget.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_are_one_line(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    def told(*arguments: str | Path) -> None:
+        *given, part = arguments
+        quick = ["--model", tiny_gguf, *QUICK, "--output", tmp_path / "run"]
+        assert_error(run("eval", *given, *quick), str(part))
+
+    told("bfcl", "bfcl needs --data")
+    told("bfcl", "--data", tmp_path, "no bfcl_eval/data in it")
+    told(problems, "--data", tmp_path, "--data goes with bfcl")
+    told(problems, "--official", tmp_path, "--official is BFCL's checker")
+    told(problems, "--strategy", "guess", "none of greedy")
+    told(problems, "--categories", "other", "no problem is left")
+    told(problems, "--strategy", "best-of-n:orm", "the reward orm needs --heads")
+    told(problems, "--strategy", "best-of-n:toolprm", "no head ships for this model")
+    told(problems, "--strategy", "best-of-n", "judged by a head")
+    (tmp_path / "heads").mkdir()
+    told(problems, "--strategy", "best-of-n:orm", "--heads", tmp_path / "heads", "no such head")
+    told(tmp_path / "missing.jsonl", "no such file")
+    result = run("sweep", problems, "--beams", "2", "--expand", "4", "--most", "1", "--output", "x")
+    assert_error(result, "--most 1 leaves no cell")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    result = run("eval", problems, "--model", tiny_gguf, "--output", tmp_path / "other")
+    assert_error(result, "not an evaluation's folder")

@@ -1,0 +1,70 @@
+"""How far a command is: a bar on a terminal, else lines now and then or nothing. On stderr only."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+PLAIN_SECONDS = 30.0  # between lines where there is no terminal
+
+
+@contextlib.contextmanager
+def progress(
+    total: int, visible: bool, plain: bool = False
+) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
+    """Two functions: one more is done; say a line.
+
+    `visible` draws a bar; without it `plain` tells in lines how far it is.
+    """
+    started = told = time.monotonic()
+    done = 0
+
+    def rate() -> float:
+        return done / max(time.monotonic() - started, 1e-9)
+
+    if not visible:
+
+        def count() -> None:
+            nonlocal done, told
+            done += 1
+            if plain and time.monotonic() - told >= PLAIN_SECONDS:
+                told = time.monotonic()
+                left = (total - done) / rate()
+                click.echo(f"{done}/{total} · {_speed(rate())} · {duration(left)} left", err=True)
+
+        yield count, lambda text: click.echo(text, err=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    speed = TextColumn("{task.fields[rate]}", style="dim")
+    columns = (MofNCompleteColumn(), BarColumn(), speed, TimeLeft(compact=True), TextColumn("left"))
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=600
+    ) as bar:
+        task = bar.add_task("", total=total, rate="")
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, advance=1, rate=_speed(rate()))
+
+        yield advance, lambda text: console.print(Text(text), soft_wrap=True)
+
+
+def _speed(rate: float) -> str:
+    return f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people say them."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,141 @@
+"""A run's folder: settings, one line a problem and strategy, and what is made of them.
+
+    settings.json          what answers depend on
+    answers/NAME.jsonl     a strategy's answers, in the order they were found
+    summary.json, summary.md
+
+The folder is valid at every moment: an answer is one whole line, and what an interrupt leaves of a
+line is cut off. A later run goes on from there, with more problems or strategies if it likes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolprm_lite.errors import ConfigError, DatasetError
+from toolprm_lite.evaluation.items import Item
+from toolprm_lite.files import replace_file
+
+Record = dict[str, Any]
+
+_FORMAT = 1
+
+
+class RunFolder:
+    """Answers on disk, by strategy and problem.
+
+    `settings` is what all answers depend on, in JSON's types; "rewards" in it are by name, and a
+    later run may add some. Raises `ConfigError` when the folder holds answers of other settings,
+    `DatasetError` when it holds something else.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._answers: dict[str, dict[str, Record]] = {}
+        current: Record = json.loads(json.dumps({"format": _FORMAT, **settings}))
+        path = folder / "settings.json"
+        if path.exists():
+            current = _merged(_read_settings(path), current, folder)
+        elif folder.exists() and any(folder.iterdir()):
+            raise DatasetError(f"{folder}: not an evaluation's folder; give another --output")
+        self.settings = current
+        (folder / "answers").mkdir(parents=True, exist_ok=True)
+        replace_file(path, f"{json.dumps(current, indent=1)}\n".encode())
+
+    def answers(self, strategy: str) -> dict[str, Record]:
+        """A strategy's answers by problem."""
+        if strategy not in self._answers:
+            self._answers[strategy] = self._read(strategy)
+        return self._answers[strategy]
+
+    def add(self, answers: Mapping[str, Record]) -> None:
+        """Append one problem's answers, by strategy."""
+        for strategy, record in answers.items():
+            known = self.answers(strategy)
+            line = json.dumps(record, ensure_ascii=True, allow_nan=False)
+            with self._path(strategy).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+            known[record["id"]] = record
+
+    def known(self, strategies: Iterable[str], identity: str) -> list[str]:
+        """The strategies that have answered this problem."""
+        return [strategy for strategy in strategies if identity in self.answers(strategy)]
+
+    def fill(
+        self,
+        items: Sequence[Item],
+        strategies: Sequence[str],
+        ask: Callable[[Item, Sequence[str]], Mapping[str, Record]],
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Ask what is not answered yet; `ask` takes a problem and the strategies not to ask."""
+        for item in items:
+            known = self.known(strategies, item.id)
+            if len(known) < len(strategies):
+                self.add(ask(item, known))
+                advance()
+
+    def _path(self, strategy: str) -> Path:
+        return self.folder / "answers" / f"{slug(strategy)}.jsonl"
+
+    def _read(self, strategy: str) -> dict[str, Record]:
+        path = self._path(strategy)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        whole, _, rest = data.rpartition(b"\n")
+        if rest:  # a line that was being written when the run broke off
+            replace_file(path, whole + b"\n" if whole else b"")
+        records = {}
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                records[record["id"]] = record
+            except (ValueError, TypeError, KeyError):
+                raise DatasetError(
+                    f"{path}, line {number}: not an answer; take the line out, or give another "
+                    "--output"
+                ) from None
+        return records
+
+
+def slug(strategy: str) -> str:
+    """A strategy's name as a file's."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", strategy).strip("-")
+
+
+def _read_settings(path: Path) -> Record:
+    try:
+        settings = dict(json.loads(path.read_bytes()))
+        if settings["format"] != _FORMAT or not isinstance(settings["rewards"], dict):
+            raise ValueError(settings)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DatasetError(
+            f"{path}: not the settings of an evaluation of this version; give another --output"
+        ) from None
+    return settings
+
+
+def _merged(before: Record, now: Record, folder: Path) -> Record:
+    rewards = {**now["rewards"], **before["rewards"]}
+    changed = [
+        f"{key} was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"
+        for key in dict.fromkeys([*now, *before])
+        if key != "rewards" and before.get(key) != now.get(key)
+    ]
+    changed += [
+        f"the reward {name} is another one"
+        for name, identity in now["rewards"].items()
+        if rewards[name] != identity
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds answers of other settings ({'; '.join(changed)}); give another "
+            "--output, or the settings it has"
+        )
+    return {**before, "rewards": rewards}

@@ -1,0 +1,255 @@
+"""Strategies side by side on one problem: what each answers, and what it spends on it.
+
+Problems stand outside and strategies inside, so that one prefill serves all of them; every
+strategy that draws whole responses chooses from one recorded pool.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from toolprm_lite.errors import (
+    ConfigError,
+    ConstraintError,
+    ContextError,
+    ProblemError,
+    ToolsError,
+)
+from toolprm_lite.evaluation.failures import failure
+from toolprm_lite.evaluation.items import Item
+from toolprm_lite.evaluation.pool import Drawn, Pool
+from toolprm_lite.reward.base import Reward
+from toolprm_lite.reward.head import Head
+from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.result import SearchResult, Stats
+from toolprm_lite.search.searcher import Searcher
+from toolprm_lite.supervision.collect import StateReader
+
+Record = dict[str, Any]
+
+POOLED = ("majority", "best-of-n", "weighted-vote")
+REWARDED = ("best-of-n", "weighted-vote", "step-beam")
+KINDS = ("greedy", "token-beam", *POOLED, "step-beam")
+
+_PATTERN = re.compile(r"([a-z-]+)(?::([\w.-]+))?(?:@(\d+)(?:x(\d+))?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One way to search, with its sizes.
+
+    `samples` responses are drawn for the kinds of `POOLED`; `beams` are kept by step-beam and
+    token-beam, and `expand` drawn for each by step-beam. `reward` is a name.
+    """
+
+    kind: str
+    reward: str | None = None
+    beams: int = 1
+    expand: int = 1
+    samples: int = 0
+
+    @classmethod
+    def parse(cls, text: str, *, beams: int = 2, expand: int = 8, samples: int = 16) -> Strategy:
+        """Read KIND[:REWARD][@SIZE]; a size is NxM for step-beam, N for token-beam, else K.
+
+        Without a size the arguments give it; without a reward it is "auto". Raises `ConfigError`.
+        """
+        match = _PATTERN.fullmatch(text)
+        kind, reward, first, second = match.groups() if match else (None, None, None, None)
+        if kind not in KINDS:
+            raise ConfigError(
+                f"strategy {text!r} is none of {', '.join(KINDS)}; write it as "
+                "step-beam:toolprm@2x8 or best-of-n:orm@16"
+            )
+        if reward is not None and kind not in REWARDED:
+            raise ConfigError(f"strategy {text!r}: {kind} knows no reward; leave it out")
+        if (kind == "step-beam") != (second is not None) and first is not None:
+            form = "NxM" if kind == "step-beam" else "one number"
+            raise ConfigError(f"strategy {text!r}: the size of {kind} is {form}")
+        if kind == "greedy" and first is not None:
+            raise ConfigError(f"strategy {text!r}: greedy has no size")
+        if first == "0" or second == "0":
+            raise ConfigError(f"strategy {text!r}: a size is 0; it must be at least 1")
+        size = int(first) if first else None
+        if kind in REWARDED and reward is None:
+            reward = "auto"
+        if kind in POOLED:
+            return cls(kind, reward, samples=size or samples)
+        if kind == "greedy":
+            return cls(kind)
+        if kind == "token-beam":
+            return cls(kind, beams=size or beams)
+        return cls(kind, reward, size or beams, int(second) if second else expand)
+
+    def __str__(self) -> str:
+        reward = f":{self.reward}" if self.reward else ""
+        if self.kind in POOLED:
+            return f"{self.kind}{reward}@{self.samples}"
+        size = {"greedy": "", "token-beam": f"@{self.beams}"}
+        return self.kind + reward + size.get(self.kind, f"@{self.beams}x{self.expand}")
+
+    def config(self, base: SearchConfig) -> SearchConfig:
+        """The settings of its search; those of a pool are `Searcher.record`'s.
+
+        A pool holds what was drawn, and the most likely response: no ways besides.
+        """
+        if self.kind in POOLED:
+            base = replace(base, way_floor=1.0)
+        kind = "best-of-n" if self.kind in POOLED else self.kind
+        samples = self.samples or base.samples
+        sizes = {"beams": self.beams, "expand": self.expand, "samples": samples}
+        return replace(base, strategy=kind, **sizes)  # type: ignore[arg-type]
+
+
+class Contest:
+    """Asks problems with a list of strategies.
+
+    `rewards` are by name, each "policy" or a `Reward`; a pool is judged by heads only. Raises
+    `ConfigError` for a reward that is missing or that can't judge a pool.
+    """
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        strategies: Sequence[Strategy],
+        rewards: Mapping[str, Reward | str],
+        base: SearchConfig,
+    ) -> None:
+        for strategy in strategies:
+            if strategy.reward is not None and strategy.reward not in rewards:
+                raise ConfigError(f"strategy {strategy}: there is no reward {strategy.reward!r}")
+            pooled = strategy.kind in POOLED and strategy.reward is not None
+            if pooled and not isinstance(rewards[strategy.reward], Head):  # type: ignore[index]
+                raise ConfigError(
+                    f"strategy {strategy}: whole responses are judged by a head, and "
+                    f"{strategy.reward} is none; give --heads"
+                )
+        self._searcher = searcher
+        self._strategies = list(strategies)
+        self._rewards = rewards
+        self._base = base
+        heads = [reward for reward in rewards.values() if isinstance(reward, Head)]
+        self._layers = tuple(sorted({layer for head in heads for layer in head.layers}))
+
+    def ask(self, item: Item, known: Sequence[str] = ()) -> dict[str, Record]:
+        """An answer from each strategy whose name is not in `known`, by name.
+
+        A problem that can't be asked, for its tools or its length, gives a record with "error".
+        """
+        wanted = [strategy for strategy in self._strategies if str(strategy) not in known]
+        answers: dict[str, Record] = {}
+        try:
+            for samples in sorted({strategy.samples for strategy in wanted if strategy.samples}):
+                pooled = [strategy for strategy in wanted if strategy.samples == samples]
+                answers |= self._choose(item, pooled)
+            for strategy in wanted:
+                if strategy.kind not in POOLED:
+                    answers[str(strategy)] = self._search(item, strategy)
+        except (ContextError, ConstraintError, ToolsError, ProblemError) as error:
+            message = " ".join(str(error).splitlines())
+            return {str(s): {**_named(item), "right": False, "error": message} for s in wanted}
+        return answers
+
+    def _choose(self, item: Item, strategies: Sequence[Strategy]) -> dict[str, Record]:
+        """Answers from one pool of responses."""
+        reader = StateReader(self._layers)
+        config = strategies[0].config(self._base)
+        record = self._searcher.record(item.messages, item.tools, config, reader)
+        pool, stats = Pool(record, self._layers), record["stats"]
+        responses = [response.calls for response in pool.responses]
+        greedy = [] if pool.greedy is None else [pool.greedy.calls]
+        any_right = any(item.judge(calls) for calls in (*responses, *greedy))
+        answers = {}
+        for strategy in strategies:
+            began = time.perf_counter()
+            drawn, score = _chosen(pool, strategy, self._rewards)
+            spent = 1e3 * (time.perf_counter() - began)
+            told = Stats(**{**asdict(stats), "ms": {**stats.ms, "reward": spent}})
+            answers[str(strategy)] = _answer(
+                item,
+                [] if drawn is None else drawn.calls,
+                complete=drawn is not None,
+                score=score,
+                any_right=any_right,
+                stats=told,
+            )
+        return answers
+
+    def _search(self, item: Item, strategy: Strategy) -> Record:
+        reward = self._rewards.get(strategy.reward or "", "policy")
+        config = strategy.config(self._base)
+        before = _judge_tokens(reward)
+        result = self._searcher.search(item.messages, item.tools, config, reward=reward)
+        found = [calls for calls in _complete(result) if item.judge(calls)]
+        answer = _answer(
+            item,
+            result.calls,
+            complete=result.complete,
+            score=result.score,
+            any_right=bool(found),
+            stats=result.stats,
+        )
+        if not result.complete:
+            answer["text"] = result.text
+        if result.probability is not None:
+            answer["probability"] = result.probability
+        if before is not None:
+            after = _judge_tokens(reward) or before
+            answer["judge_tokens"] = after - before
+        return answer
+
+
+def _chosen(
+    pool: Pool, strategy: Strategy, rewards: Mapping[str, Reward | str]
+) -> tuple[Drawn | None, float | None]:
+    if strategy.kind == "majority":
+        return pool.majority(), None
+    head = rewards[strategy.reward or ""]
+    assert isinstance(head, Head)
+    scores = pool.scores(head)
+    drawn = pool.best(scores, weighted=strategy.kind == "weighted-vote")
+    return drawn, None if drawn is None else float(scores[pool.responses.index(drawn)])
+
+
+def _complete(result: SearchResult) -> list[list[dict[str, Any]]]:
+    others = [other.calls for other in result.alternatives if other.complete]
+    return [result.calls, *others] if result.complete else others
+
+
+def _judge_tokens(reward: Reward | str) -> int | None:
+    """Tokens that a second model has read so far for this reward."""
+    prefill, decode = (getattr(reward, f"{kind}_tokens", None) for kind in ("prefill", "decode"))
+    return None if prefill is None or decode is None else prefill + decode
+
+
+def _named(item: Item) -> Record:
+    return {"id": item.id, "category": item.category}
+
+
+def _answer(
+    item: Item,
+    calls: list[dict[str, Any]],
+    *,
+    complete: bool,
+    score: float | None,
+    any_right: bool,
+    stats: Stats,
+) -> Record:
+    right = item.judge(calls) if complete else False
+    record = {
+        **_named(item),
+        "calls": calls,
+        "complete": complete,
+        "right": right,
+        "any_right": any_right,
+        "score": score,
+        "stats": asdict(stats),
+    }
+    if right is False and item.answers is not None:
+        kind = failure(calls, item.answers, item.rule) if complete else "incomplete"
+        record["failure"] = kind
+    return record
