@@ -1,6 +1,10 @@
-"""How fast the segmenter reads, and what a fork costs.
+"""How fast the segmenter reads, what a fork costs, and what re-parsing a growing text costs.
 
-python benchmarks/bench_segmenter.py [--json]
+    pip install jiter partial-json-parser
+    python benchmarks/bench_segmenter.py [--json]
+
+The rivals are partial parsers: after every token they read the whole response so far. They are left
+out where they are not installed.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from toolprm_lite._core import Segmenter
 
@@ -63,6 +69,68 @@ def measure(run: Callable[[], int], unit: float, repeats: int) -> dict[str, floa
     return {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}
 
 
+TOKENS = 300
+TOKEN_BYTES = 4  # about what a token of a call holds
+
+
+def growing_call() -> list[bytes]:
+    """A call of 300 tokens, token by token."""
+    places = [{"lat": 37.7749 + i, "lon": -122.4194 + i} for i in range(60)]
+    arguments = {"city": "San Francisco", "note": NOTE, "places": places}
+    text = json.dumps([{"name": "get_weather", "arguments": arguments}]).encode()
+    text = text[: TOKENS * TOKEN_BYTES]
+    return [text[i : i + TOKEN_BYTES] for i in range(0, len(text), TOKEN_BYTES)]
+
+
+def partial_parsers() -> dict[str, Callable[[bytes], Any]]:
+    found: dict[str, Callable[[bytes], Any]] = {}
+    try:
+        import jiter
+
+        found["jiter"] = partial(jiter.from_json, partial_mode="trailing-strings")
+    except ImportError:
+        pass
+    try:
+        import partial_json_parser
+
+        found["partial-json-parser"] = lambda text: partial_json_parser.loads(text.decode())
+    except ImportError:
+        pass
+    return found
+
+
+def measure_growing(segmenter: Segmenter, repeats: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of CPU time to follow the call, token by token. The search feeds the segmenter
+    in the core; through Python there is a call for each token, as for the parsers."""
+    tokens = growing_call()
+
+    def feed() -> int:
+        for _ in range(100):
+            reader = segmenter.copy()
+            for token in tokens:
+                reader.feed(token)
+        return 0
+
+    def parse(loads: Callable[[bytes], Any]) -> int:
+        text = b""
+        for token in tokens:
+            text += token
+            loads(text)
+        return 0
+
+    whole = b"".join(tokens)
+    rates = {
+        "segmenter": measure(lambda: segmenter.scan(whole, 1000, TOKEN_BYTES), 1000 / 1e3, repeats),
+        "segmenter, through Python": measure(feed, 100 / 1e3, repeats),
+    }
+    for name, loads in partial_parsers().items():
+        rates[name] = measure(partial(parse, loads), 1 / 1e3, repeats)
+    return {
+        name: {"median": 1 / rate["median"], "min": 1 / rate["max"], "max": 1 / rate["min"]}
+        for name, rate in rates.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -85,8 +153,10 @@ def main() -> None:
     forks = measure(lambda: segmenter.copy_states(copies), copies / 1e9, options.repeats)
     fork = {key: 1 / value for key, value in forks.items()}
 
+    growing = measure_growing(segmenter, options.repeats)
+
     if options.json:
-        print(json.dumps({"read_mb_per_s": reading, "fork_ns": fork}))
+        print(json.dumps({"read_mb_per_s": reading, "fork_ns": fork, "growing_ms": growing}))
         return
     print(f"{'response':16}{'bytes':>8}{'MB/s median':>14}{'min':>8}{'max':>8}   (CPU time)")
     for name, row in reading.items():
@@ -94,6 +164,10 @@ def main() -> None:
             f"{name:16}{row['bytes']:8.0f}{row['median']:14.0f}{row['min']:8.0f}{row['max']:8.0f}"
         )
     print(f"fork of a state: {fork['median']:.1f} ns ({fork['max']:.1f} .. {fork['min']:.1f})")
+    print(f"\n{TOKENS} tokens, read after each{'ms median':>14}{'min':>9}{'max':>9}   x segmenter")
+    for name, row in growing.items():
+        ratio = row["median"] / growing["segmenter"]["median"]
+        print(f"{name:28}{row['median']:14.3f}{row['min']:9.3f}{row['max']:9.3f}{ratio:14.0f}")
 
 
 if __name__ == "__main__":

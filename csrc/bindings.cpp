@@ -70,15 +70,19 @@ class Segmenter {
     return named();
   }
 
-  // Reads `bytes` as `repeats` fresh responses, without Python in between; returns the steps of
-  // all. For measuring.
-  size_t scan(std::string_view bytes, size_t repeats) const {
+  // Reads `bytes` as `repeats` fresh responses, `stride` at a time, without Python in between;
+  // returns the steps of all. For measuring.
+  size_t scan(std::string_view bytes, size_t repeats, size_t stride) const {
     size_t steps = 0;
     std::vector<Step> found;
     for (size_t i = 0; i < repeats; ++i) {
       SegmenterState state;
       found.clear();
-      segmenter_->advance(state, bytes, found);
+      for (size_t end = std::min(stride, bytes.size());;
+           end = std::min(end + stride, bytes.size())) {
+        segmenter_->advance(state, bytes.substr(0, end), found);
+        if (end == bytes.size()) break;
+      }
       steps += found.size();
     }
     return steps;
@@ -506,12 +510,12 @@ PYBIND11_MODULE(_core, m) {
       .def("copy", [](const Segmenter& self) { return Segmenter(self); })
       .def(
           "scan",
-          [](const Segmenter& self, const py::bytes& data, size_t repeats) {
+          [](const Segmenter& self, const py::bytes& data, size_t repeats, size_t stride) {
             const std::string_view bytes(data);
             py::gil_scoped_release release;
-            return self.scan(bytes, repeats);
+            return self.scan(bytes, repeats, stride == 0 ? bytes.size() : stride);
           },
-          py::arg("data"), py::arg("repeats"))
+          py::arg("data"), py::arg("repeats"), py::arg("stride") = 0)
       .def("copy_states", &Segmenter::copy_states, py::arg("repeats"),
            py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("dead", [](const Segmenter& self) { return self.state().dead(); })

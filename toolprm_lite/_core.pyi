@@ -79,8 +79,9 @@ class Segmenter:
         """The model has ended the response."""
 
     def copy(self) -> Segmenter: ...
-    def scan(self, data: bytes, repeats: int) -> int:
-        """Read `data` as `repeats` fresh responses, for measuring; returns the steps of all."""
+    def scan(self, data: bytes, repeats: int, stride: int = 0) -> int:
+        """Read `data` as `repeats` fresh responses, `stride` bytes at a time (0: at once), for
+        measuring; returns the steps of all."""
 
     def copy_states(self, repeats: int) -> int:
         """Copy the state `repeats` times, for measuring."""
