@@ -24,6 +24,7 @@ from toolprm_lite.cli.options import (
 )
 from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ConfigError, HeadError
+from toolprm_lite.models import EMBEDDED
 
 if TYPE_CHECKING:
     from toolprm_lite.evaluation.items import Item
@@ -255,7 +256,7 @@ def asking(
             "backend": values["backend"],
             "dtype": values["dtype"],
             **depends,
-            "rewards": {name: _identity(reward) for name, reward in rewards.items()},
+            "rewards": {name: _identity(reward, values) for name, reward in rewards.items()},
         }
         run = RunFolder(output, settings)
         yield run, asked, Contest(searcher, asked, rewards, base).ask
@@ -314,14 +315,17 @@ def _reward(
     return searcher.reward(path, form)
 
 
-def _identity(reward: Reward | str) -> str:
-    """What tells one reward from another: the bytes of a head, the file of a judge."""
+def _identity(reward: Reward | str, values: Mapping[str, Any]) -> str:
+    """What tells one reward from another: the bytes of a head, the name of a judge."""
+    from toolprm_lite.reward.head import Head
+
     if isinstance(reward, str):
         return reward
-    source = getattr(reward, "source", None)
-    if source is not None and Path(source).is_file():
-        return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
-    return str(getattr(reward, "model", reward.name))
+    if isinstance(reward, Head):
+        return hashlib.sha256(Path(reward.source).read_bytes()).hexdigest()[:16]
+    if reward.name == "generative":
+        return f"generative: {Path(values['judge'] or values['model'] or EMBEDDED).name}"
+    return reward.name
 
 
 # Results
