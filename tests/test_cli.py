@@ -112,6 +112,9 @@ class FakeSearcher:
         self.asked.append(messages[-1]["content"])
         return self.reply(messages[-1]["content"])
 
+    def reward(self, reward: str, call_format: str) -> str:
+        return reward
+
     def run(self, *arguments: str, **more: Any) -> Result:
         """The command with a model that this searcher stands for."""
         return run("--model", self.model, *arguments, **more)
@@ -265,6 +268,11 @@ def test_bad_tools(content: str | None, message: str, tmp_path: Path) -> None:
         (["q", "--temperature", "nan"], "temperature is nan"),
         (["q", "--model", "missing.gguf"], "missing.gguf: no such model file"),
         (["q", "--model", TOOLS], "is not a GGUF file"),
+        (["q", "--reward", "generative:missing.gguf"], "missing.gguf: no such model file"),
+        (
+            ["--input", PROBLEMS, "--reward", "generative:missing.gguf"],
+            "missing.gguf: no such model file",
+        ),
         (["--messages", "missing.json"], "missing.json: no such file"),
         (["--messages", TOOLS], "message 1 has role None"),
         (["--messages", __file__], "not JSON"),
@@ -289,6 +297,32 @@ def test_errors_of_a_model(tiny_gguf: Path, tmp_path: Path) -> None:
     assert_error(
         run("--tools", TOOLS, "q", "--tool-choice", "nope", *arguments), "tool_choice is 'nope'"
     )
+
+
+def test_errors_of_a_second_model(tiny_gguf: Path, small_tools: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(tiny_gguf.read_bytes()[:2000])
+    source = write_lines(tmp_path / "in.jsonl", *questions(3))
+    arguments = ["--tools", small_tools, "--model", str(tiny_gguf)]
+    reward = ["--reward", f"generative:{broken}"]
+    output = tmp_path / "out.jsonl"
+    for asked in (["q"], ["--input", source], ["--input", source, "--output", str(output)]):
+        assert_error(run(*arguments, *asked, *reward), str(broken), "can't be loaded")
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("again", ["generative", "generative:"])
+def test_a_model_judges_itself(tiny_gguf: Path, small_tools: str, again: str) -> None:
+    arguments = ["--tools", small_tools, "--model", str(tiny_gguf), "--context", "2048"]
+    arguments += ["Do it.", "--max-tokens", "30", "--tool-choice", "required", "--json"]
+    other = run(*arguments, "--reward", f"generative:{tiny_gguf}")
+    assert other.exit_code == 0, other.stderr
+    record = json.loads(other.stdout)
+    assert record["reward"] == "generative"
+    assert record["steps"]
+    assert all(0 < step["reward"] < 1 for step in record["steps"])
+    same = json.loads(run(*arguments, "--reward", again).stdout)
+    assert same["steps"] == record["steps"]
 
 
 def test_schema_that_no_mask_can_hold(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -78,24 +78,44 @@ def render_prompt(
         text = _native(conversation, tools, chat_template, bos_token, eos_token)
         if text is not None:
             return text
-    plain = _plain_messages(conversation, format)
+    plain = plain_messages(conversation, format)
     own = explain_tools(tools, format, tool_choice=tool_choice, parallel=parallel)
     system = [m["content"] for m in plain if m["role"] == "system" and m["content"].strip()]
     rest = _merged([m for m in plain if m["role"] != "system"])
-    instruction = "\n\n".join([*system, own])
-    first = {"role": "system", "content": instruction}
+    return render_chat(
+        "\n\n".join([*system, own]),
+        rest,
+        chat_template=chat_template,
+        bos_token=bos_token,
+        eos_token=eos_token,
+    )
+
+
+def render_chat(
+    instruction: str,
+    messages: Sequence[Message],
+    *,
+    chat_template: str | None,
+    bos_token: str = "",
+    eos_token: str = "",
+) -> str:
+    """An instruction and messages of user and assistant, up to where the model begins to write.
+
+    ChatML where there is no chat template, or where it refuses.
+    """
+    whole = [{"role": "system", "content": instruction}, *messages]
     if chat_template:
         # Some templates know no system role: then the instruction leads the first user message.
-        folded = [dict(message) for message in rest]
+        folded = [dict(message) for message in messages]
         if folded[0]["role"] != "user":
             folded.insert(0, {"role": "user", "content": instruction})
         else:
             folded[0]["content"] = f"{instruction}\n\n{folded[0]['content']}"
-        for attempt in ([first, *rest], folded):
+        for attempt in (whole, folded):
             text = _apply(chat_template, attempt, None, bos_token, eos_token)
             if text is not None and all(m["content"].strip() in text for m in attempt):
                 return text
-    return _chatml([first, *rest])
+    return _chatml(whole)
 
 
 def explain_tools(
@@ -122,6 +142,25 @@ def explain_tools(
         f"Take the values from the request. Leave out optional parameters that the request does "
         f"not mention.{several} {ending}"
     )
+
+
+def plain_messages(conversation: list[Message], format: CallFormat) -> list[Message]:
+    """Calls and their results written out as text, for templates that know neither."""
+    names: dict[str, str] = {}
+    plain: list[Message] = []
+    for message in conversation:
+        content = message["content"]
+        role = message["role"]
+        if "tool_calls" in message:
+            names.update({call["id"]: call["name"] for call in message["tool_calls"]})
+            written = format.write(message["tool_calls"])
+            content = f"{content}\n{written}" if content.strip() else written
+        elif role == "tool":
+            name = message.get("name") or names.get(message.get("tool_call_id", ""))
+            role = "user"
+            content = f"Result of {name}: {content}" if name else f"Result: {content}"
+        plain.append({"role": role, "content": content})
+    return plain
 
 
 def _message(message: object, where: str) -> Message:
@@ -210,25 +249,6 @@ def _native(
     if text is None or not all(json.dumps(t.name, ensure_ascii=False) in text for t in tools):
         return None  # the template names `tools` without writing them
     return text
-
-
-def _plain_messages(conversation: list[Message], format: CallFormat) -> list[Message]:
-    """Calls and their results written out as text, for templates that know neither."""
-    names: dict[str, str] = {}
-    plain: list[Message] = []
-    for message in conversation:
-        content = message["content"]
-        role = message["role"]
-        if "tool_calls" in message:
-            names.update({call["id"]: call["name"] for call in message["tool_calls"]})
-            written = format.write(message["tool_calls"])
-            content = f"{content}\n{written}" if content.strip() else written
-        elif role == "tool":
-            name = message.get("name") or names.get(message.get("tool_call_id", ""))
-            role = "user"
-            content = f"Result of {name}: {content}" if name else f"Result: {content}"
-        plain.append({"role": role, "content": content})
-    return plain
 
 
 def _merged(messages: list[Message]) -> list[Message]:

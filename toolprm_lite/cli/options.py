@@ -137,11 +137,12 @@ search_options = all_of(
         click.option("--no-parallel", is_flag=True, help="At most one call in a response."),
         click.option(
             "--reward",
-            metavar="auto|policy|FILE",
+            metavar="auto|policy|FILE|generative[:PATH]",
             default="auto",
             show_default=True,
             help="What judges steps: the head that ships for the model, the model's own "
-            "probability, or a head's file.",
+            "probability, a head's file, or a second language model that answers + or - (the same "
+            "one without PATH).",
         ),
         *_FORM,
         _setting(
@@ -159,6 +160,15 @@ def search_config(values: Mapping[str, Any]) -> SearchConfig:
     names = [field.name for field in fields(SearchConfig)]
     settings = {name: values[name] for name in names if name in values}
     return SearchConfig(**settings, parallel=not values.get("no_parallel", False))
+
+
+def check_reward(reward: str) -> None:
+    """Raise `ModelError` where the second model that `--reward` names is not there."""
+    from toolprm_lite.models import find_model
+
+    kind, _, model = reward.partition(":")
+    if kind == "generative" and model:
+        find_model(model)
 
 
 def open_searcher(values: Mapping[str, Any]) -> Searcher:

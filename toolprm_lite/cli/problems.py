@@ -75,6 +75,7 @@ def run(
         searcher = None
         if any(line.error is None for line in todo):
             searcher = stack.enter_context(open_searcher(model))
+            searcher.reward(reward, config.call_format)  # a bad one fails once, not on every line
         file: IO[bytes] = sys.stdout.buffer
         if path is not None:
             if not done:

@@ -10,7 +10,13 @@ from typing import Any
 
 import click
 
-from toolprm_lite.cli.options import model_options, open_searcher, search_config, search_options
+from toolprm_lite.cli.options import (
+    check_reward,
+    model_options,
+    open_searcher,
+    search_config,
+    search_options,
+)
 
 _EXAMPLE = """\b
 Example:
@@ -61,6 +67,7 @@ def search(
     if tools_path is None and query is not None:
         raise click.UsageError("Give --tools, a JSON file of the tools that may be called.")
     config = search_config(values)
+    check_reward(reward)
 
     from toolprm_lite.tools import load_tools
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from toolprm_lite._core import Grounding
 from toolprm_lite.search.config import Aggregate
+from toolprm_lite.tools import Tool
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -78,6 +79,16 @@ class Reward(Protocol):
     def score(self, batch: StepBatch) -> Float32Array:
         """Rewards in 0 .. 1, float32 [steps]."""
         ...
+
+
+@runtime_checkable
+class RequestReward(Reward, Protocol):
+    """A reward that reads the request. The searcher calls `for_request` once a search, with the
+    messages as `parse_messages` gives them, and scores steps by what that returns."""
+
+    def for_request(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]
+    ) -> Reward: ...
 
 
 RewardFunction = Callable[[Sequence[CandidateStep]], Sequence[float]]

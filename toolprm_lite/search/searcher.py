@@ -8,21 +8,28 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend, ModelInfo
-from toolprm_lite.errors import ConfigError, ModelError, ToolsError
+from toolprm_lite.backends.open import BackendName, open_backend
+from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
-from toolprm_lite.models import EMBEDDED, find_model
+from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages, render_prompt
-from toolprm_lite.reward.base import FEATURES, STEP_KINDS, Reward, RewardFunction
+from toolprm_lite.reward.base import (
+    FEATURES,
+    STEP_KINDS,
+    RequestReward,
+    Reward,
+    RewardFunction,
+)
+from toolprm_lite.reward.generative import GenerativeReward
 from toolprm_lite.reward.head import Head, load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
@@ -40,10 +47,7 @@ from toolprm_lite.search.text import closed_calls, step_text, step_value
 from toolprm_lite.tools import Tool, closed_schema, parse_tools
 
 if TYPE_CHECKING:
-    from toolprm_lite.backends.torch import TorchBackend
     from toolprm_lite.constraint import Constraint
-
-BackendName = Literal["auto", "llamacpp", "torch"]
 
 
 class Searcher:
@@ -58,6 +62,9 @@ class Searcher:
         )
         self._lock = threading.Lock()
         self._heads: dict[tuple[str, str], Head | None] = {}
+        self._judges: dict[str, GenerativeReward] = {}
+        self._open: Callable[[str], Backend] = open_backend
+        self._open_again: Callable[[], Backend] | None = None
 
     @classmethod
     def from_model(
@@ -93,36 +100,22 @@ class Searcher:
             ModelError: the file is missing, is not a model, or can't be driven.
             ConfigError: a setting that doesn't fit the model.
         """
-        if backend not in ("auto", "llamacpp", "torch"):
-            raise ConfigError(f"backend is {backend!r}; it must be auto, llamacpp or torch")
-        if model is not None and not isinstance(model, (str, os.PathLike)):
-            if tokenizer is None or backend == "llamacpp":
-                raise ConfigError(
-                    "a model given as an object needs its tokenizer, and the torch backend"
-                )
-            return cls(_torch_backend()(model, tokenizer, context=context))
-        if tokenizer is not None:
-            raise ConfigError("a tokenizer goes with a model given as an object, not with a path")
-        source = find_model(model)
-        embedded = EMBEDDED if model is None or str(model) == EMBEDDED else None
-        gguf = isinstance(source, Path) and source.is_file()
-        if backend == "torch" or (backend == "auto" and not gguf):
-            if gpu_layers:
-                raise ConfigError("gpu_layers is for llamacpp; give the torch backend a device")
-            load = _torch_backend().load
-            return cls(
-                load(source, device=device, dtype=dtype, threads=threads, context=context), embedded
-            )
-        if device != "auto" or dtype != "auto":
-            raise ConfigError(
-                "device and dtype are for the torch backend; give llamacpp gpu_layers"
-            )
-        from toolprm_lite.backends.llamacpp import LlamaCppBackend
-
-        opened = LlamaCppBackend(
-            source, gpu_layers=gpu_layers, threads=threads, context=context, verbose=verbose
+        options = partial(
+            open_backend,
+            backend=backend,
+            gpu_layers=gpu_layers,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            context=context,
+            verbose=verbose,
         )
-        return cls(opened, embedded)
+        again = partial(options, model, tokenizer=tokenizer)
+        path = isinstance(model, (str, os.PathLike))
+        embedded = model is None or (path and str(model) == EMBEDDED)
+        searcher = cls(again(), EMBEDDED if embedded else None)
+        searcher._open, searcher._open_again = options, again
+        return searcher
 
     def search(
         self,
@@ -140,9 +133,10 @@ class Searcher:
             tools: `Tool`s, or definitions in any form that `Tool.from_dict` understands.
             config: the settings; None is `SearchConfig()`.
             reward: `auto` (the head that ships for this model, else the policy's own probability),
-                `policy`, a head's file, a `Reward`, or a function from a list of `CandidateStep`
-                to as many numbers in 0 .. 1. `token-beam` has no use for it: its reward is always
-                the policy's.
+                `policy`, a head's file, `generative:` and a second model's path or name (nothing:
+                this model, opened again; see `GenerativeReward`), a `Reward`, or a function from
+                a list of `CandidateStep` to as many numbers in 0 .. 1. `token-beam` has no use for
+                it: its reward is always the policy's.
 
         Raises:
             ToolprmError: of the kind that says what was wrong with the input.
@@ -156,9 +150,12 @@ class Searcher:
             return self._search(conversation, known, config, scorer)
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, and the second ones that were opened as rewards."""
         with self._lock:
             self._backend.close()
+            for judge in self._judges.values():
+                judge.close()
+            self._judges.clear()
 
     def __enter__(self) -> Searcher:
         return self
@@ -208,12 +205,16 @@ class Searcher:
     ) -> Reward:
         """What `search` would judge steps by; the arguments are as there.
 
-        Raises `HeadError` for a head that can't be read, or that is another model's.
+        Raises `HeadError` for a head that can't be read, or that is another model's, `ModelError`
+        for a second model that can't be opened or can't judge.
         """
         if isinstance(reward, (str, os.PathLike)):
             name = os.fspath(reward)
             if name == "policy":
                 return PolicyReward()
+            kind, _, model = name.partition(":")
+            if kind == "generative":
+                return self._judge(model)
             form = self.call_format(call_format).name
             if (name, form) not in self._heads:
                 if name == "auto":
@@ -238,6 +239,22 @@ class Searcher:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
         info = self._backend.info
         return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
+
+    def _judge(self, model: str) -> GenerativeReward:
+        """The second model of that name, which the searcher owns."""
+        with self._lock:
+            if model not in self._judges:
+                if model:
+                    backend = self._open(model)
+                elif self._open_again is not None:
+                    backend = self._open_again()
+                else:
+                    raise ConfigError(
+                        "the searcher was given a backend, which it can't open again; name the "
+                        "second model: generative:PATH"
+                    )
+                self._judges[model] = GenerativeReward(backend)
+            return self._judges[model]
 
     def _search(
         self,
@@ -287,6 +304,8 @@ class Searcher:
         )
         prompt = self._backend.tokenize(text)
         constraint = self._constraint(tools, form, config)
+        if isinstance(reward, RequestReward):
+            reward = reward.for_request(messages, tools)
         if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
             self._backend.tap(reward.layers)
         search = self._core_search(
@@ -388,17 +407,6 @@ class Searcher:
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
-
-
-def _torch_backend() -> type[TorchBackend]:
-    try:
-        from toolprm_lite.backends.torch import TorchBackend
-    except ImportError as error:
-        raise ModelError(
-            f"the torch backend needs {error.name}; install it with "
-            "`pip install 'toolprm_lite[torch]'`"
-        ) from error
-    return TorchBackend
 
 
 def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:

@@ -1,0 +1,67 @@
+"""From what a caller names as the model to an open backend."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from toolprm_lite.backends.base import Backend
+from toolprm_lite.errors import ConfigError, ModelError
+from toolprm_lite.models import find_model
+
+if TYPE_CHECKING:
+    from toolprm_lite.backends.torch import TorchBackend
+
+BackendName = Literal["auto", "llamacpp", "torch"]
+
+
+def open_backend(
+    model: str | os.PathLike[str] | object | None = None,
+    *,
+    tokenizer: object | None = None,
+    backend: BackendName = "auto",
+    gpu_layers: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    context: int | None = None,
+    verbose: bool = False,
+) -> Backend:
+    """Open a model. Arguments and errors are those of `Searcher.from_model`."""
+    if backend not in ("auto", "llamacpp", "torch"):
+        raise ConfigError(f"backend is {backend!r}; it must be auto, llamacpp or torch")
+    if model is not None and not isinstance(model, (str, os.PathLike)):
+        if tokenizer is None or backend == "llamacpp":
+            raise ConfigError(
+                "a model given as an object needs its tokenizer, and the torch backend"
+            )
+        return _torch_backend()(model, tokenizer, context=context)
+    if tokenizer is not None:
+        raise ConfigError("a tokenizer goes with a model given as an object, not with a path")
+    source = find_model(model)
+    gguf = isinstance(source, Path) and source.is_file()
+    if backend == "torch" or (backend == "auto" and not gguf):
+        if gpu_layers:
+            raise ConfigError("gpu_layers is for llamacpp; give the torch backend a device")
+        return _torch_backend().load(
+            source, device=device, dtype=dtype, threads=threads, context=context
+        )
+    if device != "auto" or dtype != "auto":
+        raise ConfigError("device and dtype are for the torch backend; give llamacpp gpu_layers")
+    from toolprm_lite.backends.llamacpp import LlamaCppBackend
+
+    return LlamaCppBackend(
+        source, gpu_layers=gpu_layers, threads=threads, context=context, verbose=verbose
+    )
+
+
+def _torch_backend() -> type[TorchBackend]:
+    try:
+        from toolprm_lite.backends.torch import TorchBackend
+    except ImportError as error:
+        raise ModelError(
+            f"the torch backend needs {error.name}; install it with "
+            "`pip install 'toolprm_lite[torch]'`"
+        ) from error
+    return TorchBackend
