@@ -114,6 +114,19 @@ def test_toolalpaca_has_hammers_figures(problems: Path, tiny_gguf: Path, tmp_pat
     assert set(summary["strategies"][0]["f1"]) == {"function", "argument", "mean"}
 
 
+def test_a_second_model_judges(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    result = run(
+        "eval", problems, "--strategy", "step-beam:generative@1x2", "--model", tiny_gguf, *QUICK,
+        "--context", "2048", "--limit", "1", "--output", output, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)["strategies"]
+    assert row["tokens"]["judge"] > 100
+    settings = json.loads((output / "settings.json").read_text())
+    assert settings["rewards"] == {"generative": "generative: tiny.gguf"}
+
+
 def test_a_sweep_has_plots_and_contrasts(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     output = tmp_path / "run"
