@@ -564,3 +564,23 @@ def test_every_command_has_help(name: str) -> None:
 def test_sets_that_are_not_there(name: str, tmp_path: Path) -> None:
     more = ["--output", tmp_path / "out"] if name == "train" else ["--head", tmp_path / "no"]
     assert_error(run(name, tmp_path / "nothing", *more), "no" if more else "")
+
+
+def test_a_set_beside_another(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    pairs = [{**record(n)["answers"][0]} for n in range(2)]
+    both = [record(n)["tools"][0] for n in range(2)]
+    several = record(20, tools=both, answers=pairs, query="Book 0 seats, then 1 seats in Paris")
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in (record(0), record(1), several)))
+    first = ["collect", path, "--model", tiny_gguf, *QUICK, "--keep-unsupported"]
+    result = run(*first, "--multi-share", "0", "--output", tmp_path / "one")
+    assert result.exit_code == 0, result.stderr
+    beside = [*first, "--beside", tmp_path / "one"]
+    result = run(*beside, "--output", tmp_path / "two")
+    (split,) = {problem["split"] for problem in open_set(tmp_path / "one").problems}
+    assert result.exit_code == 0, result.stderr
+    (added,) = open_set(tmp_path / "two").problems
+    assert (added["id"], added["split"]) == ("p20", split)
+    assert_error(run(*beside, "--as-is", "--output", tmp_path / "x"), "--beside goes with a plan")
+    path.write_text(f"{json.dumps(record(5))}\n")
+    assert_error(run(*beside, "--output", tmp_path / "x"), "are not among these files, such as p0")

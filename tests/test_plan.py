@@ -254,3 +254,21 @@ def test_problems_with_several_calls_are_thinned(problems: list[Problem]) -> Non
         shares[share] = sum(planned.id in several for planned in plan)
     assert shares[0.0] == 0
     assert 0 < shares[0.5] < shares[1.0]
+
+
+def test_a_plan_beside_another_keeps_its_splits(problems: list[Problem]) -> None:
+    first = make_plan(problems, PlanSettings(multi_share=0.3))
+    splits = {planned.id: planned.split for planned in first}
+    second = make_plan(problems, PlanSettings(), splits)
+    assert len(second) > 20
+    assert not splits.keys() & {planned.id for planned in second}
+    assert any(len(planned.answers) > 1 for planned in second)
+    known = by_id(problems)
+    sides: dict[str, set[str]] = {}
+    for planned in (*first, *second):
+        for answer in known[planned.id].answers:
+            sides.setdefault(answer["name"], set()).add(planned.split)
+    assert all(len(found) == 1 for found in sides.values())
+    assert second == make_plan(problems, PlanSettings(), splits)
+    everything = dict.fromkeys(known, "train")
+    assert make_plan(problems, PlanSettings(), everything) == []

@@ -19,12 +19,12 @@ import click
 from toolprm_lite.cli import Failure, one_line
 from toolprm_lite.cli.options import Decorator, all_of, model_options, open_searcher
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
-from toolprm_lite.errors import DatasetError, ProblemError, ToolprmError
+from toolprm_lite.errors import ConfigError, DatasetError, ProblemError, ToolprmError
 from toolprm_lite.search.config import CALL_FORMATS
 
 if TYPE_CHECKING:
     from toolprm_lite.supervision.collect import CollectSettings, Progress
-    from toolprm_lite.supervision.plan import Planned
+    from toolprm_lite.supervision.plan import Planned, Split
     from toolprm_lite.supervision.problems import Problem
 
 _EPILOG = """\b
@@ -126,6 +126,12 @@ _OPTIONS: list[Decorator] = [
         help="Show the problems as they stand, all of them as test: to judge heads on a benchmark.",
     ),
     click.option(
+        "--beside",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        metavar="SET",
+        help="Leave out SET's problems, and keep its splits: to fit heads to both.",
+    ),
+    click.option(
         "--keep-unsupported",
         is_flag=True,
         help="Keep problems with answers that the conversation does not tell.",
@@ -178,7 +184,12 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
 
     whole = values["as_is"]
     problems = _chosen(paths, whole or values["keep_unsupported"], values["rejected"])
-    plan = as_is(problems) if whole else make_plan(problems, settings.plan)
+    if whole and values["beside"]:
+        raise ConfigError("--beside goes with a plan of its own; leave out --as-is")
+    if whole:
+        plan = as_is(problems)
+    else:
+        plan = make_plan(problems, settings.plan, _splits(values["beside"], problems))
     if not plan:
         raise ProblemError(
             f"no problem is left of the {len(problems)} that can be used; give more problems, or "
@@ -194,6 +205,22 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
             if error.errno in _FULL:
                 raise _full(error, folder) from error
             raise
+
+
+def _splits(folder: Path | None, problems: Sequence[Problem]) -> dict[str, Split] | None:
+    """The splits of a set's problems, by id. Raises `DatasetError` where it is of other files."""
+    if folder is None:
+        return None
+    from toolprm_lite.supervision.dataset import open_set
+
+    splits = {record["id"]: record["split"] for record in open_set(folder).problems}
+    missing = splits.keys() - {problem.id for problem in problems}
+    if missing:
+        raise DatasetError(
+            f"{folder}: {len(missing)} of its problems are not among these files, such as "
+            f"{min(missing)}; give the files that it was collected from, in that order"
+        )
+    return splits
 
 
 def _settings(values: Mapping[str, Any]) -> CollectSettings:

@@ -12,7 +12,7 @@ import math
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -100,20 +100,39 @@ class Planned:
         return record if self.possible is None else {**record, "possible": self.possible}
 
 
-def make_plan(problems: Sequence[Problem], settings: PlanSettings | None = None) -> list[Planned]:
+def make_plan(
+    problems: Sequence[Problem],
+    settings: PlanSettings | None = None,
+    beside: Mapping[str, Split] | None = None,
+) -> list[Planned]:
     """Give every problem its split, its tools and its mask, and put all in a fair order.
 
     Problems whose functions fall on several sides are left out. Problems that share tools and mask
     follow each other; otherwise each beginning of the plan is a sample of all sources and splits.
+
+    `beside` are the splits of problems of an earlier plan, by id: they are left out, and their
+    functions stay on their sides, so that heads may be fitted to both.
     """
     settings = settings or PlanSettings()
+    taken = {
+        name: SPLITS.index(beside[problem.id])
+        for problem in problems
+        if beside and problem.id in beside
+        for name in _right(problem)
+    }
     problems = [
         problem
         for problem in problems
-        if len(problem.answers) < 2
-        or fraction(f"{settings.seed}/multi/{problem.id}") < settings.multi_share
+        if (
+            len(problem.answers) < 2
+            or fraction(f"{settings.seed}/multi/{problem.id}") < settings.multi_share
+        )
+        and not (beside and problem.id in beside)
     ]
-    sides = _split_functions(problems, settings)
+    if beside:
+        sides = _sides_beside(problems, taken, settings)
+    else:
+        sides = _split_functions(problems, settings)
     by_side: list[list[Problem]] = [[], [], []]
     for problem in problems:
         side = _side(problem, sides, settings)
@@ -259,6 +278,22 @@ def _split_functions(problems: Sequence[Problem], settings: PlanSettings) -> dic
     search = _Partition(len(functions), edges, stratum, len(strata), settings)
     search.run()
     return {name: search.side[place] for place, name in enumerate(functions)}
+
+
+def _sides_beside(
+    problems: Sequence[Problem], taken: Mapping[str, int], settings: PlanSettings
+) -> dict[str, int]:
+    """Sides of functions of which some are `taken`: the others follow those of their problem."""
+    sides = dict(taken)
+    # Problems with the most functions that have a side first: the others have more freedom.
+    known = [sum(name in taken for name in _right(problem)) for problem in problems]
+    for _, problem in sorted(zip(known, problems, strict=True), key=lambda pair: -pair[0]):
+        names = _right(problem)
+        found = Counter(sides[name] for name in names if name in sides)
+        side = max(found, key=lambda key: (found[key], -key)) if found else None
+        for name in names:
+            sides.setdefault(name, _hash_side(names[0], settings) if side is None else side)
+    return sides
 
 
 class _Partition:
