@@ -416,7 +416,7 @@ def test_a_terminal_sees_a_bar(many: Path, tiny_gguf: Path, tmp_path: Path) -> N
 def test_progress_without_a_terminal(
     problems: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(command, "PLAIN_SECONDS", 0.0)
     result = run("collect", problems, "--output", tmp_path / "set", "--model", tiny_gguf, *QUICK)
     lines = [line for line in result.stderr.splitlines() if line.startswith("10/20 problems · ")]
     assert len(lines) == 1
