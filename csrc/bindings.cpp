@@ -367,6 +367,7 @@ class Search {
     result["forced_tokens"] = counts.forced_tokens;
     result["drawn_tokens"] = counts.drawn_tokens;
     result["rounds"] = counts.rounds;
+    result["widened"] = counts.widened;
     result["rows_max"] = counts.rows_max;
     result["kv_cells"] = search_.ledger().used_max();
     return result;
@@ -639,7 +640,7 @@ PYBIND11_MODULE(_core, m) {
                        const std::string& aggregate, double policy_weight, float way_floor,
                        uint32_t max_tokens, uint32_t max_step_tokens, uint32_t max_text_tokens,
                        uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
-                       uint64_t seed, bool trace, bool token_level) {
+                       uint64_t seed, bool trace, bool token_level, double doubt) {
              SearchOptions options;
              options.beams = beams;
              options.root_draws = root_draws;
@@ -654,6 +655,7 @@ PYBIND11_MODULE(_core, m) {
              options.aggregate = parse_aggregate(aggregate);
              options.policy_weight = policy_weight;
              options.way_floor = way_floor;
+             options.doubt = doubt;
              options.max_tokens = max_tokens;
              options.max_step_tokens = max_step_tokens;
              options.max_text_tokens = max_text_tokens;
@@ -673,7 +675,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("way_floor"), py::arg("max_tokens"), py::arg("max_step_tokens"),
            py::arg("max_text_tokens"), py::arg("max_batch_tokens"), py::arg("temperature"),
            py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("trace"),
-           py::arg("token_level"))
+           py::arg("token_level"), py::arg("doubt"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def(
           "start_forced",

@@ -48,6 +48,8 @@ void StepSearch::begin_round() {
   fallback_.clear();
   for (int32_t id : beams_) fallback_.push_back(at(id));
   round_ = beams_;
+  widened_ = options_.doubt >= 1;
+  put_off_.assign(beams_.size(), 0);
   const std::vector<int32_t> beams = beams_;
   for (size_t rank = 0; rank < beams.size(); ++rank) {
     Branch& beam = at(beams[rank]);
@@ -191,6 +193,7 @@ int32_t StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uin
   child.draws = std::move(draws);
   child.greedy = greedy;
   child.follow = follow;
+  child.held = !widened_ && !greedy;
   ++shared_[child.kv].users;
   round_.push_back(id);
   const int32_t token = next->tokens[place];
@@ -299,6 +302,7 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
 }
 
 bool StepSearch::needs_decode(const Branch& branch) const {
+  if (branch.held) return false;
   if (branch.next != nullptr) return false;  // though its KV may have been given up since
   if (tree_.depth(branch.node) == branch.cached) return false;
   return !branch.candidate || (options_.states_wanted && tree_[branch.node].hidden < 0);
@@ -335,7 +339,7 @@ void StepSearch::prune() {
   const bool falling =
       options_.aggregate == Aggregate::kProd || options_.aggregate == Aggregate::kMin;
   if (!options_.policy_rewards || !falling) return;
-  if (options_.whole_responses || options_.token_level) return;
+  if (options_.whole_responses || options_.token_level || !widened_) return;
   const auto log_aggregate = [&](const StepRecord* last, double more) {
     const double before = last == nullptr ? 0 : last->log_product;
     const double least = last == nullptr ? 0 : std::log(last->least);
@@ -416,7 +420,10 @@ void StepSearch::observe(std::vector<Distribution> next, const float* hidden, si
     for (int32_t node : run_) {
       TokenNode& token = tree_[node];
       ++(token.forced ? counts_.forced_tokens : counts_.decode_tokens);
-      if (!token.forced) counts_.drawn_tokens += token.draws;
+      if (!token.forced) {
+        counts_.drawn_tokens += widened_ ? token.draws : 1;
+        if (!widened_) put_off_[branch.beam] += token.draws;
+      }
       if (hidden != nullptr && state_wanted(token)) {
         width_ = width;
         token.hidden = static_cast<int32_t>(hidden_.size() / width);
@@ -449,9 +456,10 @@ void StepSearch::no_room() {
   }
 }
 
-// No row fits any more. Somebody's KV must go: that of a candidate, which needs it only if it is
-// kept, else that of the least likely open branch, which goes last from now on. What was dropped
-// is decoded again when its turn comes. A branch that is alone in the cache is given up.
+// No row fits any more. Somebody's KV must go: that of a branch that is held and may never be
+// looked at, else that of a candidate, which needs it only if it is kept, else that of the least
+// likely open branch, which goes last from now on. What was dropped is decoded again when its turn
+// comes. A branch that is alone in the cache is given up.
 void StepSearch::make_room() {
   constexpr uint32_t kPatience = 8;
   const auto total = [&](int32_t id) {
@@ -463,6 +471,7 @@ void StepSearch::make_room() {
     if (branches_[id] != nullptr) alive.push_back(id);
   }
   std::stable_sort(alive.begin(), alive.end(), [&](int32_t a, int32_t b) {
+    if (at(a).held != at(b).held) return at(a).held;
     const bool idle_a = !needs_decode(at(a));
     const bool idle_b = !needs_decode(at(b));
     return idle_a != idle_b ? idle_a : total(a) < total(b);
@@ -526,7 +535,7 @@ std::vector<int32_t> StepSearch::unscored() const {
   std::unordered_set<int32_t> seen;
   std::vector<int32_t> result;
   for (int32_t id : round_) {
-    if (branches_[id] == nullptr || !at(id).candidate) continue;
+    if (branches_[id] == nullptr || !at(id).candidate || at(id).held) continue;
     for (int32_t step = at(id).step; step >= 0 && !records_[step].scored;
          step = records_[step].previous) {
       if (seen.insert(step).second) result.push_back(step);
@@ -612,10 +621,11 @@ void StepSearch::keep(const std::vector<float>& rewards) {
   }
   std::vector<int32_t> ranked;
   for (int32_t id : round_) {
-    if (branches_[id] == nullptr) continue;
+    if (branches_[id] == nullptr || at(id).held) continue;
     score(at(id));
     ranked.push_back(id);
   }
+  if (!widened_ && look_further()) return;
   std::stable_sort(ranked.begin(), ranked.end(), [&](int32_t a, int32_t b) {
     if (at(a).score != at(b).score) return at(a).score > at(b).score;
     return at(a).votes > at(b).votes;
@@ -641,13 +651,54 @@ void StepSearch::keep(const std::vector<float>& rewards) {
   finish_search(choose(std::move(distinct)));
 }
 
+// Every beam has gone a step greedily, and is judged. What is right after a step was so before it:
+// no other candidate of a beam should score more than the beam did, so the most that looking at
+// them can add is by how much it stood above the round's best candidate. Where that is too little
+// they are let go, undecoded; else the round goes on with them, and with what has been decoded.
+// They waited in the sequences they branched off from, whose cells the greedy path holds anyway.
+bool StepSearch::look_further() {
+  widened_ = true;
+  double best = -1;
+  for (int32_t id : round_) {
+    if (branches_[id] != nullptr && !at(id).held) best = std::max(best, at(id).score);
+  }
+  const bool lost = best < 0;  // the greedy paths died
+  std::vector<bool> doubtful;
+  for (const Branch& beam : fallback_) {
+    const double before = beam.step < 0 ? 1 : beam.score;
+    doubtful.push_back(before - std::max(best, 0.0) > 1 - options_.doubt ||
+                       (lost && options_.doubt > 0));
+  }
+  std::vector<bool> open(fallback_.size(), false);
+  for (int32_t id : round_) {
+    if (branches_[id] == nullptr) continue;
+    Branch& branch = at(id);
+    if (branch.held && doubtful[branch.beam]) {
+      branch.held = false;
+      open[branch.beam] = true;
+    } else if (branch.held) {
+      drop(id, nullptr);
+    } else if (!doubtful[branch.beam] && branch.step != branch.beam_step) {
+      branch.draws.assign(1, 0);
+      branch.votes = 1;
+    }
+  }
+  const bool any = std::find(open.begin(), open.end(), true) != open.end();
+  if (any) ++counts_.widened;
+  for (size_t beam = 0; beam < open.size(); ++beam) {
+    if (open[beam]) counts_.drawn_tokens += put_off_[beam];
+  }
+  return any;
+}
+
 // A way on that scores less than this share of its decision's best is not worth a round of draws.
 constexpr double kCompanion = 0.1;
 
 // The best N, one for each decision. Of its variants the best that goes on another way behind it
 // comes along, for what ends here is not judged until the next round; others take places that stay
 // empty. The best response that has ended is never lost: it costs nothing, and what outscores it
-// now may come to a worse end.
+// now may come to a worse end. A search that doubts drops what is far behind the best, so that it
+// comes back to one beam and to the cost of greedy decoding.
 std::vector<int32_t> StepSearch::choose(std::vector<int32_t> ranked) {
   std::vector<int32_t> kept;
   std::vector<int32_t> companions;
@@ -658,7 +709,9 @@ std::vector<int32_t> StepSearch::choose(std::vector<int32_t> ranked) {
   };
   std::unordered_map<uint64_t, Kept> decisions;
   bool ended = false;
+  const double bar = ranked.empty() ? 0 : (1 - options_.doubt) * at(ranked.front()).score;
   const auto take = [&](int32_t id) {
+    if (at(id).score < bar && !at(id).ended()) return false;
     const bool room = kept.size() < options_.beams;
     const bool carried = at(id).step == at(id).beam_step;  // ended in an earlier round
     const auto way = static_cast<uint8_t>(1u << static_cast<int>(at(id).goes));

@@ -24,6 +24,9 @@ struct SearchOptions {
   // How a call goes on behind a value is a finite choice: the likeliest token of each way is a
   // candidate too, drawn or not, where the policy gives it this log-probability. Above 0: none.
   float way_floor = 1;
+  // Below 1 the most likely path goes first, and a beam's other candidates are looked at only where
+  // they may lift the round's best score by more than 1 - doubt.
+  double doubt = 1;
   bool whole_responses = false;  // rows run on over boundaries to the end: one round
   bool token_level = false;      // beam search over tokens: one a round, no draws, no rewards
   bool rank_by_draws = false;    // the vote: equal responses, most draws first
@@ -106,7 +109,7 @@ struct Answer {
 
 struct SearchCounts {
   uint64_t decode_tokens = 0, forced_tokens = 0, drawn_tokens = 0;
-  uint32_t rounds = 0, rows_max = 0;
+  uint32_t rounds = 0, widened = 0, rows_max = 0;
 };
 
 class StepSearch {
@@ -146,7 +149,8 @@ class StepSearch {
   std::string text_of(const StepRecord& record) const;
   // Tokens of the response up to and with the boundary token.
   uint32_t depth(const StepRecord& record) const { return tree_.depth(record.node); }
-  // One reward for each of `unscored()`. Ends the round.
+  // One reward for each of `unscored()`. Ends the round, unless that leaves a doubt: then there are
+  // more rows, and rewards are due once more.
   void keep(const std::vector<float>& rewards);
 
   bool done() const { return done_; }
@@ -189,6 +193,7 @@ class StepSearch {
     bool follow = false;  // the most likely path from a way that was not drawn
     bool greedy = false;
     bool candidate = false;
+    bool held = false;   // waits until its beam is doubtful; neither decoded nor judged before
     bool stuck = false;  // a candidate that may not go on
     SegmenterState state;
     std::string text;
@@ -238,6 +243,7 @@ class StepSearch {
   void score(Branch& branch) const;
   void prune();
   std::vector<int32_t> choose(std::vector<int32_t> ranked);
+  bool look_further();
   void keep_tokens();
   void finish_search(std::vector<int32_t> kept);
   bool settled(const std::vector<int32_t>& kept) const;
@@ -268,6 +274,8 @@ class StepSearch {
   std::vector<Row> in_flight_;
   std::vector<TraceEntry> trace_;
   SearchCounts counts_;
+  bool widened_ = true;            // this round looks at all candidates
+  std::vector<uint64_t> put_off_;  // by beam: drawn tokens that count if it is looked at further
   bool done_ = false;
 
   std::vector<Step> steps_;      // scratch

@@ -54,8 +54,10 @@ def test_a_run_has_answers_and_a_summary(problems: Path, tiny_gguf: Path, tmp_pa
     again = run(*arguments, "--json")
     assert "4 problems are answered already" in again.stderr
     assert json.loads(again.stdout)["answered"] == 4
-    more = run(*arguments, "--strategy", "greedy", "--strategy", "step-beam:policy@2x2")
-    assert "step-beam:policy@2x2" in more.stdout
+    wide, doubt = "step-beam:policy@2x2", "doubt:policy@2x2/0.9"
+    more = run(*arguments, *(f"--strategy={name}" for name in ("greedy", wide, doubt, "doubt@1x2")))
+    assert all(f"| {name} |" in more.stdout for name in (wide, doubt, "doubt:auto@1x2"))
+    assert (output / "answers" / "doubt-policy-2x2-0.9.jsonl").exists()
     assert len((output / "answers" / "greedy.jsonl").read_text().splitlines()) == 4
 
 

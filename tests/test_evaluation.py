@@ -252,18 +252,25 @@ def test_kinds_of_failure(calls: list[dict[str, Any]], kind: str) -> None:
 def test_strategies_are_written_and_read() -> None:
     for text in (
         "greedy", "token-beam@4", "majority@8", "best-of-n:orm@16", "weighted-vote:toolprm@2",
-        "step-beam:c-prm@4x16",
+        "step-beam:c-prm@4x16", "doubt:toolprm@2x8", "doubt:toolprm@2x8/0.7",
     ):  # fmt: skip
         assert str(Strategy.parse(text)) == text
     assert str(Strategy.parse("step-beam", beams=3, expand=5)) == "step-beam:auto@3x5"
     assert str(Strategy.parse("majority", samples=7)) == "majority@7"
     assert str(Strategy.parse("token-beam", beams=3)) == "token-beam@3"
+    assert str(Strategy.parse("doubt/.25", beams=1, doubt=0.5)) == "doubt:auto@1x8/0.25"
+    assert str(Strategy.parse("doubt", beams=1, doubt=0.5)) == "doubt:auto@1x8/0.5"
+    assert Strategy.parse("step-beam", doubt=0.5).doubt is None
     for text, said in (
         ("best", "none of greedy"),
         ("step-beam:toolprm@4", "the size of step-beam is NxM"),
         ("majority@2x4", "the size of majority is one number"),
         ("majority:toolprm", "majority knows no reward"),
         ("greedy@3", "greedy has no size"),
+        ("doubt@2", "the size of doubt is NxM"),
+        ("step-beam@2x8/0.5", "no threshold of doubt"),
+        ("doubt@2x8/1.5", "no threshold of doubt"),
+        ("doubt@2x8/", "none of greedy"),
         ("step-beam:policy@0x4", "a size is 0"),
         ("", "none of greedy"),
     ):
@@ -282,7 +289,8 @@ BASE = SearchConfig(constrain="off", temperature=1.0)
 def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
     head = random_head(searcher, 3, False, "min")
     names = ["greedy", "majority@16", "best-of-n:toolprm@16", "step-beam:toolprm@2x8",
-             "step-beam:policy@1x4", "weighted-vote:toolprm@4"]  # fmt: skip
+             "step-beam:policy@1x4", "weighted-vote:toolprm@4", "doubt:toolprm@2x8/0.6",
+             "doubt:policy@2x8"]  # fmt: skip
     strategies = [Strategy.parse(name) for name in names]
     contest = Contest(searcher, strategies, {"toolprm": head, "policy": "policy"}, BASE)
     answers = contest.ask(item())
@@ -292,6 +300,8 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
         ("best-of-n:toolprm@16", "best-of-n", head, {"samples": 16}),
         ("step-beam:toolprm@2x8", "step-beam", head, {"beams": 2, "expand": 8}),
         ("step-beam:policy@1x4", "step-beam", "policy", {"beams": 1, "expand": 4}),
+        ("doubt:toolprm@2x8/0.6", "doubt", head, {"beams": 2, "expand": 8, "doubt": 0.6}),
+        ("doubt:policy@2x8", "doubt", "policy", {"beams": 2, "expand": 8}),
     ):
         config = SearchConfig(constrain="off", temperature=1.0, strategy=kind, **sizes)
         alone = searcher.search("Weather?", TOOLS, config, reward=reward)

@@ -147,6 +147,16 @@ def test_round_trip(tmp_path: Path) -> None:
     save_head(path, loaded)
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
+    assert loaded.card.doubt is None
+    sized = Head(replace(head.card, doubt=0.75), head.weights)
+    save_head(path, sized)
+    assert load_head(path).card == sized.card
+
+
+def test_cards_without_a_threshold_of_doubt_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    _rewritten(path, lambda card: {key: card[key] for key in card if key != "doubt"})
+    assert load_head(path).card == CARD
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +246,8 @@ def _rewritten(path: Path, card: Any = None, **tensors: Any) -> None:
         (lambda card: {**card, "kinds": ["X"]}, "kinds are X"),
         (lambda card: {**card, "label": "best"}, "label is 'best'"),
         (lambda card: {**card, "aggregate": "max"}, "aggregate is 'max'"),
+        (lambda card: {**card, "doubt": 1.5}, "doubt is 1.5"),
+        (lambda card: {**card, "doubt": "0.5"}, "doubt is '0.5'"),
         (lambda card: {**card, "model": {**card["model"], "width": None}}, "width is None"),
         (lambda card: {**card, "model": []}, r"model is \[\]"),
         (lambda card: {**card, "layers": [1]}, r"shift is float32 \[31\].*\[19\]"),

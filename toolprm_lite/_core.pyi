@@ -258,6 +258,7 @@ class StepSearch:
         seed: int,
         trace: bool,
         token_level: bool,
+        doubt: float,
     ) -> None: ...
     def start(self, tokens: _Int32, logprobs: _Float32, entropy: _Float32) -> None:
         """The distribution of the first token: one row of `top_k`'s result."""
@@ -303,7 +304,8 @@ class StepSearch:
         """The same steps, each with the response up to its boundary."""
 
     def keep(self, rewards: npt.ArrayLike) -> None:
-        """One reward for each of these steps; ends the round."""
+        """One reward for each of these steps; ends the round, or asks for more rows where the
+        greedy step is doubtful."""
 
     def live(self) -> list[int]: ...
     def answers(

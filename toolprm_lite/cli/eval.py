@@ -43,9 +43,9 @@ Examples:
       --strategy greedy --strategy majority@8 --strategy step-beam:toolprm@4x16
 
 \b
-Strategies, as KIND[:REWARD][@SIZE]:
+Strategies, as KIND[:REWARD][@SIZE][/DOUBT]:
   greedy  token-beam[@N]  majority[@K]  best-of-n[:REWARD][@K]
-  weighted-vote[:REWARD][@K]  step-beam[:REWARD][@NxM]
+  weighted-vote[:REWARD][@K]  step-beam[:REWARD][@NxM]  doubt[:REWARD][@NxM][/T]
 Rewards: auto, policy, toolprm, c-prm, orm, or the name of any file in --heads;
   generative is a second model that answers + or -.
 """
@@ -154,7 +154,12 @@ def eval(
     from toolprm_lite.evaluation.strategies import Strategy
 
     base = search_config(values)
-    sizes = {"beams": base.beams, "expand": base.expand, "samples": values["budget"]}
+    sizes = {
+        "beams": base.beams,
+        "expand": base.expand,
+        "samples": values["budget"],
+        "doubt": base.doubt,
+    }
     wanted = [Strategy.parse(text, **sizes) for text in strategies]
     checker = _official(source, values["official"])
     items = read_items(source, values)
@@ -221,7 +226,7 @@ def asking(
     source: str,
     values: Mapping[str, Any],
     strategies: Sequence[Strategy],
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, Any],
 ) -> Iterator[
     tuple[RunFolder, list[Strategy], Callable[[Item, Sequence[str]], Mapping[str, Record]]]
 ]:
@@ -244,7 +249,7 @@ def asking(
         names = list(dict.fromkeys(s.reward for s in asked if s.reward is not None))
         rewards = {name: _reward(name, searcher, values, stack) for name in names}
         depends = asdict(base)
-        for name in ("strategy", "beams", "expand", "samples", "trace"):
+        for name in ("strategy", "beams", "expand", "samples", "doubt", "trace"):
             del depends[name]
         settings = {
             "source": source if source in ("bfcl", "toolalpaca") else Path(source).name,

@@ -120,6 +120,13 @@ size_options = all_of(
     [
         _setting("beams", metavar="N", help="Beams retained after each step (token-beam: token)."),
         _setting("expand", metavar="M", help="Draws for each beam and step."),
+        _setting(
+            "doubt",
+            type=float,
+            metavar="T",
+            show_default="the head's own, else 0.5",
+            help="Strategy doubt: look further at steps that cost more than 1 - T of the score.",
+        ),
     ]
 )
 

@@ -32,18 +32,20 @@ from toolprm_lite.supervision.collect import StateReader
 Record = dict[str, Any]
 
 POOLED = ("majority", "best-of-n", "weighted-vote")
-REWARDED = ("best-of-n", "weighted-vote", "step-beam")
-KINDS = ("greedy", "token-beam", *POOLED, "step-beam")
+STEPWISE = ("step-beam", "doubt")
+REWARDED = ("best-of-n", "weighted-vote", *STEPWISE)
+KINDS = ("greedy", "token-beam", *POOLED, *STEPWISE)
 
-_PATTERN = re.compile(r"([a-z-]+)(?::([\w.-]+))?(?:@(\d+)(?:x(\d+))?)?")
+_PATTERN = re.compile(r"([a-z-]+)(?::([\w.-]+))?(?:@(\d+)(?:x(\d+))?)?(?:/(\d*\.?\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """One way to search, with its sizes.
 
-    `samples` responses are drawn for the kinds of `POOLED`; `beams` are kept by step-beam and
-    token-beam, and `expand` drawn for each by step-beam. `reward` is a name.
+    `samples` responses are drawn for the kinds of `POOLED`; `beams` are kept by those of `STEPWISE`
+    and by token-beam, and `expand` drawn for each by the former. `reward` is a name; `doubt` is the
+    threshold of doubt, None the reward's own.
     """
 
     kind: str
@@ -51,15 +53,26 @@ class Strategy:
     beams: int = 1
     expand: int = 1
     samples: int = 0
+    doubt: float | None = None
 
     @classmethod
-    def parse(cls, text: str, *, beams: int = 2, expand: int = 8, samples: int = 16) -> Strategy:
-        """Read KIND[:REWARD][@SIZE]; a size is NxM for step-beam, N for token-beam, else K.
+    def parse(
+        cls,
+        text: str,
+        *,
+        beams: int = 2,
+        expand: int = 8,
+        samples: int = 16,
+        doubt: float | None = None,
+    ) -> Strategy:
+        """Read KIND[:REWARD][@SIZE][/DOUBT]; a size is NxM for step-beam and doubt, N for
+        token-beam, else K.
 
-        Without a size the arguments give it; without a reward it is "auto". Raises `ConfigError`.
+        Without a size or a threshold the arguments give it; without a reward it is "auto". Raises
+        `ConfigError`.
         """
         match = _PATTERN.fullmatch(text)
-        kind, reward, first, second = match.groups() if match else (None, None, None, None)
+        kind, reward, first, second, threshold = match.groups() if match else (None,) * 5
         if kind not in KINDS:
             raise ConfigError(
                 f"strategy {text!r} is none of {', '.join(KINDS)}; write it as "
@@ -67,11 +80,17 @@ class Strategy:
             )
         if reward is not None and kind not in REWARDED:
             raise ConfigError(f"strategy {text!r}: {kind} knows no reward; leave it out")
-        if (kind == "step-beam") != (second is not None) and first is not None:
-            form = "NxM" if kind == "step-beam" else "one number"
+        stepwise = kind in STEPWISE
+        if stepwise != (second is not None) and first is not None:
+            form = "NxM" if stepwise else "one number"
             raise ConfigError(f"strategy {text!r}: the size of {kind} is {form}")
         if kind == "greedy" and first is not None:
             raise ConfigError(f"strategy {text!r}: greedy has no size")
+        if threshold is not None and (kind != "doubt" or float(threshold) > 1):
+            raise ConfigError(
+                f"strategy {text!r}: /{threshold} is no threshold of doubt, 0 .. 1, as in "
+                "doubt:toolprm@2x8/0.5"
+            )
         if first == "0" or second == "0":
             raise ConfigError(f"strategy {text!r}: a size is 0; it must be at least 1")
         size = int(first) if first else None
@@ -83,14 +102,18 @@ class Strategy:
             return cls(kind)
         if kind == "token-beam":
             return cls(kind, beams=size or beams)
-        return cls(kind, reward, size or beams, int(second) if second else expand)
+        sizes = size or beams, int(second) if second else expand
+        if kind == "step-beam":
+            return cls(kind, reward, *sizes)
+        return cls(kind, reward, *sizes, doubt=doubt if threshold is None else float(threshold))
 
     def __str__(self) -> str:
         reward = f":{self.reward}" if self.reward else ""
         if self.kind in POOLED:
             return f"{self.kind}{reward}@{self.samples}"
         size = {"greedy": "", "token-beam": f"@{self.beams}"}
-        return self.kind + reward + size.get(self.kind, f"@{self.beams}x{self.expand}")
+        threshold = "" if self.doubt is None else f"/{self.doubt:g}"
+        return self.kind + reward + size.get(self.kind, f"@{self.beams}x{self.expand}") + threshold
 
     def config(self, base: SearchConfig) -> SearchConfig:
         """The settings of its search; those of a pool are `Searcher.record`'s.
@@ -101,8 +124,14 @@ class Strategy:
             base = replace(base, way_floor=1.0)
         kind = "best-of-n" if self.kind in POOLED else self.kind
         samples = self.samples or base.samples
-        sizes = {"beams": self.beams, "expand": self.expand, "samples": samples}
-        return replace(base, strategy=kind, **sizes)  # type: ignore[arg-type]
+        return replace(
+            base,
+            strategy=kind,  # type: ignore[arg-type]
+            beams=self.beams,
+            expand=self.expand,
+            samples=samples,
+            doubt=self.doubt,
+        )
 
 
 class Contest:

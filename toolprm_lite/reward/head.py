@@ -61,6 +61,7 @@ class HeadCard:
         kinds: the step kinds it judges; the others get 1.0.
         label: the question that its rewards answer.
         aggregate: how a beam's rewards become its score.
+        doubt: the threshold of the search strategy `doubt` that was chosen with it, if any was.
         notes: settings, data and measured figures, for people.
     """
 
@@ -73,6 +74,7 @@ class HeadCard:
     kinds: tuple[str, ...] = STEP_KINDS
     label: Label = "viable"
     aggregate: Aggregate = "last"
+    doubt: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -348,6 +350,9 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
             )
         return value
 
+    doubt = data.get("doubt")  # files from before it have none
+    if doubt is not None and not 0 <= take(data, "doubt", (int, float)) <= 1:
+        raise HeadError(f"{foreign}: its card's doubt is {doubt!r}; {remedy}")
     model = take(data, "model", dict)
     kinds = take_all("kinds", str)
     if not kinds or not set(kinds) <= set(STEP_KINDS):
@@ -365,5 +370,6 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
         kinds=kinds,
         label=take_one("label", LABELS),
         aggregate=take_one("aggregate", AGGREGATES),
+        doubt=None if doubt is None else float(doubt),
         notes=take(data, "notes", dict),
     )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
 
-Strategy = Literal["step-beam", "greedy", "token-beam", "majority", "best-of-n"]
+Strategy = Literal["step-beam", "doubt", "greedy", "token-beam", "majority", "best-of-n"]
 Constrain = Literal["auto", "on", "off"]
 Aggregate = Literal["last", "min", "prod", "mean"]
 
-STRATEGIES: tuple[Strategy, ...] = ("step-beam", "greedy", "token-beam", "majority", "best-of-n")
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CONSTRAIN: tuple[Constrain, ...] = ("auto", "on", "off")
 CALL_FORMATS = ("auto", *FORMATS)
 AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
+DOUBT = 0.5
+"""The threshold of `doubt` where neither the settings nor a head's card name one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +26,16 @@ class SearchConfig:
 
     Attributes:
         strategy: `step-beam` keeps `beams` partial responses and draws `expand` candidates for
-            each at every step. `greedy` follows the most likely token. `token-beam` is classical
-            beam search: after each token it keeps the `beams` likeliest partial responses.
-            `majority` and `best-of-n` draw `samples` whole responses and answer with the most
-            frequent, or the best scored.
+            each at every step. `doubt` does so only where the most likely step costs too much of
+            the score, and is greedy elsewhere. `greedy` follows the most likely token.
+            `token-beam` is classical beam search: after each token it keeps the `beams` likeliest
+            partial responses. `majority` and `best-of-n` draw `samples` whole responses and answer
+            with the most frequent, or the best scored.
         beams: N, beams retained after each step; `token-beam`: after each token.
         expand: M, draws for each beam and step.
+        doubt: of `doubt`. A step that costs more than 1 - doubt of the score is not taken before
+            others were looked at. 0 is greedy, 1 is step-beam; None takes what the head's card
+            says, else 0.5.
         samples: K, whole responses drawn by `majority` and `best-of-n`.
         temperature: of the draws; 0 draws the most likely token only.
         top_k: tokens a draw may choose among, after the mask.
@@ -54,6 +60,7 @@ class SearchConfig:
     strategy: Strategy = "step-beam"
     beams: int = 2
     expand: int = 8
+    doubt: float | None = None
     samples: int = 16
     temperature: float = 0.8
     top_k: int = 64
@@ -100,6 +107,8 @@ class SearchConfig:
                 raise ConfigError(f"{name} is {value!r}; it must be an integer {least} .. {most}")
         if not 0.0 <= self.temperature <= 100.0:
             raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 .. 100")
+        if self.doubt is not None and not 0.0 <= self.doubt <= 1.0:
+            raise ConfigError(f"doubt is {self.doubt!r}; it must be 0 .. 1")
         if not 0.0 < self.top_p <= 1.0:
             raise ConfigError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
         if not 0.0 < self.way_floor <= 1.0:

@@ -38,13 +38,15 @@ class Masks:
 
     constraint: Constraint
     matchers: dict[int, Matcher] = field(default_factory=dict)
-    buffer: MaskArray = field(default_factory=lambda: np.empty((0, 0), np.uint32))
+    buffer: MaskArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.buffer = np.empty((16, self.constraint.words), np.uint32)
 
     def fill(self, branches: list[int]) -> MaskArray:
         """Masks for the next tokens of `branches`, uint32 [branches, words]."""
         if len(self.buffer) < len(branches):
-            rows = max(16, 2 * len(branches))
-            self.buffer = np.empty((rows, self.constraint.words), np.uint32)
+            self.buffer = np.empty((2 * len(branches), self.constraint.words), np.uint32)
         masks = self.buffer[: len(branches)]
         self.constraint.fill([self.matchers[branch] for branch in branches], masks)
         return masks

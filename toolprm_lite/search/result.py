@@ -74,7 +74,8 @@ class Stats:
 
     `decode_tokens` counts sampled tokens the model decoded, `forced_tokens` those that the
     constraint left no choice about, `drawn_tokens` what independent draws would have decoded for
-    the same search; `token-beam`, which draws nothing, has as many as it decoded.
+    the same search; `token-beam`, which draws nothing, has as many as it decoded. `widened` counts
+    the rounds in which `doubt` looked further than the most likely step.
     """
 
     prompt_tokens: int = 0
@@ -84,6 +85,7 @@ class Stats:
     forced_tokens: int = 0
     drawn_tokens: int = 0
     rounds: int = 0
+    widened: int = 0
     steps: int = 0
     reward_calls: int = 0
     kv_cells: int = 0

@@ -33,7 +33,7 @@ from toolprm_lite.reward.generative import GenerativeReward
 from toolprm_lite.reward.head import Head, load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
-from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.config import DOUBT, SearchConfig
 from toolprm_lite.search.loop import Timing, run
 from toolprm_lite.search.result import (
     Alternative,
@@ -404,9 +404,17 @@ class Searcher:
                 seed=config.seed,
                 trace=config.trace,
                 token_level=token_level,
+                doubt=_threshold(config, reward) if config.strategy == "doubt" else 1.0,
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
+
+
+def _threshold(config: SearchConfig, reward: Reward) -> float:
+    if config.doubt is not None:
+        return config.doubt
+    known = reward.card.doubt if isinstance(reward, Head) else None
+    return DOUBT if known is None else known
 
 
 def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
