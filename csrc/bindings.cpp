@@ -332,15 +332,33 @@ class Search {
     search_.keep(values);
   }
 
+  // (step, reward, logprob); the reward is None where a stop came before it.
+  py::tuple judged(const StepRecord& record, std::string_view response) const {
+    return py::make_tuple(named(record.step, response),
+                          record.scored ? std::optional(record.reward) : std::nullopt,
+                          record.logprob_sum);
+  }
+
+  // (text, steps) of the beams that go on.
+  std::vector<py::tuple> beams() const {
+    std::vector<py::tuple> result;
+    for (const Answer& answer : search_.beams()) {
+      std::vector<NamedStep> steps;
+      for (int32_t index : answer.steps) {
+        steps.push_back(named(search_.record(index).step, answer.text));
+      }
+      result.push_back(py::make_tuple(py::bytes(answer.text), steps));
+    }
+    return result;
+  }
+
   // (text, [(step, reward, logprob)], tokens, score, logprob, draws, complete), best first.
   std::vector<py::tuple> answers() const {
     std::vector<py::tuple> result;
     for (const Answer& answer : search_.answers()) {
       std::vector<py::tuple> steps;
       for (int32_t index : answer.steps) {
-        const StepRecord& record = search_.record(index);
-        steps.push_back(
-            py::make_tuple(named(record.step, answer.text), record.reward, record.logprob_sum));
+        steps.push_back(judged(search_.record(index), answer.text));
       }
       result.push_back(py::make_tuple(py::bytes(answer.text), steps, answer.tokens, answer.score,
                                       answer.logprob, answer.draws, answer.complete));
@@ -348,14 +366,42 @@ class Search {
     return result;
   }
 
+  static py::tuple traced(const TraceEntry& entry) {
+    std::vector<const char*> kinds;
+    for (StepKind kind : entry.kinds) kinds.push_back(kind_name(kind));
+    return py::make_tuple(entry.round, entry.beam, py::bytes(entry.text), kinds, entry.score,
+                          entry.draws, entry.fate);
+  }
+
   // (round, beam, text, kinds, score, draws, fate)
   std::vector<py::tuple> trace() const {
     std::vector<py::tuple> result;
-    for (const TraceEntry& entry : search_.trace()) {
-      std::vector<const char*> kinds;
-      for (StepKind kind : entry.kinds) kinds.push_back(kind_name(kind));
-      result.push_back(py::make_tuple(entry.round, entry.beam, py::bytes(entry.text), kinds,
-                                      entry.score, entry.draws, entry.fate));
+    for (const TraceEntry& entry : search_.trace()) result.push_back(traced(entry));
+    return result;
+  }
+
+  // (trace entry, [(step, reward, logprob)], response) of the entries that came since the last
+  // call; the steps of what was kept, each told once.
+  std::vector<py::tuple> news() {
+    std::vector<py::tuple> result;
+    told_.resize(search_.record_count());
+    for (; told_entries_ < search_.trace().size(); ++told_entries_) {
+      const TraceEntry& entry = search_.trace()[told_entries_];
+      std::vector<int32_t> fresh;
+      std::string response;
+      if (entry.step >= 0 && std::string_view(entry.fate) == "kept") {
+        response = search_.text_of(search_.record(entry.step));
+        for (int32_t step = entry.step; step >= 0 && !told_[step];
+             step = search_.record(step).previous) {
+          told_[step] = true;
+          fresh.push_back(step);
+        }
+      }
+      py::list steps;
+      for (auto step = fresh.rbegin(); step != fresh.rend(); ++step) {
+        steps.append(judged(search_.record(*step), response));
+      }
+      result.push_back(py::make_tuple(traced(entry), steps, py::bytes(response)));
     }
     return result;
   }
@@ -369,7 +415,7 @@ class Search {
     result["rounds"] = counts.rounds;
     result["widened"] = counts.widened;
     result["rows_max"] = counts.rows_max;
-    result["kv_cells"] = search_.ledger().used_max();
+    result["kv_cells"] = counts.cells_max;
     return result;
   }
 
@@ -438,6 +484,8 @@ class Search {
   StepSearch search_;
   size_t logits_ = 0;
   size_t states_ = 0;
+  size_t told_entries_ = 0;
+  std::vector<bool> told_;  // by record
 };
 
 py::array_t<float> ground(const Grounding& grounding,
@@ -694,13 +742,18 @@ PYBIND11_MODULE(_core, m) {
       .def("observe", &Search::observe, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"),
            py::arg("hidden"))
       .def("no_room", [](Search& self) { self.search().no_room(); })
+      .def_property_readonly("planned_tokens",
+                             [](const Search& self) { return self.search().planned_tokens(); })
+      .def("stop", [](Search& self) { self.search().stop(); })
       .def("features", &Search::features)
       .def("records", &Search::records)
       .def("pending", &Search::pending)
       .def("keep", &Search::keep, py::arg("rewards"))
       .def("live", [](const Search& self) { return self.search().live(); })
+      .def("beams", &Search::beams)
       .def("answers", &Search::answers)
       .def("trace", &Search::trace)
+      .def("news", &Search::news)
       .def("counts", &Search::counts)
       .def_property_readonly("done", [](const Search& self) { return self.search().done(); });
 }

@@ -12,7 +12,10 @@ namespace toolprm {
 
 namespace {
 constexpr const char* kSpace = " \t\r\n";
-}
+
+// A way on that scores less than this share of its decision's best is not worth a round of draws.
+constexpr double kCompanion = 0.1;
+}  // namespace
 
 StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
                        std::shared_ptr<const Vocabulary> vocabulary, const SearchOptions& options,
@@ -24,6 +27,7 @@ StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
       ledger_(sequences, cells, prompt_tokens),
       prompt_tokens_(prompt_tokens) {
   shared_.push_back({KvLedger::kPrompt, 1});  // the search itself always holds the prompt
+  counts_.cells_max = prompt_tokens;
 }
 
 StepSearch::Branch& StepSearch::make_root() {
@@ -46,7 +50,10 @@ void StepSearch::start_forced(const std::vector<int32_t>& tokens) {
 void StepSearch::begin_round() {
   ++counts_.rounds;
   fallback_.clear();
-  for (int32_t id : beams_) fallback_.push_back(at(id));
+  for (int32_t id : beams_) {
+    fallback_.push_back(at(id));
+    fallback_.back().beam = static_cast<int32_t>(fallback_.size()) - 1;
+  }
   round_ = beams_;
   widened_ = options_.doubt >= 1;
   put_off_.assign(beams_.size(), 0);
@@ -311,6 +318,7 @@ bool StepSearch::needs_decode(const Branch& branch) const {
 bool StepSearch::next_batch(SearchBatch& batch) {
   batch = SearchBatch();
   in_flight_.clear();
+  if (stopped_) return false;
   prune();
   while (true) {
     round_.erase(std::remove_if(round_.begin(), round_.end(),
@@ -328,7 +336,6 @@ bool StepSearch::next_batch(SearchBatch& batch) {
     make_room();
   }
   batch.ops = ledger_.take_ops();
-  counts_.rows_max = std::max(counts_.rows_max, static_cast<uint32_t>(in_flight_.size()));
   return true;
 }
 
@@ -412,6 +419,8 @@ void StepSearch::add_row(int32_t id, SearchBatch& batch) {
 }
 
 void StepSearch::observe(std::vector<Distribution> next, const float* hidden, size_t width) {
+  counts_.rows_max = std::max(counts_.rows_max, static_cast<uint32_t>(in_flight_.size()));
+  counts_.cells_max = std::max(counts_.cells_max, ledger_.used());
   size_t row = 0;
   for (const Row& done : in_flight_) {
     Branch& branch = at(done.branch);
@@ -454,6 +463,89 @@ void StepSearch::no_room() {
   } else {
     make_room();
   }
+}
+
+uint64_t StepSearch::planned_tokens() const {
+  uint64_t count = counts_.decode_tokens;
+  for (const Row& row : in_flight_) {
+    int32_t node = at(row.branch).node;
+    for (uint32_t i = 0; i < row.tokens; ++i, node = tree_[node].parent) {
+      if (!tree_[node].forced) ++count;
+    }
+  }
+  return count;
+}
+
+// What stands at a boundary is a candidate as ever. A whole response that is still being written
+// stands for what it has decided; for any other open branch stands the beam that it came from. A
+// beam whose every way on has died is no answer while there are others, and neither is one that
+// half of the draws have gone on from: what they decided stands in its place. What is held was never
+// looked at, and counts for nothing.
+void StepSearch::stop() {
+  stopped_ = true;
+  widened_ = true;
+  in_flight_.clear();
+  if (branches_.empty()) {
+    make_root();
+    fallback_.push_back(at(0));
+  }
+  if (options_.token_level) {
+    std::vector<int32_t> ranked;
+    for (int32_t id : beams_) {
+      if (branches_[id] != nullptr) ranked.push_back(id);
+    }
+    std::stable_sort(ranked.begin(), ranked.end(), [&](int32_t a, int32_t b) {
+      const bool finished = at(a).state.finished();
+      return finished != at(b).state.finished() ? finished : at(a).score > at(b).score;
+    });
+    for (; ranked.size() > options_.beams; ranked.pop_back()) drop(ranked.back(), "outscored");
+    if (!ranked.empty()) fallback_.clear();
+    beams_ = std::move(ranked);
+    done_ = true;
+    return;
+  }
+  for (Branch& beam : fallback_) {
+    if (beam.step < 0) beam.score = 1;  // nothing is decided yet, so nothing is wrong
+  }
+  struct Came {
+    bool alive = false, candidate = false;
+    uint32_t open = 0, decided = 0;  // draws
+  };
+  std::vector<Came> came(fallback_.size());
+  for (int32_t id : round_) {
+    if (branches_[id] == nullptr) continue;
+    Branch& branch = at(id);
+    if (branch.held) {
+      drop(id, nullptr);
+      continue;
+    }
+    came[branch.beam].alive = true;
+    const auto draws = static_cast<uint32_t>(branch.draws.size());
+    // What can't be judged, because its boundary token was never decoded, is a response that has
+    // ended, or no candidate.
+    const bool judged = !options_.states_wanted || branch.step < 0 ||
+                        records_[branch.step].scored || hidden(records_[branch.step]) != nullptr;
+    const bool decided =
+        branch.candidate ? judged || branch.state.finished() : branch.step != branch.beam_step;
+    came[branch.beam].candidate |= decided;
+    (decided ? came[branch.beam].decided : came[branch.beam].open) += draws;
+    if (!decided) {
+      drop(id, "unfinished");
+    } else if (!branch.candidate) {
+      branch.candidate = true;
+      branch.votes = draws;
+    }
+  }
+  const auto alive = [](const Came& of) { return of.alive; };
+  if (std::none_of(came.begin(), came.end(), alive)) return;
+  if (options_.rank_by_draws) {
+    for (Branch& beam : fallback_) beam.votes = came[beam.beam].open;
+  }
+  const auto replaced = [&](const Branch& beam) {
+    const Came& of = came[beam.beam];
+    return beam.ended() || !of.alive || (of.candidate && of.decided >= of.open);
+  };
+  fallback_.erase(std::remove_if(fallback_.begin(), fallback_.end(), replaced), fallback_.end());
 }
 
 // No row fits any more. Somebody's KV must go: that of a branch that is held and may never be
@@ -538,6 +630,7 @@ std::vector<int32_t> StepSearch::unscored() const {
     if (branches_[id] == nullptr || !at(id).candidate || at(id).held) continue;
     for (int32_t step = at(id).step; step >= 0 && !records_[step].scored;
          step = records_[step].previous) {
+      if (stopped_ && options_.states_wanted && hidden(records_[step]) == nullptr) continue;
       if (seen.insert(step).second) result.push_back(step);
     }
   }
@@ -577,24 +670,31 @@ std::string StepSearch::text_of(const StepRecord& record) const {
   return text;
 }
 
-void StepSearch::score(Branch& branch) const {
-  if (branch.step < 0) return;
-  const StepRecord& last = records_[branch.step];
-  double score = last.reward;
+double StepSearch::aggregate(const StepRecord& last) const {
   switch (options_.aggregate) {
+    case Aggregate::kMin:
+      return last.least;
+    case Aggregate::kProd:
+      return std::exp(last.log_product);
+    case Aggregate::kMean:
+      return last.sum / last.count;
     case Aggregate::kLast:
       break;
-    case Aggregate::kMin:
-      score = last.least;
-      break;
-    case Aggregate::kProd:
-      score = std::exp(last.log_product);
-      break;
-    case Aggregate::kMean:
-      score = last.sum / last.count;
-      break;
   }
-  branch.score = score * std::exp(options_.policy_weight * last.logprob_total);
+  return last.reward;
+}
+
+void StepSearch::score(Branch& branch) const {
+  if (branch.step < 0) return;
+  double unjudged = 0;
+  int32_t step = branch.step;
+  for (; step >= 0 && !records_[step].scored; step = records_[step].previous) {
+    unjudged += records_[step].logprob_sum;
+  }
+  // What a stop left unjudged of a response that has ended counts with the policy's probability.
+  if (!branch.state.finished()) unjudged = 0;
+  const double logprob = unjudged + options_.policy_weight * records_[branch.step].logprob_total;
+  branch.score = (step < 0 ? 1.0 : aggregate(records_[step])) * std::exp(logprob);
 }
 
 void StepSearch::keep(const std::vector<float>& rewards) {
@@ -631,6 +731,16 @@ void StepSearch::keep(const std::vector<float>& rewards) {
     return at(a).votes > at(b).votes;
   });
 
+  if (stopped_ && !options_.policy_rewards && !options_.rank_by_draws) {
+    // Fewer draws will do where they have found something good.
+    const auto replaced = [&](const Branch& beam) {
+      return std::any_of(ranked.begin(), ranked.end(), [&](int32_t id) {
+        return at(id).beam == beam.beam && at(id).score >= 0.5 * beam.score;
+      });
+    };
+    fallback_.erase(std::remove_if(fallback_.begin(), fallback_.end(), replaced), fallback_.end());
+  }
+
   // Equal candidates are one: the best keeps its own KV, and only the counts add.
   std::unordered_map<uint64_t, int32_t> first;
   std::vector<int32_t> distinct;
@@ -647,6 +757,10 @@ void StepSearch::keep(const std::vector<float>& rewards) {
   if (options_.rank_by_draws) {
     std::stable_sort(distinct.begin(), distinct.end(),
                      [&](int32_t a, int32_t b) { return at(a).votes > at(b).votes; });
+  }
+  if (stopped_) {  // there is no other round that what has ended could win
+    std::stable_partition(distinct.begin(), distinct.end(),
+                          [&](int32_t id) { return at(id).state.finished(); });
   }
   finish_search(choose(std::move(distinct)));
 }
@@ -690,9 +804,6 @@ bool StepSearch::look_further() {
   }
   return any;
 }
-
-// A way on that scores less than this share of its decision's best is not worth a round of draws.
-constexpr double kCompanion = 0.1;
 
 // The best N, one for each decision. Of its variants the best that goes on another way behind it
 // comes along, for what ends here is not judged until the next round; others take places that stay
@@ -847,7 +958,7 @@ void StepSearch::finish_search(std::vector<int32_t> kept) {
   for (int32_t id : kept) {
     if (at(id).step != at(id).beam_step) note(at(id), "kept");
   }
-  done_ = kept.empty() || options_.whole_responses || settled(kept);
+  done_ = stopped_ || kept.empty() || options_.whole_responses || settled(kept);
   beams_ = std::move(kept);
   if (!done_) begin_round();
 }
@@ -883,17 +994,35 @@ Answer StepSearch::answer(const Branch& branch) const {
   return result;
 }
 
+std::vector<Answer> StepSearch::beams() const {
+  if (done_) return answers();
+  std::vector<Answer> result;
+  for (const Branch& branch : fallback_) result.push_back(answer(branch));
+  return result;
+}
+
 std::vector<Answer> StepSearch::answers() const {
   std::vector<Answer> result;
   for (int32_t id : beams_) {
     if (branches_[id] != nullptr) result.push_back(answer(at(id)));
   }
-  if (result.empty()) {
+  if (stopped_ || result.empty()) {
     for (const Branch& branch : fallback_) result.push_back(answer(branch));
   }
+  // What has ended goes first; after a stop not where what has not is much better: to decline, say,
+  // takes one token, and the call that is right takes many.
   const bool vote = options_.rank_by_draws;
+  double open = 0;
+  for (const Answer& other : result) {
+    if (other.complete || !stopped_) continue;
+    open = vote ? open + other.draws : std::max(open, other.score);
+  }
+  const auto tier = [&](const Answer& a) {
+    if (!a.complete) return 1;
+    return (vote ? a.draws : a.score) < kCompanion * open ? 2 : 0;
+  };
   std::stable_sort(result.begin(), result.end(), [&](const Answer& a, const Answer& b) {
-    if (a.complete != b.complete) return a.complete;
+    if (tier(a) != tier(b)) return tier(a) < tier(b);
     return vote ? a.draws > b.draws : a.score > b.score;
   });
   return result;

@@ -109,7 +109,7 @@ struct Answer {
 
 struct SearchCounts {
   uint64_t decode_tokens = 0, forced_tokens = 0, drawn_tokens = 0;
-  uint32_t rounds = 0, widened = 0, rows_max = 0;
+  uint32_t rounds = 0, widened = 0, rows_max = 0, cells_max = 0;
 };
 
 class StepSearch {
@@ -135,8 +135,14 @@ class StepSearch {
   void observe(std::vector<Distribution> next, const float* hidden, size_t width);
   // The batch did not fit: nothing of it was decoded.
   void no_room();
+  // Sampled tokens that have been decoded once the batch in flight is.
+  uint64_t planned_tokens() const;
+  // No more is decoded, not even the batch in flight: the next call of `next_batch` says that the
+  // round is complete, and `keep` then ends the search.
+  void stop();
 
-  // Steps of this round's candidates that have no reward yet.
+  // Steps of this round's candidates that have no reward yet and can have one: after a stop the
+  // state of the last ones may be missing.
   std::vector<int32_t> unscored() const;
   const StepRecord& record(int32_t index) const { return records_[index]; }
   size_t record_count() const { return records_.size(); }
@@ -156,11 +162,13 @@ class StepSearch {
   bool done() const { return done_; }
   // Branches that go on; a constraint may forget all others.
   std::vector<int32_t> live() const;
+  // The beams that this round goes on from, or once the search is done all that `answers` has: what
+  // they share, every answer will have.
+  std::vector<Answer> beams() const;
   // Best first: finished responses, then what was still alive.
   std::vector<Answer> answers() const;
   const std::vector<TraceEntry>& trace() const { return trace_; }
   const SearchCounts& counts() const { return counts_; }
-  const KvLedger& ledger() const { return ledger_; }
   const StepSegmenter& segmenter() const { return *segmenter_; }
 
  private:
@@ -240,6 +248,7 @@ class StepSearch {
   void release_kv(Branch& branch);
   void forget_kv(Branch& branch);
   void drop(int32_t id, const char* fate);
+  double aggregate(const StepRecord& last) const;
   void score(Branch& branch) const;
   void prune();
   std::vector<int32_t> choose(std::vector<int32_t> ranked);
@@ -268,7 +277,7 @@ class StepSearch {
   size_t width_ = 0;
 
   std::vector<int32_t> beams_;    // kept by the last round
-  std::vector<Branch> fallback_;  // the same, as they stood then: the answer if all die
+  std::vector<Branch> fallback_;  // the same, as they stood then: the answer if all die, or stop
   std::vector<int32_t> round_;    // branches of this round, open or at a boundary
   std::vector<NewBranch> new_;
   std::vector<Row> in_flight_;
@@ -277,6 +286,7 @@ class StepSearch {
   bool widened_ = true;            // this round looks at all candidates
   std::vector<uint64_t> put_off_;  // by beam: drawn tokens that count if it is looked at further
   bool done_ = false;
+  bool stopped_ = false;
 
   std::vector<Step> steps_;      // scratch
   std::vector<Turn> turns_;      // scratch

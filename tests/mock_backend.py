@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -54,7 +54,10 @@ def state_of(path: Sequence[int]) -> Float32Array:
 
 
 class MockBackend:
-    """`responses` maps each whole response to its probability; an end-of-generation follows it."""
+    """`responses` maps each whole response to its probability; an end-of-generation follows it.
+
+    `on_step` is called in every model step, with the number of its tokens.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class MockBackend:
         )
         self.token_bytes = [*VOCABULARY, b""]
         self.layers: tuple[int, ...] = ()
+        self.on_step: Callable[[int], None] = lambda tokens: None
         self.steps = 0
         self.decoded: list[int] = []
         self.prompt: list[int] = []
@@ -96,14 +100,28 @@ class MockBackend:
         self._sequences = {}
         self.prompt = []
 
-    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        mask: MaskArray | None,
+        k: int,
+        *,
+        chunk: int | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Prefill:
         self._sequences = {}
         shared = 0
         while shared < min(len(tokens) - 1, len(self.prompt)) and (
             tokens[shared] == self.prompt[shared]
         ):
             shared += 1
-        self.prompt = list(tokens)
+        self.prompt = list(tokens[:shared])
+        while len(self.prompt) < len(tokens):
+            if stop is not None and stop():
+                return Prefill(shared, len(self.prompt) - shared, None)
+            part = tokens[len(self.prompt) :][:chunk]
+            self.on_step(len(part))
+            self.prompt += part
         return Prefill(shared, len(tokens) - shared, self._output([()], mask, k, None))
 
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
@@ -127,6 +145,7 @@ class MockBackend:
             path.append(token)
             paths.append(tuple(path))
         self.steps += 1
+        self.on_step(len(paths))
         self.decoded.extend(batch.tokens.tolist())
         if self.info.context - len(self.prompt) < 1000:
             held = {

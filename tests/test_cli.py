@@ -175,12 +175,14 @@ def test_options_reach_the_search(fake: FakeSearcher, gguf: str) -> None:
         "--seed", "4", "--max-tokens", "99", "--max-text-tokens", "8", "--tool-choice", "required",
         "--no-parallel", "--constrain", "off", "--call-format", "hermes", "--aggregate", "min",
         "--gpu-layers", "2", "--threads", "1", "--context", "512", "--verbose",
-        "--device", "cuda:1", "--dtype", "bfloat16",
+        "--device", "cuda:1", "--dtype", "bfloat16", "--deadline-ms", "250.5",
+        "--max-decode-tokens", "300",
     )  # fmt: skip
     assert fake.config == SearchConfig(
         strategy="best-of-n", beams=3, expand=5, samples=7, temperature=0.3, top_k=9, top_p=0.9,
         seed=4, max_tokens=99, max_text_tokens=8, tool_choice="required", parallel=False,
-        constrain="off", call_format="hermes", aggregate="min",
+        constrain="off", call_format="hermes", aggregate="min", deadline_ms=250.5,
+        max_decode_tokens=300,
     )  # fmt: skip
     assert fake.opened == [
         {
@@ -371,7 +373,7 @@ def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> No
     record = json.loads(result.stdout, parse_constant=pytest.fail)
     assert list(record) == [
         "calls", "complete", "score", "probability", "steps", "alternatives", "model", "reward",
-        "strategy", "stats", "confidence",
+        "strategy", "stats", "stopped", "missing", "confidence",
     ]  # fmt: skip
     assert record["confidence"] is None
     assert record["steps"]
@@ -444,6 +446,21 @@ def test_answer_for_people(fake: FakeSearcher) -> None:
                 "later(…)   90%",
                 "incomplete: the response was cut off after 1 whole call",
             ],
+        ),
+        (
+            answer({"name": "now", "arguments": {}}, complete=False, open_call="later",
+                   stopped="deadline", missing=["ci\x1bty", "the end of the list"]),
+            [
+                "now()      90%",
+                "later(…)   90%",
+                "incomplete: the response was cut off after 1 whole call",
+                "missing: ci\\x1bty, the end of the list",
+                "stopped early: the deadline was reached",
+            ],
+        ),
+        (
+            answer(stopped="max_decode_tokens"),
+            ["no call   90%", "stopped early: the tokens to decode were used up"],
         ),
         (
             answer({"name": "now", "arguments": {}}, rewards=[1, 1, 1, 0.3]),

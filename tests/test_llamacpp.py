@@ -260,6 +260,64 @@ def test_prefill_reuses_a_shared_beginning(
         np.testing.assert_allclose(dense(result.output)[0], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 7, 64, 100, 1000])
+def test_prefill_in_parts_is_prefill_at_once(backend: LlamaCppBackend, size: int) -> None:
+    prompt = random_tokens(150, seed=40)
+    backend.tap([2])
+    backend.clear()
+    whole = backend.prefill(prompt, None, VOCAB).output
+    for kept in (0, 33):
+        backend.clear()
+        if kept:
+            backend.prefill([*prompt[:kept], 5], None, 1)
+        asked = 0
+
+        def stop() -> bool:
+            nonlocal asked
+            asked += 1
+            return False
+
+        parts = backend.prefill(prompt, None, VOCAB, chunk=size, stop=stop)
+        assert (parts.reused_tokens, parts.prefill_tokens) == (kept, 150 - kept)
+        assert asked == -(-(150 - kept) // size)
+        np.testing.assert_allclose(dense(parts.output), dense(whole), atol=1e-4)
+        np.testing.assert_allclose(parts.output.hidden, whole.hidden, atol=1e-4)
+    backend.tap([])
+
+
+def test_a_prefill_that_was_stopped_is_gone_on_with(
+    backend: LlamaCppBackend, exact_model: TinyLlama
+) -> None:
+    prompt = random_tokens(150, seed=41)
+    expected = log_softmax(exact_model.forward(prompt)[0][-1])
+    backend.clear()
+    for parts in range(3):
+        answers = iter([False] * parts + [True])
+        cut = backend.prefill(prompt, None, 1, chunk=30, stop=lambda answers=answers: next(answers))
+        # What an earlier one put there is reused: 30 tokens of the first, 60 more of the second.
+        assert cut.output is None
+        assert (cut.reused_tokens, cut.prefill_tokens) == ((0, 0), (0, 30), (30, 60))[parts]
+    other = backend.prefill([*prompt[:70], 3], None, VOCAB)
+    assert other.reused_tokens == 70
+    rest = backend.prefill(prompt, None, VOCAB, chunk=64, stop=lambda: False)
+    assert rest.reused_tokens == 70
+    np.testing.assert_allclose(dense(rest.output)[0], expected, atol=1e-4)
+
+
+def test_a_recurrent_model_goes_on_with_a_prefill_that_was_stopped(tiny_mamba_gguf: Path) -> None:
+    made = LlamaCppBackend(tiny_mamba_gguf, threads=1, context=512)
+    prompt = random_tokens(150, seed=42)
+    whole = dense(made.prefill(prompt, None, VOCAB).output)
+    made.clear()
+    answers = iter([False, False, True])
+    cut = made.prefill(prompt, None, 1, chunk=40, stop=lambda: next(answers))
+    assert (cut.output, cut.prefill_tokens) == (None, 80)
+    rest = made.prefill(prompt, None, VOCAB, chunk=40)
+    assert (rest.reused_tokens, rest.prefill_tokens) == (80, 70)
+    np.testing.assert_allclose(dense(rest.output), whole, atol=1e-4)
+    made.close()
+
+
 def test_prefill_drops_branches(backend: LlamaCppBackend) -> None:
     prompt = random_tokens(100, seed=11)
     for _ in range(5):  # each time 100 of the 156 free cells

@@ -155,6 +155,25 @@ def test_prefill_reuses_a_shared_beginning(kind: str) -> None:
     assert made.prefill(first, None, 1).reused_tokens == 0
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
+def test_prefill_in_parts_is_prefill_at_once(kind: str) -> None:
+    made = opened(kind, context=256)
+    prompt = random_tokens(150, seed=40)
+    expected = dense(made.prefill(prompt, None, VOCAB).output)
+    for size in (1, 40, 64):
+        made.clear()
+        parts = made.prefill(prompt, None, VOCAB, chunk=size)
+        np.testing.assert_allclose(dense(parts.output), expected, atol=1e-4)
+    made.clear()
+    answers = iter([False, False, True])
+    cut = made.prefill(prompt, None, 1, chunk=40, stop=lambda: next(answers))
+    assert (cut.output, cut.reused_tokens, cut.prefill_tokens) == (None, 0, 80)
+    rest = made.prefill(prompt, None, VOCAB, chunk=64)
+    assert (rest.reused_tokens, rest.prefill_tokens) == (80, 70)
+    np.testing.assert_allclose(dense(rest.output), expected, atol=1e-4)
+    made.close()
+
+
 def test_no_room_leaves_everything_as_it_was(backend: TorchBackend, model: Any) -> None:
     prompt = random_tokens(200, seed=13)
     tails = {1: random_tokens(20, seed=14), 2: random_tokens(20, seed=15)}

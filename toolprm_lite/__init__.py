@@ -15,17 +15,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toolprm_lite.errors import ToolprmError
     from toolprm_lite.search.config import SearchConfig
+    from toolprm_lite.search.events import CallFinished, StepDecided
     from toolprm_lite.search.result import SearchResult
     from toolprm_lite.search.searcher import Searcher
     from toolprm_lite.tools import Tool, load_tools
 
 __version__ = "0.1.0"
-__all__ = ["SearchConfig", "SearchResult", "Searcher", "Tool", "ToolprmError", "load_tools"]
+__all__ = [
+    "CallFinished",
+    "SearchConfig",
+    "SearchResult",
+    "Searcher",
+    "StepDecided",
+    "Tool",
+    "ToolprmError",
+    "load_tools",
+]
 
 _ROOMS = {
+    "CallFinished": "search.events",
     "SearchConfig": "search.config",
     "SearchResult": "search.result",
     "Searcher": "search.searcher",
+    "StepDecided": "search.events",
     "Tool": "tools",
     "ToolprmError": "errors",
     "load_tools": "tools",

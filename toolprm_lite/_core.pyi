@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 _Int32 = npt.NDArray[np.int32]
 _Float32 = npt.NDArray[np.float32]
+_Entry = tuple[int, int, bytes, list[str], float, int, str]
 _Kind = Literal["FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_FINISH"]
 
 @final
@@ -286,6 +287,14 @@ class StepSearch:
     def no_room(self) -> None:
         """The batch did not fit; nothing of it was decoded."""
 
+    @property
+    def planned_tokens(self) -> int:
+        """Sampled tokens that have been decoded once the batch in flight is."""
+
+    def stop(self) -> None:
+        """Decode no more, not even the batch in flight: what stands at a boundary is judged as
+        ever, by `next_batch` and `keep`, and the search is done."""
+
     def features(self) -> tuple[npt.NDArray[np.int8], _Float32, _Float32 | None]:
         """(kinds, features, hidden) of the steps that wait for a reward: see `StepBatch`."""
 
@@ -308,14 +317,23 @@ class StepSearch:
         greedy step is doubtful."""
 
     def live(self) -> list[int]: ...
+    def beams(self) -> list[tuple[bytes, list[Step]]]:
+        """(response, its steps) of the beams that the search goes on from, or has ended with."""
+
     def answers(
         self,
-    ) -> list[tuple[bytes, list[tuple[Step, float, float]], list[int], float, float, int, bool]]:
+    ) -> list[
+        tuple[bytes, list[tuple[Step, float | None, float]], list[int], float, float, int, bool]
+    ]:
         """(response, [(step, reward, log-probability)], tokens, score, log-probability, draws,
-        complete), best first."""
+        complete), best first. A reward is None where `stop` came before it."""
 
-    def trace(self) -> list[tuple[int, int, bytes, list[str], float, int, str]]:
+    def trace(self) -> list[_Entry]:
         """(round, beam, text, kinds, score, draws, fate)."""
+
+    def news(self) -> list[tuple[_Entry, list[tuple[Step, float | None, float]], bytes]]:
+        """(entry, [(step, reward, log-probability)], response) of what the trace has got since the
+        last call. Steps are of what was kept, each told once; `response` reaches to the last."""
 
     def counts(self) -> dict[str, Any]: ...
     @property

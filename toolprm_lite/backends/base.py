@@ -5,7 +5,7 @@ A backend knows tokens, sequences and logits. It knows nothing of tools, steps o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -58,11 +58,12 @@ class Prefill:
 
     `reused_tokens + prefill_tokens` is the prompt's length. The top-k arrays have one row, as in
     `Output`, and `hidden` is the last prompt token's state, shape [1, layers * width], or None.
+    Of a prefill that was stopped `output` is None and the sum what sequence 0 holds.
     """
 
     reused_tokens: int
     prefill_tokens: int
-    output: Output
+    output: Output | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +130,22 @@ class Backend(Protocol):
         """Forget the prompt and all branches, so that the next prefill reuses nothing."""
         ...
 
-    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        mask: MaskArray | None,
+        k: int,
+        *,
+        chunk: int | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Prefill:
         """Put a prompt into sequence 0, reusing the beginning it shares with the last prompt.
 
         All branch sequences are dropped first. `mask` has shape [1, ceil(vocab / 32)]: bit
-        `t % 32` of word `t // 32` allows token t. Raises `ContextError` when the prompt leaves
-        no room.
+        `t % 32` of word `t // 32` allows token t. One model step takes at most `chunk` tokens,
+        None is as many as suit the backend. `stop` is asked before every step; when it says so the
+        prompt stays as far as it has come, for the next prefill to go on from. Raises
+        `ContextError` when the prompt leaves no room.
         """
         ...
 

@@ -14,7 +14,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,15 @@ class LlamaCppBackend:
         if isinstance(new, LayerInputTap):
             new.switch(self._native.context, True)
 
-    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        mask: MaskArray | None,
+        k: int,
+        *,
+        chunk: int | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Prefill:
         """Put a prompt into sequence 0; see `Backend.prefill`.
 
         A model with recurrent state can't go back to the middle of a prompt. It keeps one
@@ -238,8 +246,13 @@ class LlamaCppBackend:
         last = np.array([count - 1], np.int32)
         none = np.empty(0, np.int32)
         done = kept
+        size = self._batch_limit if chunk is None else min(chunk, self._batch_limit)
+        if chunk is None and stop is not None:  # llama.cpp's own parts: it computes the same
+            size = min(_UBATCH, size)
         while done < count:
-            end = min(count, done + self._batch_limit)
+            if stop is not None and stop():
+                return Prefill(kept, done - kept, None)
+            end = min(count, done + size)
             if done < border < end:
                 end = border
             final = end == count

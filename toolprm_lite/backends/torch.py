@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -197,7 +197,15 @@ class TorchBackend:
         self._prompt = self._prompt[:0]
         self._begin_branches()
 
-    def prefill(self, tokens: Sequence[int], mask: MaskArray | None, k: int) -> Prefill:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        mask: MaskArray | None,
+        k: int,
+        *,
+        chunk: int | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Prefill:
         """Put a prompt into sequence 0; see `Backend.prefill`."""
         self._require()
         prompt: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
@@ -210,7 +218,10 @@ class TorchBackend:
         seconds = 0.0
         done = kept
         while done < count:
-            end = min(count, done + _PREFILL)
+            if stop is not None and stop():
+                self._begin_branches()
+                return Prefill(kept, done - kept, None)
+            end = min(count, done + (_PREFILL if chunk is None else min(chunk, _PREFILL)))
             final = end == count
             rows = np.array([end - done - 1] if final else [], np.int32)
             started = time.perf_counter()

@@ -158,6 +158,19 @@ search_options = all_of(
             show_default="the reward's own",
             help="How a beam's rewards become its score.",
         ),
+        _setting(
+            "deadline_ms",
+            type=float,
+            show_default="none",
+            help="Milliseconds after which the best response so far is the answer; opening the "
+            "model is not among them.",
+        ),
+        _setting(
+            "max_decode_tokens",
+            type=int,
+            show_default="none",
+            help="Sampled tokens that all branches together may decode.",
+        ),
     ]
 )
 

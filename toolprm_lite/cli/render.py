@@ -18,6 +18,11 @@ from toolprm_lite.search.result import Candidate, SearchResult, Step
 
 _DOUBT = 0.5  # what is less likely than this to be right is marked
 _PIPE_WIDTH = 100  # of a trace that no terminal shows
+_STOPS = {
+    "deadline": "the deadline was reached",
+    "max_decode_tokens": "the tokens to decode were used up",
+    "cancelled": "it was cancelled",
+}
 _SCORED = ("kept", "merged", "variant", "outscored")  # other fates say why it died
 
 
@@ -114,6 +119,10 @@ def _answer(result: SearchResult) -> Iterator[Text]:
         if result.text and not calls:
             line.append(f": {_printable(result.text)}", style="not bold")
         yield line
+        if result.missing:
+            yield Text(f"missing: {_printable(', '.join(result.missing))}", style="yellow")
+    if result.stopped is not None:
+        yield Text(f"stopped early: {_STOPS[result.stopped]}", style="yellow")
     if calibrated and doubts:
         yield Text(f"doubtful: {'; '.join(doubts)}", style="yellow")
 

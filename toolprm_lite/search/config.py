@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -55,6 +56,12 @@ class SearchConfig:
             too, drawn or not, if the policy gives it this probability; 1 is never.
         policy_weight: weight of the policy's log-probability added to the score's logarithm.
         trace: record every candidate, kept or dropped.
+        deadline_ms: milliseconds from the call, the wait for the model included, after which no
+            model step begins: the best response so far is the answer. Every model step then takes
+            at most 64 tokens, those of the prompt too. None: no deadline.
+        max_decode_tokens: sampled tokens that all branches together may decode, as
+            `Stats.decode_tokens` counts them; the step that would go beyond is not taken and the
+            best response so far is the answer. None: no limit.
     """
 
     strategy: Strategy = "step-beam"
@@ -77,6 +84,8 @@ class SearchConfig:
     policy_weight: float = 0.0
     way_floor: float = 0.001
     trace: bool = False
+    deadline_ms: float | None = None
+    max_decode_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -113,5 +122,17 @@ class SearchConfig:
             raise ConfigError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
         if not 0.0 < self.way_floor <= 1.0:
             raise ConfigError(f"way_floor is {self.way_floor!r}; it must be above 0 and at most 1")
+        deadline = self.deadline_ms
+        if deadline is not None and not 0.0 < deadline < math.inf:
+            raise ConfigError(
+                f"deadline_ms is {deadline!r}; it must be above 0 milliseconds, or None"
+            )
+        budget = self.max_decode_tokens
+        if budget is not None and (
+            isinstance(budget, bool) or not isinstance(budget, int) or budget < 1
+        ):
+            raise ConfigError(
+                f"max_decode_tokens is {budget!r}; it must be an integer of at least 1, or None"
+            )
         if not self.tool_choice:
             raise ConfigError("tool_choice is empty; use auto, required, none or a tool's name")

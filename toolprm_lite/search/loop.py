@@ -3,7 +3,7 @@ comes out, the reward what it is worth. Knows nothing of prompts or results."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, Batch, MaskArray, Prefill
 from toolprm_lite.errors import NoRoom
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch
+from toolprm_lite.search import limits as outside
+from toolprm_lite.search.limits import STEP_TOKENS, Limits
+from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
 
 if TYPE_CHECKING:
@@ -73,23 +76,41 @@ def run(
     prompt: list[int],
     constraint: Constraint | None,
     top_k: int,
+    limits: Limits,
     timing: Timing,
-) -> Prefill:
-    """Search to the end. `search` is fresh; what it found is asked of it afterwards."""
-    clock = time.perf_counter
+) -> Generator[None, None, tuple[Prefill, Stop | None]]:
+    """Search to the end, or to the first model step that `limits` forbid, and give way after every
+    round. `search` is fresh; what it found is asked of it afterwards."""
+    clock = outside.clock
     started = clock()
+    waited = 0.0
+    stopped: Stop | None = None
+
+    def stop() -> bool:
+        nonlocal stopped
+        stopped = limits.reached()
+        return stopped is not None
+
     masks = None
     forced: list[int] = []
     if constraint is not None:
         masks = Masks(constraint)
         masks.matchers[0], forced = constraint.start()
     first_mask = masks.fill([0]) if masks is not None and not forced else None
-    prefill = backend.prefill(prompt, first_mask, top_k)
-    timing.prefill = prefill.output.model_seconds
-    if forced:
+    prefill = Prefill(0, 0, None)
+    if not stop():  # else the last prompt may stay
+        began = clock()
+        chunk = None if limits.ends is None else STEP_TOKENS
+        prefill = backend.prefill(prompt, first_mask, top_k, chunk=chunk, stop=stop)
+        timing.prefill = clock() - began
+        if prefill.output is not None:
+            timing.prefill = prefill.output.model_seconds
+    output = prefill.output
+    if output is None:
+        search.stop()
+    elif forced:
         search.start_forced(forced)
     else:
-        output = prefill.output
         search.start(output.top_ids, output.top_logprobs, output.entropy)
 
     while not search.done:
@@ -101,12 +122,18 @@ def run(
         if rows is None:
             began = clock()
             batch = _step_batch(search)
-            if not len(batch.kinds):
+            if len(batch.kinds):
+                search.keep(reward.score(batch))
+                timing.reward += clock() - began
+                timing.reward_calls += 1
+            else:
                 search.keep(np.empty(0, np.float32))
-                continue
-            search.keep(reward.score(batch))
-            timing.reward += clock() - began
-            timing.reward_calls += 1
+            began = clock()
+            yield
+            waited += clock() - began
+            continue
+        if (stopped := limits.reached(search)) is not None:
+            search.stop()
             continue
         *arrays, branches = rows
         allowed = masks.fill(branches) if masks is not None else None
@@ -118,8 +145,8 @@ def run(
         timing.decode += output.model_seconds
         timing.steps += 1
         search.observe(output.top_ids, output.top_logprobs, output.entropy, output.hidden)
-    timing.core = clock() - started - timing.prefill - timing.decode - timing.reward
-    return prefill
+    timing.core = clock() - started - timing.prefill - timing.decode - timing.reward - waited
+    return prefill, stopped
 
 
 def _step_batch(search: StepSearch) -> StepBatch:

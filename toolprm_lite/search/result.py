@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Call = dict[str, Any]  # {"name": str, "arguments": dict}
+Stop = Literal["deadline", "max_decode_tokens", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,9 @@ class Step:
     the decoded JSON value of an ARG_VALUE. `reward` is what the search judged the step by;
     `logprob` the policy's own log-probability of the step's sampled tokens, in nats. `probability`
     is the reward where it is a calibrated probability that the step is right: None without a
-    calibrated reward, and for kinds that it does not judge.
+    calibrated reward, for kinds that it does not judge, and for the last steps of a response whose
+    search was stopped before they could be judged; the `reward` of these is the policy's
+    probability.
     """
 
     call: int | None
@@ -103,9 +106,14 @@ class SearchResult:
 
     `score` is what the choice was made by; `probability` is calibrated and None without a head.
     `complete` is False when the response was cut off before its end; `calls` then holds the calls
-    that are closed. `text` and `tokens` are the response as the model wrote it. `confidence` has
-    one entry for each of `calls`, in order; it is None where no calibrated reward judged the
-    response.
+    that are closed, and `missing` names what is not decided: required arguments of the open call,
+    by their names, "the end of the call", "the end of the list", or "what to call" where nothing is
+    decided at all. `stopped` says what ended the search early (`deadline`, `max_decode_tokens`,
+    `cancelled`), None where it came to its own end: a search that was stopped may have a complete
+    response and not know the better one, and may have one among its `alternatives` that is much
+    worse than what it was still writing. `text` and `tokens` are the response as the model wrote
+    it. `confidence` has one entry for each of `calls`, in order; it is None where no calibrated
+    reward judged the response.
     """
 
     calls: list[Call]
@@ -120,6 +128,8 @@ class SearchResult:
     stats: Stats
     text: str = ""
     tokens: list[int] = field(default_factory=list)
+    stopped: Stop | None = None
+    missing: list[str] = field(default_factory=list)
     confidence: list[CallConfidence] | None = None
     trace: list[Candidate] | None = None
 

@@ -7,18 +7,26 @@ import json
 import math
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
-from toolprm_lite.errors import ConfigError, ToolsError
+from toolprm_lite.errors import ConfigError, ToolprmError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages, render_prompt
@@ -33,21 +41,30 @@ from toolprm_lite.reward.generative import GenerativeReward
 from toolprm_lite.reward.head import Head, load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
+from toolprm_lite.search import limits as outside
+from toolprm_lite.search.background import in_thread
 from toolprm_lite.search.config import DOUBT, SearchConfig
+from toolprm_lite.search.events import Event, Listener
+from toolprm_lite.search.limits import STEP_TOKENS, Limits
 from toolprm_lite.search.loop import Timing, run
 from toolprm_lite.search.result import (
     Alternative,
     Candidate,
     SearchResult,
     Stats,
-    Step,
+    Stop,
     call_confidence,
 )
-from toolprm_lite.search.text import closed_calls, step_text, step_value
+from toolprm_lite.search.text import closed_calls, made_step, missing_parts
 from toolprm_lite.tools import Tool, closed_schema, parse_tools
 
 if TYPE_CHECKING:
     from toolprm_lite.constraint import Constraint
+
+Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
+Tools: TypeAlias = Iterable[Tool | Mapping[str, Any]]
+RewardChoice: TypeAlias = str | os.PathLike[str] | Reward | RewardFunction
+T = TypeVar("T")
 
 
 class Searcher:
@@ -61,6 +78,7 @@ class Searcher:
             list(backend.token_bytes), sorted(backend.info.eog_tokens)
         )
         self._lock = threading.Lock()
+        self._reader: int | None = None  # thread in whose hands a stream rests between two events
         self._heads: dict[tuple[str, str], Head | None] = {}
         self._judges: dict[str, GenerativeReward] = {}
         self._open: Callable[[str], Backend] = open_backend
@@ -119,11 +137,12 @@ class Searcher:
 
     def search(
         self,
-        messages: str | Sequence[Mapping[str, Any]],
-        tools: Iterable[Tool | Mapping[str, Any]],
+        messages: Messages,
+        tools: Tools,
         config: SearchConfig | None = None,
         *,
-        reward: str | os.PathLike[str] | Reward | RewardFunction = "auto",
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
     ) -> SearchResult:
         """Answer a conversation with tool calls.
 
@@ -137,21 +156,88 @@ class Searcher:
                 this model, opened again; see `GenerativeReward`), a `Reward`, or a function from
                 a list of `CandidateStep` to as many numbers in 0 .. 1. `token-beam` has no use for
                 it: its reward is always the policy's.
+            cancel: once another thread sets it no model step begins, nor does the search wait for
+                the model any longer; what there is becomes the answer, as at a deadline.
 
         Raises:
             ToolprmError: of the kind that says what was wrong with the input.
         """
         config = config or SearchConfig()
-        conversation = parse_messages(messages)
-        known = _tools(tools)
-        token_beam = config.strategy == "token-beam"
-        scorer = PolicyReward() if token_beam else self.reward(reward, config.call_format)
-        with self._lock:
-            return self._search(conversation, known, config, scorer)
+        limits = Limits.of(config, cancel)
+        (result,) = self._events(messages, tools, config, reward, limits, listen=False)
+        assert isinstance(result, SearchResult)
+        return result
+
+    def stream(
+        self,
+        messages: Messages,
+        tools: Tools,
+        config: SearchConfig | None = None,
+        *,
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
+    ) -> Generator[Event, None, None]:
+        """Search as `search` does, and tell what happens: see `search.events`.
+
+        The last event is the result, the same as that of `search`. The search goes on while the
+        iterator is read; from the first event on it holds the model, until it has been read to its
+        end, is closed, or is forgotten. Other searches wait meanwhile: in the same thread they
+        would for ever, which is an error. The clock of a deadline counts from this call.
+
+        Arguments and errors are those of `search`; errors come with the first event.
+        """
+        config = config or SearchConfig()
+        limits = Limits.of(config, cancel)
+        return self._events(messages, tools, config, reward, limits, listen=True)
+
+    async def asearch(
+        self,
+        messages: Messages,
+        tools: Tools,
+        config: SearchConfig | None = None,
+        *,
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
+    ) -> SearchResult:
+        """`search` for asyncio: it runs in a thread of its own and never blocks the event loop.
+
+        Cancelling the task cancels the search and waits for its last model step, so that the model
+        is free afterwards. Arguments and errors are those of `search`.
+        """
+        config, stop = config or SearchConfig(), threading.Event()
+        limits = Limits.of(config, cancel, stop)
+        found = in_thread(
+            lambda: self._events(messages, tools, config, reward, limits, listen=False), stop
+        )
+        async with aclosing(found):
+            (result,) = [event async for event in found]
+        assert isinstance(result, SearchResult)
+        return result
+
+    def astream(
+        self,
+        messages: Messages,
+        tools: Tools,
+        config: SearchConfig | None = None,
+        *,
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """`stream` for asyncio: the search runs in a thread of its own, which does not wait for its
+        reader.
+
+        Cancelling the task or `aclose()` cancels the search and waits for its last model step.
+        Leave a loop early only within `contextlib.aclosing`, or the search ends when Python likes.
+        """
+        config, stop = config or SearchConfig(), threading.Event()
+        limits = Limits.of(config, cancel, stop)
+        return in_thread(
+            lambda: self._events(messages, tools, config, reward, limits, listen=True), stop
+        )
 
     def close(self) -> None:
         """Free the model, and the second ones that were opened as rewards."""
-        with self._lock:
+        with self._alone():
             self._backend.close()
             for judge in self._judges.values():
                 judge.close()
@@ -178,13 +264,14 @@ class Searcher:
         conversation = parse_messages(messages)
         known = _tools(tools)
         whole = replace(config, strategy="best-of-n", trace=True)
-        with self._lock:
-            search, stats = self._run(conversation, known, whole, reward, follow_argmax=True)
+        with self._alone():
+            events = self._run(conversation, known, whole, reward, Limits(), follow_argmax=True)
+            search, stats, _ = _returned(events)
         return {**search.records(), "stats": stats}
 
     def forget(self) -> None:
         """Forget the last prompt: what comes next does not depend on what came before."""
-        with self._lock:
+        with self._alone():
             self._backend.clear()
 
     @property
@@ -200,9 +287,7 @@ class Searcher:
             digest.update(len(token).to_bytes(4, "little") + token)
         return digest.hexdigest()
 
-    def reward(
-        self, reward: str | os.PathLike[str] | Reward | RewardFunction, call_format: str = "auto"
-    ) -> Reward:
+    def reward(self, reward: RewardChoice, call_format: str = "auto") -> Reward:
         """What `search` would judge steps by; the arguments are as there.
 
         Raises `HeadError` for a head that can't be read, or that is another model's, `ModelError`
@@ -242,7 +327,7 @@ class Searcher:
 
     def _judge(self, model: str) -> GenerativeReward:
         """The second model of that name, which the searcher owns."""
-        with self._lock:
+        with self._alone():
             if model not in self._judges:
                 if model:
                     backend = self._open(model)
@@ -256,22 +341,74 @@ class Searcher:
                 self._judges[model] = GenerativeReward(backend)
             return self._judges[model]
 
+    def _acquire(self, limits: Limits) -> Stop | None:
+        if self._lock.locked() and self._reader == threading.get_ident():
+            raise ToolprmError(
+                "a stream that this thread reads still holds the model; read it to its end, or "
+                "close it first"
+            )
+        return limits.acquire(self._lock)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._acquire(Limits())
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _events(
+        self,
+        messages: Messages,
+        tools: Tools,
+        config: SearchConfig,
+        reward: RewardChoice,
+        limits: Limits,
+        listen: bool,
+    ) -> Generator[Event, None, None]:
+        """A search from its input to its result, the last event; without `listen` the only one."""
+        conversation = parse_messages(messages)
+        known = _tools(tools)
+        token_beam = config.strategy == "token-beam"
+        scorer = PolicyReward() if token_beam else self.reward(reward, config.call_format)
+        stopped = self._acquire(limits)
+        if stopped is not None:
+            yield SearchResult(
+                [], False, 0.0, None, [], [], self.model, scorer.name, config.strategy, Stats(),
+                stopped=stopped, missing=missing_parts([], known),
+                confidence=[] if scorer.calibrated else None, trace=[] if config.trace else None,
+            )  # fmt: skip
+            return
+        try:
+            for event in self._search(conversation, known, config, scorer, limits, listen):
+                self._reader = threading.get_ident()
+                yield event
+                self._reader = None
+        finally:
+            self._reader = None
+            self._lock.release()
+
     def _search(
         self,
         messages: list[dict[str, Any]],
         tools: list[Tool],
         config: SearchConfig,
         reward: Reward,
-    ) -> SearchResult:
-        started = time.perf_counter()
+        limits: Limits,
+        listen: bool,
+    ) -> Generator[Event, None, None]:
+        started = outside.clock()
         if config.tool_choice == "none":
-            return SearchResult(
+            yield SearchResult(
                 [], True, 1.0, None, [], [], self.model, reward.name, config.strategy, Stats()
             )
-        search, stats = self._run(messages, tools, config, reward)
-        result = _result(search, config, reward, self.model, stats)
-        stats.ms["total"] = 1e3 * (time.perf_counter() - started)
-        return result
+            return
+        search, stats, stopped = yield from self._run(
+            messages, tools, config, reward, limits, listen
+        )
+        result = _result(search, config, reward, self.model, stats, tools, stopped)
+        stats.ms["total"] = 1e3 * (outside.clock() - started)
+        yield result
 
     def _run(
         self,
@@ -279,8 +416,10 @@ class Searcher:
         tools: list[Tool],
         config: SearchConfig,
         reward: Reward,
+        limits: Limits,
+        listen: bool = False,
         follow_argmax: bool | None = None,
-    ) -> tuple[StepSearch, Stats]:
+    ) -> Generator[Event, None, tuple[StepSearch, Stats, Stop | None]]:
         choice = config.tool_choice
         allowed = tools
         if choice not in ("auto", "required"):
@@ -309,11 +448,15 @@ class Searcher:
         if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
             self._backend.tap(reward.layers)
         search = self._core_search(
-            allowed, messages, form, config, reward, len(prompt), follow_argmax
+            allowed, messages, form, config, reward, len(prompt), follow_argmax, listen
         )
         timing = Timing()
         top_k = 2 * config.beams if config.strategy == "token-beam" else config.top_k
-        prefill = run(search, self._backend, reward, prompt, constraint, top_k, timing)
+        rounds = run(search, self._backend, reward, prompt, constraint, top_k, limits, timing)
+        if listen:
+            prefill, stopped = yield from Listener(search, _judged_kinds(reward)).follow(rounds)
+        else:
+            prefill, stopped = _returned(rounds)
 
         counts = search.counts()
         stats = Stats(
@@ -330,7 +473,7 @@ class Searcher:
             "core": 1e3 * timing.core,
             "reward": 1e3 * timing.reward,
         }
-        return search, stats
+        return search, stats, stopped
 
     def _constraint(
         self, tools: list[Tool], form: CallFormat, config: SearchConfig
@@ -352,6 +495,7 @@ class Searcher:
         reward: Reward,
         prompt_tokens: int,
         follow_argmax: bool | None,
+        listen: bool,
     ) -> StepSearch:
         info = self._backend.info
         whole = config.strategy in ("majority", "best-of-n")
@@ -397,12 +541,12 @@ class Searcher:
                 max_tokens=config.max_tokens,
                 max_step_tokens=config.max_step_tokens,
                 max_text_tokens=config.max_text_tokens,
-                max_batch_tokens=512,
+                max_batch_tokens=512 if config.deadline_ms is None else STEP_TOKENS,
                 temperature=0.0 if greedy else config.temperature,
                 top_k=config.top_k,
                 top_p=config.top_p,
                 seed=config.seed,
-                trace=config.trace,
+                trace=config.trace or listen,
                 token_level=token_level,
                 doubt=_threshold(config, reward) if config.strategy == "doubt" else 1.0,
             )
@@ -417,6 +561,23 @@ def _threshold(config: SearchConfig, reward: Reward) -> float:
     return DOUBT if known is None else known
 
 
+def _returned(events: Generator[object, None, T]) -> T:
+    """What a generator returns when it is read to its end."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+
+def _judged_kinds(reward: Reward) -> Sequence[str]:
+    """The kinds of step whose reward is a probability."""
+    if isinstance(reward, Head):
+        return reward.card.kinds  # it gives the others 1.0
+    return STEP_KINDS if reward.calibrated else ()
+
+
 def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
     return parse_tools(
         [tool.to_dict() if isinstance(tool, Tool) else tool for tool in tools], "tools"
@@ -424,26 +585,17 @@ def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
 
 
 def _result(
-    search: StepSearch, config: SearchConfig, reward: Reward, model: str, stats: Stats
+    search: StepSearch,
+    config: SearchConfig,
+    reward: Reward,
+    model: str,
+    stats: Stats,
+    tools: Iterable[Tool],
+    stopped: Stop | None,
 ) -> SearchResult:
     (response, scored, tokens, score, _, _, complete), *others = search.answers()
-    shown: Sequence[str] = STEP_KINDS if reward.calibrated else ()
-    if isinstance(reward, Head):
-        shown = reward.card.kinds  # it gives the others 1.0
-    steps = [
-        Step(
-            call=step.call,
-            kind=step.kind,
-            function=step.function,
-            argument=step.argument,
-            value=step_value(step, response),
-            text=step_text(step, response),
-            reward=step_reward,
-            logprob=logprob,
-            probability=step_reward if step.kind in shown else None,
-        )
-        for step, step_reward, logprob in scored
-    ]
+    kinds = _judged_kinds(reward)
+    steps = [made_step(step, response, value, logprob, kinds) for step, value, logprob in scored]
     alternatives = [
         Alternative(closed_calls((step for step, *_ in other_steps), text), value, finished, draws)
         for text, other_steps, _, value, _, draws, finished in others
@@ -457,7 +609,7 @@ def _result(
     return SearchResult(
         calls=closed_calls((step for step, *_ in scored), response),
         complete=complete,
-        score=score,
+        score=score if steps else 0.0,
         probability=steps[-1].probability if complete else None,
         steps=steps,
         alternatives=alternatives,
@@ -467,6 +619,8 @@ def _result(
         stats=stats,
         text=response.decode("utf-8", "replace"),
         tokens=tokens,
+        stopped=stopped,
+        missing=[] if complete else missing_parts(steps, tools),
         confidence=call_confidence(steps) if reward.calibrated else None,
         trace=trace,
     )

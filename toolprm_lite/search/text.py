@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from toolprm_lite._core import Step as CoreStep
-from toolprm_lite.search.result import Call
+from toolprm_lite.search.result import Call, Step
+from toolprm_lite.tools import Tool
 
 
 def step_text(step: CoreStep, response: bytes) -> str:
@@ -26,6 +28,41 @@ def step_value(step: CoreStep, response: bytes) -> Any:
 def _integer(digits: str) -> int | float:
     # Python refuses to read longer integers (sys.get_int_max_str_digits).
     return int(digits) if len(digits) <= 4000 else float(digits)
+
+
+def made_step(
+    step: CoreStep, response: bytes, reward: float | None, logprob: float, kinds: Sequence[str]
+) -> Step:
+    """A decided step of `response`. `reward` is None where the search was stopped before it;
+    `kinds` are those whose reward is a probability."""
+    return Step(
+        call=step.call,
+        kind=step.kind,
+        function=step.function,
+        argument=step.argument,
+        value=step_value(step, response),
+        text=step_text(step, response),
+        reward=math.exp(logprob) if reward is None else reward,
+        logprob=logprob,
+        probability=reward if step.kind in kinds else None,
+    )
+
+
+def missing_parts(steps: Sequence[Step], tools: Iterable[Tool]) -> list[str]:
+    """What a response that was cut off behind these steps lacks; see `SearchResult.missing`."""
+    missing: list[str] = []
+    name = next((step for step in reversed(steps) if step.kind == "FUNC_NAME"), None)
+    if name is None:
+        missing.append("what to call")
+    else:
+        kinds = {step.kind for step in steps if step.call == name.call}
+        if not kinds & {"PARAM_FINISH", "FUNC_FINISH"}:
+            decided = {step.argument for step in steps if step.call == name.call}
+            tool = next(tool for tool in tools if tool.name == name.function)
+            missing += [key for key in tool.parameters.get("required", ()) if key not in decided]
+        if "FUNC_FINISH" not in kinds:
+            missing.append("the end of the call")
+    return [*missing, "the end of the list"]
 
 
 def closed_calls(steps: Iterable[CoreStep], response: bytes) -> list[Call]:

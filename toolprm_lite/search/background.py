@@ -1,0 +1,59 @@
+"""A search in a thread of its own, for an event loop that must not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    error: BaseException | None
+
+
+async def in_thread(
+    make: Callable[[], Iterator[T]], cancel: threading.Event
+) -> AsyncGenerator[T, None]:
+    """What the iterator gives that `make` makes, made and read in a thread of its own.
+
+    A pool would let a call wait for a place in it, where no deadline is looked at. Closed early,
+    or in a task that is cancelled, it sets `cancel` and ends when the thread has.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[T | _Ended] = asyncio.Queue()
+
+    def tell(item: T | _Ended) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    def work() -> None:
+        try:
+            for item in make():
+                tell(item)
+        except BaseException as error:
+            tell(_Ended(error))
+        else:
+            tell(_Ended(None))
+
+    threading.Thread(target=work, name="toolprm-search").start()
+    ended = False
+    try:
+        while True:
+            item = await queue.get()
+            if isinstance(item, _Ended):
+                ended = True
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+    finally:
+        if not ended:
+            cancel.set()
+            while not isinstance(await queue.get(), _Ended):
+                pass

@@ -1,0 +1,57 @@
+"""What bounds a search from outside: a deadline, a budget of tokens, a caller who gives up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from toolprm_lite._core import StepSearch
+from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.result import Stop
+
+# Seconds. Looked up here at every reading, so that a test can put another in its place.
+clock = time.perf_counter
+
+STEP_TOKENS = 64  # that one model step takes where there is a deadline
+_POLL = 0.02  # seconds between looks at an event while waiting for the model
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`ends` is a reading of `clock`; any of `cancels` that is set ends the search."""
+
+    ends: float | None = None
+    max_decode_tokens: int | None = None
+    cancels: tuple[threading.Event, ...] = ()
+
+    @classmethod
+    def of(cls, config: SearchConfig, *cancels: threading.Event | None) -> Limits:
+        """The limits of a search that is called now."""
+        ends = None if config.deadline_ms is None else clock() + config.deadline_ms / 1e3
+        events = tuple(event for event in cancels if event is not None)
+        return cls(ends, config.max_decode_tokens, events)
+
+    def reached(self, search: StepSearch | None = None) -> Stop | None:
+        """What forbids the next model step: the one that `search` plans, or one of the prompt's."""
+        for event in self.cancels:
+            if event.is_set():
+                return "cancelled"
+        if self.ends is not None and clock() >= self.ends:
+            return "deadline"
+        budget = self.max_decode_tokens
+        if budget is not None and search is not None and search.planned_tokens > budget:
+            return "max_decode_tokens"
+        return None
+
+    def acquire(self, lock: threading.Lock) -> Stop | None:
+        """Wait for `lock`: None when it is held, else what came before."""
+        while True:
+            stopped = self.reached()
+            if stopped is not None:
+                return stopped
+            patience = _POLL if self.cancels else threading.TIMEOUT_MAX
+            if self.ends is not None:
+                patience = min(patience, max(0.0, self.ends - clock()))
+            if lock.acquire(timeout=patience):
+                return None
