@@ -583,4 +583,25 @@ def test_a_set_beside_another(tiny_gguf: Path, tmp_path: Path) -> None:
     assert (added["id"], added["split"]) == ("p20", split)
     assert_error(run(*beside, "--as-is", "--output", tmp_path / "x"), "--beside goes with a plan")
     path.write_text(f"{json.dumps(record(5))}\n")
-    assert_error(run(*beside, "--output", tmp_path / "x"), "are not among these files, such as p0")
+    assert_error(run(*beside, "--output", tmp_path / "x"), "is not among these files")
+
+
+def test_questions_asked_together(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(f"{json.dumps(record(n))}\n" for n in range(6)))
+    first = ["collect", path, "--model", tiny_gguf, *QUICK, "--keep-unsupported"]
+    assert run(*first, "--output", tmp_path / "alone").exit_code == 0
+    splits = {problem["id"]: problem["split"] for problem in open_set(tmp_path / "alone").problems}
+    joined = [*first, "--joined-share", "1", "--beside", tmp_path / "alone"]
+    result = run(*joined, "--output", tmp_path / "joined")
+    assert result.exit_code == 0, result.stderr
+    assert "with several calls" in result.stderr
+    made = open_set(tmp_path / "joined").problems
+    assert made
+    for problem in made:
+        parts = problem["id"].split("+")
+        assert len(problem["answers"]) == len(parts) > 1
+        assert {splits[part] for part in parts} == {problem["split"]}
+    again = [*joined, "--beside", tmp_path / "joined"]
+    result = run(*again, "--output", tmp_path / "again")
+    assert result.exit_code == 0, result.stderr

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.prompt import parse_messages
+from toolprm_lite.supervision.joining import join_problems
 from toolprm_lite.supervision.plan import Planned, PlanSettings, as_is, make_plan, plan_report
 from toolprm_lite.supervision.problems import Problem
 from toolprm_lite.tools import Tool, closed_schema
@@ -223,6 +224,7 @@ def test_more_answers_than_tools_allowed() -> None:
     [
         {"mask_share": 1.5},
         {"refusal_share": -0.1},
+        {"joined_share": 2},
         {"max_tools": 0},
         {"group": 0},
         {"fractions": (0.5, 0.1, 0.1)},
@@ -272,3 +274,66 @@ def test_a_plan_beside_another_keeps_its_splits(problems: list[Problem]) -> None
     assert second == make_plan(problems, PlanSettings(), splits)
     everything = dict.fromkeys(known, "train")
     assert make_plan(problems, PlanSettings(), everything) == []
+
+
+def questions() -> list[Problem]:
+    """Six questions for each of ten functions, some with one answer; and one of two turns."""
+    found = []
+    for number in range(60):
+        name = f"find_{NOUNS[number % 10 % 9]}_{number % 10}"
+        asked = one(f"q{number}", "simple", [tool(name), tool("other")], name)
+        call = {"name": name, "arguments": {"topic": f"t{number // 12}"}}
+        found.append(replace(asked, answers=[call]))
+    turns = parse_messages([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+    return [*found, replace(found[0], id="long", messages=turns)]
+
+
+def test_questions_are_joined_within_their_side() -> None:
+    known = by_id(questions())
+    alone = {planned.id: planned for planned in make_plan(questions())}
+    plan = make_plan(questions(), PlanSettings(joined_share=1, refusal_share=0, mask_share=0))
+    assert plan == make_plan(
+        questions(), PlanSettings(joined_share=1, refusal_share=0, mask_share=0)
+    )
+    assert sum(planned.id == "long" for planned in plan) == 1
+    assert {planned.source for planned in plan if planned.id != "long"} == {"joined"}
+    assert len({planned.id.split("+")[0] for planned in plan}) == len(plan) > 55
+    same = 0
+    for planned in plan:
+        if planned.id == "long":
+            continue
+        parts = [known[part] for part in planned.id.split("+")]
+        assert len(parts) in (2, 3)
+        assert planned.answers == [part.answers[0] for part in parts]
+        assert len({json.dumps(answer) for answer in planned.answers}) == len(parts)
+        assert {alone[part.id].split for part in parts} == {planned.split}
+        text = str(planned.messages[0]["content"])
+        assert all(str(part.messages[0]["content"]) in text for part in parts)
+        assert {answer["name"] for answer in planned.answers} <= {t.name for t in planned.tools}
+        same += len({answer["name"] for answer in planned.answers}) < len(parts)
+    assert 0.5 * len(plan) < same < len(plan)
+
+
+def test_no_join_gives_a_name_two_meanings() -> None:
+    first, second = questions()[0], questions()[20]
+    clash = replace(second, tools=[*second.tools[:1], tool("other", "place")])
+    dice = random.Random(0)
+    assert join_problems([first], [second], 4, dice)
+    assert join_problems([first], [clash], 4, dice) == {}
+    assert join_problems([first], [replace(second, answers=first.answers)], 4, dice) == {}
+
+
+def test_a_share_is_joined_and_known_ones_are_only_joined() -> None:
+    half = make_plan(questions(), PlanSettings(joined_share=0.5))
+    joined = {planned.id.split("+")[0] for planned in half if planned.source == "joined"}
+    assert 15 < len(joined) < 45
+    assert not joined & {planned.id for planned in half}
+    splits = {planned.id: planned.split for planned in make_plan(questions())}
+    beside = make_plan(questions(), PlanSettings(joined_share=1), splits)
+    assert beside
+    for planned in beside:
+        assert "+" in planned.id
+        assert {splits[part] for part in planned.id.split("+")} == {planned.split}
+    report = plan_report(questions(), half)
+    assert report["sources"]["simple"]["train"] > 0
+    assert sum(part["functions"] for part in report["splits"].values()) == 10

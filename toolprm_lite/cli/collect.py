@@ -107,6 +107,12 @@ _OPTIONS: list[Decorator] = [
         type=_SHARE,
         help="Share of the problems with several calls that is kept.",
     ),
+    _option(
+        "--joined-share",
+        0.0,
+        type=_SHARE,
+        help="Share of the single questions that are asked two or three at once.",
+    ),
     _option("--max-tools", 6, type=click.IntRange(1), help="Tools offered, at most."),
     _option(
         "--group",
@@ -127,9 +133,10 @@ _OPTIONS: list[Decorator] = [
     ),
     click.option(
         "--beside",
+        multiple=True,
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         metavar="SET",
-        help="Leave out SET's problems, and keep its splits: to fit heads to both.",
+        help="Leave out SET's problems, and keep its splits, to fit heads to both; repeatable.",
     ),
     click.option(
         "--keep-unsupported",
@@ -207,20 +214,28 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
             raise
 
 
-def _splits(folder: Path | None, problems: Sequence[Problem]) -> dict[str, Split] | None:
-    """The splits of a set's problems, by id. Raises `DatasetError` where it is of other files."""
-    if folder is None:
-        return None
+def _splits(folders: Sequence[Path], problems: Sequence[Problem]) -> dict[str, Split] | None:
+    """The splits of the sets' problems, by id. Raises `DatasetError` where one is of other files,
+    and where they put a problem into different splits."""
     from toolprm_lite.supervision.dataset import open_set
 
-    splits = {record["id"]: record["split"] for record in open_set(folder).problems}
-    missing = splits.keys() - {problem.id for problem in problems}
-    if missing:
-        raise DatasetError(
-            f"{folder}: {len(missing)} of its problems are not among these files, such as "
-            f"{min(missing)}; give the files that it was collected from, in that order"
-        )
-    return splits
+    known = {problem.id for problem in problems}
+    splits: dict[str, Split] = {}
+    for folder in folders:
+        for record in open_set(folder).problems:
+            whole = record["id"]
+            for id in (whole,) if whole in known else whole.split("+"):  # a join's parts
+                if id not in known:
+                    raise DatasetError(
+                        f"{folder}: its problem {whole} is not among these files; give the files "
+                        "that it was collected from, in that order"
+                    )
+                if splits.setdefault(id, record["split"]) != record["split"]:
+                    raise DatasetError(
+                        f"{folder}: problem {id} is in the {record['split']} split, and in "
+                        f"{splits[id]} in a set before it; name sets that keep one plan's splits"
+                    )
+    return splits or None
 
 
 def _settings(values: Mapping[str, Any]) -> CollectSettings:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.prompt import Message
+from toolprm_lite.supervision.joining import join_problems, joinable
 from toolprm_lite.supervision.masking import mask
 from toolprm_lite.supervision.problems import Call, Problem
 from toolprm_lite.tools import Tool
@@ -42,21 +43,23 @@ class PlanSettings:
     """How a plan is made.
 
     `mask_share` and `refusal_share` are shares of the problems; `multi_share` that of the problems
-    with several calls which are kept; `fractions` those of train, validation and test; `max_tools`
-    the most tools offered (more only where the answers need them); `group` the most problems that
-    share tools and mask. Raises `ConfigError`.
+    with several calls which are kept; `joined_share` that of the single questions with one call
+    which are asked together with others of their side; `fractions` those of train, validation and
+    test; `max_tools` the most tools offered (more only where the answers need them); `group` the
+    most problems that share tools and mask. Raises `ConfigError`.
     """
 
     seed: int = 0
     mask_share: float = 0.5
     refusal_share: float = 0.1
     multi_share: float = 1.0
+    joined_share: float = 0.0
     max_tools: int = 6
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     group: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("mask_share", "refusal_share", "multi_share"):
+        for name in ("mask_share", "refusal_share", "multi_share", "joined_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
         for name in ("max_tools", "group"):
@@ -110,10 +113,11 @@ def make_plan(
     Problems whose functions fall on several sides are left out. Problems that share tools and mask
     follow each other; otherwise each beginning of the plan is a sample of all sources and splits.
 
-    `beside` are the splits of problems of an earlier plan, by id: they are left out, and their
-    functions stay on their sides, so that heads may be fitted to both.
+    `beside` are the splits of problems of an earlier plan, by id: they are left out but for joins,
+    and their functions stay on their sides, so that heads may be fitted to both.
     """
     settings = settings or PlanSettings()
+    known = [problem for problem in problems if beside and problem.id in beside]
     taken = {
         name: SPLITS.index(beside[problem.id])
         for problem in problems
@@ -138,6 +142,16 @@ def make_plan(
         side = _side(problem, sides, settings)
         if side is not None:
             by_side[side].append(problem)
+    if settings.joined_share > 0:
+        by_side = [
+            _with_joins(
+                chosen,
+                [problem for problem in known if _side(problem, sides, settings) == side],
+                side,
+                settings,
+            )
+            for side, chosen in enumerate(by_side)
+        ]
     pools = _pools(problems, sides, settings)
     groups = [
         group
@@ -179,7 +193,12 @@ def plan_report(problems: Sequence[Problem], plan: Sequence[Planned]) -> dict[st
     splits: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         part = [planned for planned in plan if planned.split == split]
-        functions = {name for planned in part for name in right.get(planned.id, ())}
+        functions = {
+            name
+            for planned in part
+            for id in (planned.id, *planned.id.split("+"))  # a join's is that of its parts
+            for name in right.get(id, ())
+        }
         splits[split] = {**_totals(part), "functions": len(functions)}
     sources: dict[str, dict[str, int]] = {}
     for source in dict.fromkeys(problem.source for problem in problems):
@@ -420,6 +439,21 @@ def _side(problem: Problem, sides: dict[str, int], settings: PlanSettings) -> in
         sides.get(_key(tool.name), _hash_side(_key(tool.name), settings)) for tool in problem.tools
     )
     return min(listed, key=lambda side: (-listed[side], side))
+
+
+def _with_joins(
+    problems: Sequence[Problem], known: Sequence[Problem], side: int, settings: PlanSettings
+) -> list[Problem]:
+    """The problems of a side, some of them joined instead of alone; `known` ones only joined."""
+    single = [problem for problem in (*problems, *known) if joinable(problem)]
+    chosen = [
+        problem
+        for problem in single
+        if fraction(f"{settings.seed}/join/{problem.id}") < settings.joined_share
+    ]
+    dice = _dice(settings, "join", side)
+    joins = join_problems(chosen, single, settings.max_tools, dice)
+    return [problem for problem in problems if problem.id not in joins] + list(joins.values())
 
 
 # Tools
