@@ -72,7 +72,7 @@ def fit(
             output=heads,
             rival="all",
             layers=None,
-            label="auto",
+            label=None,
             seed=values["seed"],
             epochs=epochs,
             members=MEMBERS,

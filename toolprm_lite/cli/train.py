@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -13,15 +13,22 @@ from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import LABELS
 
 if TYPE_CHECKING:
-    from toolprm_lite.training.fit import FitSettings, Rival, Selected
+    from toolprm_lite.reward.head import Label
+    from toolprm_lite.training.data import Supervision
+    from toolprm_lite.training.fit import FitSettings, Rival
+    from toolprm_lite.training.select import Selected
 
-RIVALS = ("toolprm", "c-prm", "orm")
+RIVALS: tuple[Rival, ...] = ("toolprm", "c-prm", "orm")
 MEMBERS = 4  # networks in a head
 
 _EPILOG = """\b
 Example:
   toolprm-lite train supervision/ --output heads/
 """
+
+
+def _label(context: click.Context, parameter: click.Parameter, value: str) -> str | None:
+    return None if value == "auto" else value
 
 
 def _layers(
@@ -67,6 +74,7 @@ def _layers(
     type=click.Choice(["auto", *LABELS]),
     default="auto",
     show_default=True,
+    callback=_label,
     help="The question to answer; auto chooses on validation.",
 )
 @click.option(
@@ -91,30 +99,31 @@ def _layers(
 def train(
     sets: tuple[str, ...],
     output: Path,
-    rival: str,
+    rival: Rival | Literal["all"],
     layers: tuple[int, ...] | None,
-    label: str,
+    label: Label | None,
     seed: int,
     epochs: int,
     members: int,
     about: Path | None,
 ) -> None:
     """Fit reward heads to supervision SETs, and choose their settings on validation."""
-    fit = _import_fit()
+    _check_installed()
     from rich.console import Console
 
     from toolprm_lite.reward.head import save_head
     from toolprm_lite.training.data import SPLITS, open_supervision
+    from toolprm_lite.training.fit import FitSettings
     from toolprm_lite.training.report import judge, scores, table, write_report
 
     data = open_supervision(sets)
     output.mkdir(parents=True, exist_ok=True)
-    settings: FitSettings = fit.FitSettings(seed=seed, epochs=epochs, members=members)
+    settings = FitSettings(seed=seed, epochs=epochs, members=members)
     trajectories = data.trajectories()
     reports: list[dict[str, Any]] = []
     chosen_from: dict[str, Any] = {}
     for name in RIVALS if rival == "all" else (rival,):
-        found = _select(fit, data, name, settings, layers, label)
+        found = _select(data, name, settings, layers, label)
         examples = data.examples(found.head.layers, found.head.pooled)
         judged = {
             split: judge(
@@ -136,6 +145,7 @@ def train(
             "card": {"notes": dict(head.card.notes)},
             "tried": [entry.to_dict() for entry in found.tried],
             "uses": found.uses,
+            "carried": found.carried,
         }
         write_report(output / "train.json", {"validation": reports, "chosen_from": chosen_from})
     console = Console(highlight=False)
@@ -147,35 +157,34 @@ def train(
         click.echo(f"{output / report['head']}.safetensors: layers {states}")
 
 
-def _import_fit() -> Any:
+def _check_installed() -> None:
     try:
-        from toolprm_lite.training import fit
+        import toolprm_lite.training.select  # noqa: F401
     except ImportError as error:
         raise TrainingError(
             f"training needs {error.name or 'torch'}: pip install 'toolprm_lite[train]'"
         ) from error
-    return fit
 
 
 def _select(
-    fit: Any,
-    data: Any,
-    rival: Rival | str,
+    data: Supervision,
+    rival: Rival,
     settings: FitSettings,
     layers: tuple[int, ...] | None,
-    label: str,
+    label: Label | None,
 ) -> Selected:
+    from toolprm_lite.training.select import select
+
     with _progress(settings.epochs) as (on_fit, on_epoch):
-        selected: Selected = fit.select(
+        return select(
             data,
             rival,
             settings,
             layers=layers,
-            label=None if label == "auto" else label,
+            label=label,
             on_fit=on_fit,
             on_epoch=on_epoch,
         )
-    return selected
 
 
 @contextmanager

@@ -1,13 +1,11 @@
-"""Fits heads to supervision, and chooses among them on the validation problems.
-
-The only file that knows torch.
-"""
+"""Fits a head to supervision. The only file that knows torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +21,8 @@ from toolprm_lite.reward.head import (
     Head,
     HeadCard,
     HeadWeights,
-    Label,
 )
-from toolprm_lite.search.config import Aggregate
-from toolprm_lite.training.data import Examples, Supervision, Trajectories
-from toolprm_lite.training.metrics import chain_scores, choose, grouped_auc
+from toolprm_lite.training.data import Examples
 
 Rival = Literal["toolprm", "c-prm", "orm"]
 
@@ -41,9 +36,6 @@ RIVAL_KINDS: Mapping[Rival, tuple[str, ...]] = {
 """The kinds that each reward model of the paper judges."""
 
 _CHUNK = 8192
-
-# A response is no more likely right than any beginning of it, so the least reward comes first.
-_BY_PLAINNESS: tuple[Aggregate, ...] = ("min", "last", "prod", "mean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +51,10 @@ class FitSettings:
         epochs: at most.
         patience: epochs without a better validation loss before it stops.
         rank_weight: of the pairwise loss among right and wrong steps of a problem and kind.
-        members: networks whose mean logit the head is; they differ by their seeds alone. Together
-            they are one network of as many times the units.
+        members: networks whose mean logit the head is; they differ by their seeds alone.
+        blind: the weight, 0 .. 1, that one more network has in that mean, which is shown the
+            features alone. States tell the training problems' topics apart, too, and of others
+            they may mislead. All are together one network of as many times the units.
         seed: of the first weights, the order and the dropout.
     """
 
@@ -73,6 +67,7 @@ class FitSettings:
     patience: int = 4
     rank_weight: float = 0.0
     members: int = 1
+    blind: float = 0.0
     seed: int = 0
 
 
@@ -142,15 +137,25 @@ def fit(
     learn = _Rows(examples, train, shift, scale, device)
     check = _Rows(examples, validation, shift, scale, device)
     networks: list[_Network] = []
+    weights: list[float] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for member in range(settings.members):
-            own = replace(settings, seed=settings.seed + member)
-            torch.manual_seed(own.seed)
-            networks.append(_Network(len(shift), own).to(device))
-            loss, epoch = _descend(networks[-1], learn, check, own, on_epoch)
-        network = networks[0]
+
+        def add(learn: _Rows, check: _Rows, seed: int, weight: float) -> tuple[float, int]:
+            torch.manual_seed(seed)
+            networks.append(_Network(learn.inputs.shape[1], settings).to(device))
+            weights.append(weight)
+            return _descend(networks[-1], learn, check, replace(settings, seed=seed), on_epoch)
+
+        if settings.blind < 1:
+            for member in range(settings.members):
+                share = (1 - settings.blind) / settings.members
+                loss, epoch = add(learn, check, settings.seed + member, share)
+        if settings.blind > 0:
+            states = examples.hidden.shape[1]
+            loss, epoch = add(learn.features(states), check.features(states), settings.seed,
+                              settings.blind)  # fmt: skip
+        network = _joined(networks, weights, len(shift))
         if len(networks) > 1:
-            network = _joined(networks, replace(settings, width=settings.width * len(networks)))
             loss = _validation_loss(network, check)
     parameters = {
         name: value.detach().cpu().numpy().astype(np.float32)
@@ -158,8 +163,8 @@ def fit(
     }
     calibration = np.zeros((len(LABELS), len(STEP_KINDS), 2), np.float32)
     calibration[..., 0] = 1
-    weights = HeadWeights(shift=shift, scale=scale, calibration=calibration, **parameters)
-    head = Head(card, weights)
+    tensors = HeadWeights(shift=shift, scale=scale, calibration=calibration, **parameters)
+    head = Head(card, tensors)
     calibration = _calibrate(head, examples, validation)
     notes = {
         **card.notes,
@@ -167,20 +172,29 @@ def fit(
         "validation_loss": round(loss, 6),
         "epoch": epoch,
     }
-    return Head(replace(card, notes=notes), replace(weights, calibration=calibration))
+    return Head(replace(card, notes=notes), replace(tensors, calibration=calibration))
 
 
-def _joined(networks: Sequence[_Network], settings: FitSettings) -> _Network:
-    """One network whose logits are the mean of theirs."""
-    first = networks[0]
-    whole = _Network(first.weight.shape[1], settings).to(first.weight.device)
+def _joined(networks: Sequence[_Network], weights: Sequence[float], inputs: int) -> _Network:
+    """One network whose logits are the weighted mean of theirs. Those with fewer than `inputs` see
+    the last ones."""
+    units = sum(len(network.weight) for network in networks)
+    whole = _Network(inputs, FitSettings(width=units)).to(networks[0].weight.device)
+
+    def all_of(values: Sequence[Tensor], dim: int) -> Tensor:
+        scaled = zip(values, weights, strict=True)
+        return torch.cat([value * weight for value, weight in scaled], dim=dim)
+
     with torch.no_grad():
-        whole.weight.copy_(torch.cat([network.weight for network in networks]))
+        padded = [
+            functional.pad(network.weight, (inputs - network.weight.shape[1], 0))
+            for network in networks
+        ]
+        whole.weight.copy_(torch.cat(padded))
         whole.kind_bias.copy_(torch.cat([network.kind_bias for network in networks], dim=1))
-        readouts = torch.cat([network.readout for network in networks], dim=2)
-        whole.readout.copy_(readouts / len(networks))
-        biases = torch.stack([network.readout_bias for network in networks])
-        whole.readout_bias.copy_(biases.mean(dim=0))
+        whole.readout.copy_(all_of([network.readout for network in networks], 2))
+        biases = all_of([network.readout_bias[None] for network in networks], 0)
+        whole.readout_bias.copy_(biases.sum(dim=0))
     return whole
 
 
@@ -217,6 +231,12 @@ class _Rows:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def features(self, states: int) -> _Rows:
+        """The same without the states, the first inputs."""
+        blind = copy.copy(self)
+        blind.inputs = self.inputs[:, states:].contiguous()
+        return blind
 
     def order(self, seed: int, epoch: int, together: bool) -> Tensor:
         """All rows in random order; `together` leaves a problem's rows beside each other."""
@@ -376,175 +396,3 @@ def platt(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> tup
             break
         at, value = at - size * step, found
     return max(float(at[0]), 1e-2), float(at[1])
-
-
-# Choosing
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One fit on the way to a choice; `loss` is the validation loss."""
-
-    layers: tuple[int, ...]
-    pooled: bool
-    settings: FitSettings
-    loss: float
-    epoch: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {**asdict(self), "layers": list(self.layers)}
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """A head and what it was chosen from."""
-
-    head: Head
-    tried: list[Tried]
-    uses: list[dict[str, Any]]
-
-
-OnFit = Callable[[str, int, int], None]
-"""Told what is fitted next, how many fits are done, and how many there will be."""
-
-
-def select(
-    data: Supervision,
-    rival: Rival,
-    settings: FitSettings,
-    *,
-    layers: Sequence[int] | None = None,
-    label: Label | None = None,
-    on_fit: OnFit | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> Selected:
-    """Fit `rival` with several settings and choose by the validation problems.
-
-    First which states to read (every collected layer alone and all together, without and with
-    the pooled ones; `layers` names them instead), then weight decay, width and the pairwise loss,
-    one after the other, each by validation loss, all with one member; the choice is fitted again
-    with `settings.members`. At last label and aggregate, by how often the best-ranked trajectory is
-    the right one. Raises `TrainingError`.
-    """
-    kinds = RIVAL_KINDS[rival]
-    base = HeadCard(
-        name=rival,
-        model=data.model,
-        call_format=data.call_format,
-        layers=tuple(layers or data.layers),
-        pooled=False,
-        features=data.features,
-        kinds=kinds,
-        label=label or "viable",
-    )
-    if not base.layers:
-        raise TrainingError(
-            f"{', '.join(data.names)}: no layer that all sets share; name sets that were "
-            "collected alike"
-        )
-    inputs = list(_inputs(data, layers))
-    changes: list[list[dict[str, float]]] = [
-        [{"weight_decay": value} for value in (0.01, 1.0)],
-        [{"width": settings.width * 2}],
-        [{"rank_weight": 0.3}],
-    ]
-    fits = len(inputs) + sum(map(len, changes)) + (settings.members > 1)
-    tried: list[Tried] = []
-    heads: list[Head] = []
-    loaded: tuple[Any, Examples] | None = None
-
-    def attempt(chosen: tuple[tuple[int, ...], bool], with_settings: FitSettings) -> None:
-        nonlocal loaded
-        if loaded is None or loaded[0] != chosen:
-            loaded = None  # frees the memory before the next ones are read
-            loaded = (chosen, data.examples(*chosen))
-        if on_fit is not None:
-            what = f"{rival}: layers {'+'.join(map(str, chosen[0]))}"
-            on_fit(what + (" pooled" if chosen[1] else ""), len(tried), fits)
-        card = replace(base, layers=chosen[0], pooled=chosen[1])
-        head = fit(loaded[1], card, with_settings, on_epoch)
-        notes = head.card.notes
-        heads.append(head)
-        tried.append(Tried(*chosen, with_settings, notes["validation_loss"], notes["epoch"]))
-
-    for chosen in inputs:
-        attempt(chosen, replace(settings, members=1))
-    for group in changes:
-        best = min(tried, key=lambda entry: entry.loss)
-        for change in group:
-            attempt(
-                (best.layers, best.pooled),
-                replace(best.settings, **change),  # type: ignore[arg-type]
-            )
-    if settings.members > 1:
-        best = min(tried, key=lambda entry: entry.loss)
-        attempt((best.layers, best.pooled), replace(best.settings, members=settings.members))
-    head = heads[min(range(len(tried)), key=lambda place: tried[place].loss)]
-    chosen = (head.layers, head.pooled)
-    examples = loaded[1] if loaded and loaded[0] == chosen else data.examples(*chosen)
-    uses = _uses(head, examples, data.trajectories(), label)
-    best_use = _plainest(uses)
-    notes = {
-        **head.card.notes,
-        "data": data.counts(examples),
-        "validation_selection": best_use["selection"],
-        "fits_tried": len(tried),
-    }
-    card = replace(head.card, label=best_use["label"], aggregate=best_use["aggregate"], notes=notes)
-    return Selected(Head(card, head.weights), tried, uses)
-
-
-def _inputs(
-    data: Supervision, layers: Sequence[int] | None
-) -> Iterator[tuple[tuple[int, ...], bool]]:
-    groups = [(layer,) for layer in data.layers] if layers is None else []
-    whole = tuple(data.layers if layers is None else layers)
-    for group in [*groups, *([whole] if whole not in groups else [])]:
-        yield group, False
-        if data.pooled:
-            yield group, True
-
-
-def _uses(
-    head: Head, examples: Examples, trajectories: Trajectories, label: Label | None
-) -> list[dict[str, Any]]:
-    """How well each label and aggregate choose among the validation trajectories.
-
-    Where nothing can be told (no problem with right and wrong trajectories), the first one wins:
-    viability so far, which is what a search wants to know.
-    """
-    ours = trajectories.take((trajectories.split == 1) & trajectories.complete)
-    uses: list[dict[str, Any]] = []
-    labels: tuple[Label, ...] = ("viable", "local") if label is None else (label,)
-    for name in labels:
-        rewards = head.probabilities(examples.kinds, examples.features, examples.hidden, name)
-        for aggregate in _BY_PLAINNESS:
-            scores = chain_scores(rewards, examples.previous, aggregate)[ours.last]
-            found = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
-            mixed = found.picked[found.mixed]
-            uses.append(
-                {
-                    "label": name,
-                    "aggregate": aggregate,
-                    "selection": float(mixed.mean()) if len(mixed) else 0.0,
-                    "auc": _known(grouped_auc(scores, ours.right, ours.group)),
-                    "problems": len(mixed),
-                }
-            )
-    return uses
-
-
-def _plainest(uses: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first that is as good as the best, within one standard error of the best.
-
-    A few problems more or less decide nothing, and the first ones are what theory asks for: the
-    probability that all so far can still become right compares responses of any length.
-    """
-    best = max(use["selection"] for use in uses)
-    error = float(np.sqrt(best * (1 - best) / max(1, uses[0]["problems"])))
-    return next(use for use in uses if use["selection"] >= best - error)
-
-
-def _known(value: float) -> float:
-    return value if np.isfinite(value) else 0.0

@@ -1,0 +1,290 @@
+"""Chooses among heads: on the validation problems, and by what carries over to other sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolprm_lite.errors import TrainingError
+from toolprm_lite.reward.head import Head, HeadCard, Label
+from toolprm_lite.search.config import Aggregate
+from toolprm_lite.training.data import Examples, Supervision, Trajectories
+from toolprm_lite.training.fit import RIVAL_KINDS, FitSettings, OnEpoch, Rival, fit
+from toolprm_lite.training.metrics import chain_scores, choose, grouped_auc
+
+# A response is no more likely right than any beginning of it, so the least reward comes first.
+_BY_PLAINNESS: tuple[Aggregate, ...] = ("min", "last", "prod", "mean")
+
+_BLIND = (0.0, 0.25, 0.5)
+_TELLING = 20  # problems with right and wrong responses that a source must have to be held out
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One fit on the way to a choice; `loss` is the validation loss."""
+
+    layers: tuple[int, ...]
+    pooled: bool
+    settings: FitSettings
+    loss: float
+    epoch: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A head and what it was chosen from; `carried` tells for each weight of the blind network how
+    often the best-ranked response was right on sources that were held out."""
+
+    head: Head
+    tried: list[Tried]
+    uses: list[dict[str, Any]]
+    carried: list[dict[str, Any]]
+
+
+OnFit = Callable[[str, int, int], None]
+"""Told what is fitted next, how many fits are done, and how many there will be."""
+
+
+def select(
+    data: Supervision,
+    rival: Rival,
+    settings: FitSettings,
+    *,
+    layers: Sequence[int] | None = None,
+    label: Label | None = None,
+    on_fit: OnFit | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Selected:
+    """Fit `rival` with several settings and choose by the validation problems.
+
+    First which states to read (every collected layer alone and all together, without and with
+    the pooled ones; `layers` names them instead), then weight decay, width and the pairwise loss,
+    one after the other, each by validation loss, all with one member. Then the weight of the blind
+    network, on the train and validation problems of sources that were held out one after the other,
+    where there are several; the choice is fitted again with `settings.members`. At last label and
+    aggregate. These are chosen by how often the best-ranked trajectory is the right one. Raises
+    `TrainingError`.
+    """
+    kinds = RIVAL_KINDS[rival]
+    base = HeadCard(
+        name=rival,
+        model=data.model,
+        call_format=data.call_format,
+        layers=tuple(layers or data.layers),
+        pooled=False,
+        features=data.features,
+        kinds=kinds,
+        label=label or "viable",
+    )
+    if not base.layers:
+        raise TrainingError(
+            f"{', '.join(data.names)}: no layer that all sets share; name sets that were "
+            "collected alike"
+        )
+    inputs = list(_inputs(data, layers))
+    changes: list[list[dict[str, float]]] = [
+        [{"weight_decay": value} for value in (0.01, 1.0)],
+        [{"width": settings.width * 2}],
+        [{"rank_weight": 0.3}],
+    ]
+    trajectories = data.trajectories()
+    held = _telling_sources(data, trajectories)
+    fits = len(inputs) + sum(map(len, changes)) + 2 * len(held) + 1
+    tried: list[Tried] = []
+    heads: list[Head] = []
+    loaded: tuple[Any, Examples] | None = None
+
+    done = 0
+
+    def fitted(examples: Examples, card: HeadCard, how: FitSettings, what: str) -> Head:
+        nonlocal done
+        if on_fit is not None:
+            on_fit(f"{rival}: {what}", done, fits)
+        done += 1
+        return fit(examples, card, how, on_epoch)
+
+    def attempt(chosen: tuple[tuple[int, ...], bool], with_settings: FitSettings) -> None:
+        nonlocal loaded
+        if loaded is None or loaded[0] != chosen:
+            loaded = None  # frees the memory before the next ones are read
+            loaded = (chosen, data.examples(*chosen))
+        what = f"layers {'+'.join(map(str, chosen[0]))}{' pooled' * chosen[1]}"
+        card = replace(base, layers=chosen[0], pooled=chosen[1])
+        head = fitted(loaded[1], card, with_settings, what)
+        notes = head.card.notes
+        heads.append(head)
+        tried.append(Tried(*chosen, with_settings, notes["validation_loss"], notes["epoch"]))
+
+    for chosen in inputs:
+        attempt(chosen, replace(settings, members=1))
+    for group in changes:
+        best = min(tried, key=lambda entry: entry.loss)
+        for change in group:
+            attempt(
+                (best.layers, best.pooled),
+                replace(best.settings, **change),  # type: ignore[arg-type]
+            )
+    place = min(range(len(tried)), key=lambda place: tried[place].loss)
+    best, card = tried[place], heads[place].card
+    chosen = (best.layers, best.pooled)
+    examples = loaded[1] if loaded and loaded[0] == chosen else data.examples(*chosen)
+    loaded = (chosen, examples)
+    carried = _carried(
+        {
+            source: [
+                fitted(
+                    _without(examples, rows), card, replace(best.settings, blind=blind),
+                    f"without {source}",
+                )
+                for blind in (0.0, 1.0)
+            ]
+            for source, rows in held.items()
+        },
+        held, examples, trajectories,
+    )  # fmt: skip
+    blind = max(carried, key=lambda entry: entry["selection"])["blind"] if carried else 0.0
+    if settings.members > 1 or blind > 0:
+        attempt(chosen, replace(best.settings, members=settings.members, blind=blind))
+        place = len(heads) - 1
+    head = heads[place]
+    uses = _uses(head, examples, trajectories, label)
+    best_use = _plainest(uses)
+    notes = {
+        **head.card.notes,
+        "data": data.counts(examples),
+        "validation_selection": best_use["selection"],
+        "fits_tried": done,
+    }
+    card = replace(head.card, label=best_use["label"], aggregate=best_use["aggregate"], notes=notes)
+    return Selected(Head(card, head.weights), tried, uses, carried)
+
+
+def _inputs(
+    data: Supervision, layers: Sequence[int] | None
+) -> Iterator[tuple[tuple[int, ...], bool]]:
+    groups = [(layer,) for layer in data.layers] if layers is None else []
+    whole = tuple(data.layers if layers is None else layers)
+    for group in [*groups, *([whole] if whole not in groups else [])]:
+        yield group, False
+        if data.pooled:
+            yield group, True
+
+
+def _telling_sources(
+    data: Supervision, trajectories: Trajectories
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """The sources whose train and validation problems tell something of a choice, bool [problems]
+    each, and without which there is something to learn from."""
+    sources = {name: rows for name, rows in data.groups().items() if name.startswith("source ")}
+    found = {}
+    for name, rows in sources.items():
+        ours, others = _known_of(trajectories, rows), _known_of(trajectories, ~rows)
+        if not {0, 1} <= set(others.split.tolist()):
+            continue
+        scores = np.zeros(len(ours.right))
+        told = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
+        if told.mixed.sum() >= _TELLING:
+            found[name.removeprefix("source ")] = rows
+    return found
+
+
+def _known_of(trajectories: Trajectories, problems: npt.NDArray[np.bool_]) -> Trajectories:
+    known = (trajectories.split != 2) & problems[trajectories.problem]
+    return trajectories.take(known & trajectories.complete & (trajectories.last >= 0))
+
+
+def _without(examples: Examples, problems: npt.NDArray[np.bool_]) -> Examples:
+    """The same with some problems as test."""
+    split = np.where(problems[examples.problem], 2, examples.split).astype(np.int8)
+    return replace(examples, split=split)
+
+
+def _carried(
+    heads: Mapping[str, Sequence[Head]],
+    held: Mapping[str, npt.NDArray[np.bool_]],
+    examples: Examples,
+    trajectories: Trajectories,
+) -> list[dict[str, Any]]:
+    """How often each weight of the blind head chooses right on the sources that were held out.
+
+    `heads` are, by source, one that sees the states and one that does not.
+    """
+    picked: dict[float, list[npt.NDArray[np.float64]]] = {weight: [] for weight in _BLIND}
+    for source, pair in heads.items():
+        ours = _known_of(trajectories, held[source])
+        logits = []
+        for head in pair:
+            rewards = head.probabilities(
+                examples.kinds, examples.features, examples.hidden, "viable"
+            ).astype(np.float64)
+            rewards = rewards.clip(1e-6, 1 - 1e-6)
+            logits.append(np.log(rewards / (1 - rewards)))
+        for weight in _BLIND:
+            mean = (1 - weight) * logits[0] + weight * logits[1]
+            scores = chain_scores(mean, examples.previous, "min")[ours.last]
+            found = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
+            picked[weight].append(found.picked[found.mixed])
+    return [
+        {
+            "blind": weight,
+            "selection": float(np.concatenate(parts).mean()),
+            "problems": sum(map(len, parts)),
+            "sources": {
+                source: float(part.mean()) for source, part in zip(heads, parts, strict=True)
+            },
+        }
+        for weight, parts in picked.items()
+        if parts
+    ]
+
+
+def _uses(
+    head: Head, examples: Examples, trajectories: Trajectories, label: Label | None
+) -> list[dict[str, Any]]:
+    """How well each label and aggregate choose among the validation trajectories.
+
+    Where nothing can be told (no problem with right and wrong trajectories), the first one wins:
+    viability so far, which is what a search wants to know.
+    """
+    ours = trajectories.take((trajectories.split == 1) & trajectories.complete)
+    uses: list[dict[str, Any]] = []
+    labels: tuple[Label, ...] = ("viable", "local") if label is None else (label,)
+    for name in labels:
+        rewards = head.probabilities(examples.kinds, examples.features, examples.hidden, name)
+        for aggregate in _BY_PLAINNESS:
+            scores = chain_scores(rewards, examples.previous, aggregate)[ours.last]
+            found = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
+            mixed = found.picked[found.mixed]
+            uses.append(
+                {
+                    "label": name,
+                    "aggregate": aggregate,
+                    "selection": float(mixed.mean()) if len(mixed) else 0.0,
+                    "auc": _known(grouped_auc(scores, ours.right, ours.group)),
+                    "problems": len(mixed),
+                }
+            )
+    return uses
+
+
+def _plainest(uses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first that is as good as the best, within one standard error of the best.
+
+    A few problems more or less decide nothing, and the first ones are what theory asks for: the
+    probability that all so far can still become right compares responses of any length.
+    """
+    best = max(use["selection"] for use in uses)
+    error = float(np.sqrt(best * (1 - best) / max(1, uses[0]["problems"])))
+    return next(use for use in uses if use["selection"] >= best - error)
+
+
+def _known(value: float) -> float:
+    return value if np.isfinite(value) else 0.0
