@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from problems import load
 
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite._core import KvLedger, Segmenter
 from toolprm_lite.backends.base import Backend, Batch, Output
 from toolprm_lite.backends.open import open_backend
 from toolprm_lite.constraint import Matcher, Vocabulary
-from toolprm_lite.evaluation.items import Item, read_problems, read_set
+from toolprm_lite.evaluation.items import Item
 from toolprm_lite.prompt import parse_messages, render_prompt
 from toolprm_lite.reward.base import CandidateStep
 from toolprm_lite.reward.generative import GenerativeReward
@@ -269,7 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("problems", type=Path, help="a file of problems, or a supervision set")
+    parser.add_argument("problems", type=Path, help="a file of them, a set, or BFCL's wheel")
     parser.add_argument("--model", help="GGUF file; the embedded model without it")
     parser.add_argument("--reward", default="auto", help="ours: a head's file (default auto)")
     parser.add_argument("--beams", type=int, default=4)
@@ -279,11 +280,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, help="KV cells of each model")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    items = (
-        read_set(options.problems, "test")
-        if options.problems.is_dir()
-        else read_problems(options.problems)[0]
-    )[: options.limit]
+    items = load(options.problems, options.limit)
     config = SearchConfig(
         beams=options.beams, expand=options.expand, max_step_tokens=MAX_STEP_TOKENS
     )

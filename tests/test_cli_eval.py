@@ -116,6 +116,26 @@ def test_toolalpaca_has_hammers_figures(problems: Path, tiny_gguf: Path, tmp_pat
     assert set(summary["strategies"][0]["f1"]) == {"function", "argument", "mean"}
 
 
+def test_skip_leaves_out_what_a_smaller_sample_draws(
+    problems: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    def asked(name: str, *options: str) -> set[str]:
+        result = run(
+            "eval", problems, "--strategy", "greedy", "--model", tiny_gguf, *QUICK, *options,
+            "--output", tmp_path / name,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        (path,) = (tmp_path / name).glob("**/*.jsonl")
+        return {json.loads(line)["id"] for line in path.read_text().splitlines()}
+
+    first = asked("first", "--sample", "1")
+    assert len(first) == 1
+    assert asked("second", "--sample", "1", "--skip", "1") == asked("both", "--sample", "2") - first
+    result = run("eval", problems, "--skip", "1", "--model", tiny_gguf, "--output", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "--skip goes with --sample" in result.stderr
+
+
 def test_a_second_model_judges(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     result = run(

@@ -83,6 +83,13 @@ source_options = all_of(
             help="Ask N problems, as many of each category, none of the bring-up set; --seed "
             "draws them.",
         ),
+        click.option(
+            "--skip",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="Leave out those that --sample N draws: to read others than were read before.",
+        ),
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N."),
     ]
 )
@@ -210,7 +217,11 @@ def read_items(source: str, values: Mapping[str, Any]) -> list[Item]:
             items = [item for item in items if item.category in categories]
     if values["sample"] is not None:
         fresh = [item for item in items if not item.bring_up] or items
-        items = reading.sample(fresh, values["sample"], values["seed"])
+        seen = {item.id for item in reading.sample(fresh, values["skip"], values["seed"])}
+        drawn = reading.sample(fresh, values["skip"] + values["sample"], values["seed"])
+        items = [item for item in drawn if item.id not in seen]
+    elif values["skip"]:
+        raise ConfigError("--skip goes with --sample: it leaves out what a smaller sample draws")
     items = items[: values["limit"]]
     if not items:
         raise ConfigError(f"{source}: no problem is left; mend --categories, or the options")
