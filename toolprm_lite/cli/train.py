@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from toolprm_lite.cli.progress import PLAIN_SECONDS
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import LABELS
 
@@ -191,7 +193,7 @@ def _select(
 def _progress(
     epochs: int,
 ) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, float], None]]]:
-    """A bar on a terminal: fits, and epochs within the one that runs."""
+    """A bar on a terminal: fits, and epochs within the one that runs. Else a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -201,11 +203,14 @@ def _progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("reading")
-        now, before = "", 0
+        now, before, told = "", 0, time.monotonic()
 
         def on_fit(what: str, done: int, total: int) -> None:
-            nonlocal now, before
+            nonlocal now, before, told
             now, before = what, done
+            if not console.is_terminal and time.monotonic() - told >= PLAIN_SECONDS:
+                told = time.monotonic()
+                click.echo(f"{what} ({done + 1} of {total})", err=True)
             bar.update(task, description=what, total=total * epochs, completed=done * epochs)
 
         def on_epoch(epoch: int, loss: float) -> None:
