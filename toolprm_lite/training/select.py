@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -276,14 +277,18 @@ def _uses(
 
 
 def _plainest(uses: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first that is as good as the best, within one standard error of the best.
+    """The first that comes within one standard error, its own, of the best.
 
     A few problems more or less decide nothing, and the first ones are what theory asks for: the
     probability that all so far can still become right compares responses of any length.
     """
     best = max(use["selection"] for use in uses)
-    error = float(np.sqrt(best * (1 - best) / max(1, uses[0]["problems"])))
-    return next(use for use in uses if use["selection"] >= best - error)
+
+    def reach(use: dict[str, Any]) -> float:
+        share: float = use["selection"]
+        return share + math.sqrt(share * (1 - share) / max(1, use["problems"]))
+
+    return next(use for use in uses if reach(use) >= best)
 
 
 def _known(value: float) -> float:
