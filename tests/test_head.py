@@ -153,10 +153,29 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_head(path).card == sized.card
 
 
-def test_cards_without_a_threshold_of_doubt_are_read(tmp_path: Path) -> None:
+def test_cards_without_the_later_settings_are_read(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
-    _rewritten(path, lambda card: {key: card[key] for key in card if key != "doubt"})
+    later = ("doubt", "decline_odds")
+    _rewritten(path, lambda card: {key: card[key] for key in card if key not in later})
     assert load_head(path).card == CARD
+
+
+def test_other_odds_of_declining(tmp_path: Path) -> None:
+    plain = make_head(features=(*CERTAINTY, "declined"))
+    batch = make_steps(plain)
+    declines = np.arange(40) % 3 == 0
+    batch.features[:, -1] = declines
+    before = plain.score(batch)
+    rare = plain.with_decline_odds(0.2)
+    after = rare.score(batch)
+    np.testing.assert_array_equal(after[~declines], before[~declines])
+    chance = before[declines]
+    np.testing.assert_allclose(after[declines], 0.2 * chance / (1 - 0.8 * chance), atol=1e-5)
+    np.testing.assert_array_equal(rare.with_decline_odds(1).score(batch), before)
+    save_head(tmp_path / "head.safetensors", rare)
+    assert load_head(tmp_path / "head.safetensors").card == rare.card
+    with pytest.raises(HeadError, match="doesn't read the feature 'declined'"):
+        make_head().with_decline_odds(0.2)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +267,8 @@ def _rewritten(path: Path, card: Any = None, **tensors: Any) -> None:
         (lambda card: {**card, "aggregate": "max"}, "aggregate is 'max'"),
         (lambda card: {**card, "doubt": 1.5}, "doubt is 1.5"),
         (lambda card: {**card, "doubt": "0.5"}, "doubt is '0.5'"),
+        (lambda card: {**card, "decline_odds": 0}, "decline_odds is 0"),
+        (lambda card: {**card, "decline_odds": True}, "decline_odds is True"),
         (lambda card: {**card, "model": {**card["model"], "width": None}}, "width is None"),
         (lambda card: {**card, "model": []}, r"model is \[\]"),
         (lambda card: {**card, "layers": [1]}, r"shift is float32 \[31\].*\[19\]"),

@@ -91,6 +91,25 @@ def test_a_pool_chooses_as_the_searches_do(seed: int, pooled: bool, aggregate: s
     assert searcher.search("Weather?", TOOLS, votes).calls in winners
 
 
+@pytest.mark.parametrize("strategy", ["best-of-n", "step-beam"])
+def test_odds_of_declining(strategy: Any) -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+    head = random_head(searcher, 0, False, "min")
+
+    def declines(odds: float | None) -> bool:
+        config = SearchConfig(
+            constrain="off", temperature=1.0, strategy=strategy, beams=4, expand=16,
+            decline_odds=odds,
+        )  # fmt: skip
+        result = searcher.search("Weather?", TOOLS, config, reward=head)
+        assert result.complete
+        return not result.calls
+
+    assert declines(1e9)
+    assert not declines(1e-9)
+    assert declines(None) == declines(1.0)
+
+
 def test_equal_responses_are_one_and_votes_weigh() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     config = SearchConfig(constrain="off", temperature=1.0, samples=256, strategy="best-of-n")

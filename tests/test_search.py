@@ -534,6 +534,7 @@ def test_result_forms() -> None:
         ({"samples": 0}, "samples"),
         ({"temperature": -1.0}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
+        ({"decline_odds": 0.0}, "decline_odds"),
         ({"top_k": 0}, "top_k"),
         ({"strategy": "best"}, "strategy"),
         ({"constrain": "yes"}, "constrain"),

@@ -114,7 +114,15 @@ _FORM: list[Decorator] = [
     ),
 ]
 
-draw_options = all_of([*_DRAWS, *_FORM])
+_DECLINE: Decorator = _setting(
+    "decline_odds",
+    type=float,
+    metavar="X",
+    show_default="the head's own",
+    help="Factor on the odds a head gives to no call being right; below 1 calls more often.",
+)
+
+draw_options = all_of([*_DRAWS, *_FORM, _DECLINE])
 
 size_options = all_of(
     [
@@ -152,6 +160,7 @@ search_options = all_of(
             "one without PATH).",
         ),
         *_FORM,
+        _DECLINE,
         _setting(
             "aggregate",
             type=click.Choice(AGGREGATES),

@@ -159,10 +159,13 @@ class Contest:
                 )
         self._searcher = searcher
         self._strategies = list(strategies)
-        self._rewards = rewards
+        heads = {name: head for name, head in rewards.items() if isinstance(head, Head)}
+        odds = base.decline_odds
+        if odds is not None:
+            heads = {name: head.with_decline_odds(odds) for name, head in heads.items()}
+        self._rewards = {**rewards, **heads}
         self._base = base
-        heads = [reward for reward in rewards.values() if isinstance(reward, Head)]
-        self._layers = tuple(sorted({layer for head in heads for layer in head.layers}))
+        self._layers = tuple(sorted({layer for head in heads.values() for layer in head.layers}))
 
     def ask(self, item: Item, known: Sequence[str] = ()) -> dict[str, Record]:
         """An answer from each strategy whose name is not in `known`, by name.

@@ -6,6 +6,7 @@ It knows numpy and its file; what fits it is in `toolprm_lite.training`.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -33,6 +34,7 @@ CLIP = 8.0
 values."""
 
 _FORMAT = 1
+_DECLINED = "declined"  # the feature that is 1 where a response ends without a call
 _CHUNK = 8192  # rows at a time, so that scoring a whole set needs little memory
 
 
@@ -61,6 +63,8 @@ class HeadCard:
         kinds: the step kinds it judges; the others get 1.0.
         label: the question that its rewards answer.
         aggregate: how a beam's rewards become its score.
+        decline_odds: factor on the odds that declining is right. How often it is differs between
+            applications, and from the share that the head was fitted to.
         doubt: the threshold of the search strategy `doubt` that was chosen with it, if any was.
         notes: settings, data and measured figures, for people.
     """
@@ -74,6 +78,7 @@ class HeadCard:
     kinds: tuple[str, ...] = STEP_KINDS
     label: Label = "viable"
     aggregate: Aggregate = "last"
+    decline_odds: float = 1.0
     doubt: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -120,6 +125,7 @@ class Head:
         self.grounded = card.features != CERTAINTY
         self.aggregate: Aggregate = card.aggregate
         self._judged = np.array([kind in card.kinds for kind in STEP_KINDS])
+        self._declined = card.features.index(_DECLINED) if _DECLINED in card.features else None
         self._check_weights()
 
     def score(self, batch: StepBatch) -> Float32Array:
@@ -145,7 +151,10 @@ class Head:
         place = LABELS.index(label or self.card.label)
         logits = self.logits(kinds, features, hidden)[:, place]
         slope, offset = self.weights.calibration[place, kinds].T
-        return np.where(self._judged[kinds], sigmoid(slope * logits + offset), np.float32(1))
+        logits = slope * logits + offset
+        if self._declined is not None and self.card.decline_odds != 1:
+            logits += np.float32(math.log(self.card.decline_odds)) * features[:, self._declined]
+        return np.where(self._judged[kinds], sigmoid(logits), np.float32(1))
 
     def logits(
         self,
@@ -170,6 +179,16 @@ class Head:
         units = _gelu(inputs @ weights.weight.T + weights.kind_bias[kinds])
         logits = np.einsum("su,lsu->sl", units, weights.readout[:, kinds])
         return np.asarray(logits + weights.readout_bias[:, kinds].T, dtype=np.float32)
+
+    def with_decline_odds(self, odds: float) -> Head:
+        """The same head with another `HeadCard.decline_odds`. Raises `HeadError` for a head that
+        doesn't read whether a response declines."""
+        if self._declined is None:
+            raise HeadError(
+                f"{self.source}: the head doesn't read the feature {_DECLINED!r}, so the odds of "
+                "declining can't be changed; train it again with this version"
+            )
+        return Head(replace(self.card, decline_odds=odds), self.weights, self.source)
 
     def noted(self, notes: Mapping[str, Any]) -> Head:
         """The same head with more notes on its card."""
@@ -350,7 +369,11 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
             )
         return value
 
-    doubt = data.get("doubt")  # files from before it have none
+    data.setdefault("decline_odds", 1.0)  # files from before it have none
+    odds = take(data, "decline_odds", (int, float))
+    if not 0 < odds < math.inf:
+        raise HeadError(f"{foreign}: its card's decline_odds is {odds!r}; {remedy}")
+    doubt = data.get("doubt")
     if doubt is not None and not 0 <= take(data, "doubt", (int, float)) <= 1:
         raise HeadError(f"{foreign}: its card's doubt is {doubt!r}; {remedy}")
     model = take(data, "model", dict)
@@ -370,6 +393,7 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
         kinds=kinds,
         label=take_one("label", LABELS),
         aggregate=take_one("aggregate", AGGREGATES),
+        decline_odds=float(odds),
         doubt=None if doubt is None else float(doubt),
         notes=take(data, "notes", dict),
     )

@@ -54,6 +54,8 @@ class SearchConfig:
         way_floor: how a call goes on behind a value (another argument, its end, another call, the
             end of the response) is a finite choice: the likeliest token of each way is a candidate
             too, drawn or not, if the policy gives it this probability; 1 is never.
+        decline_odds: factor on the odds a head gives that declining is right: below 1 it calls more
+            often, above 1 it declines more often. None takes the head's own.
         policy_weight: weight of the policy's log-probability added to the score's logarithm.
         trace: record every candidate, kept or dropped.
         deadline_ms: milliseconds from the call, the wait for the model included, after which no
@@ -81,6 +83,7 @@ class SearchConfig:
     constrain: Constrain = "auto"
     call_format: str = "auto"
     aggregate: Aggregate | None = None
+    decline_odds: float | None = None
     policy_weight: float = 0.0
     way_floor: float = 0.001
     trace: bool = False
@@ -118,6 +121,9 @@ class SearchConfig:
             raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 .. 100")
         if self.doubt is not None and not 0.0 <= self.doubt <= 1.0:
             raise ConfigError(f"doubt is {self.doubt!r}; it must be 0 .. 1")
+        odds = self.decline_odds
+        if odds is not None and not 0.0 < odds < math.inf:
+            raise ConfigError(f"decline_odds is {odds!r}; it must be above 0, or None")
         if not 0.0 < self.top_p <= 1.0:
             raise ConfigError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
         if not 0.0 < self.way_floor <= 1.0:

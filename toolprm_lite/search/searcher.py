@@ -445,6 +445,8 @@ class Searcher:
         constraint = self._constraint(tools, form, config)
         if isinstance(reward, RequestReward):
             reward = reward.for_request(messages, tools)
+        if isinstance(reward, Head) and config.decline_odds is not None:
+            reward = reward.with_decline_odds(config.decline_odds)
         if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
             self._backend.tap(reward.layers)
         search = self._core_search(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite.errors import TrainingError
+from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.head import Head, HeadCard, Label
 from toolprm_lite.search.config import Aggregate
 from toolprm_lite.training.data import Examples, Supervision, Trajectories
@@ -21,6 +22,7 @@ from toolprm_lite.training.metrics import chain_scores, choose, grouped_auc
 _BY_PLAINNESS: tuple[Aggregate, ...] = ("min", "last", "prod", "mean")
 
 _BLIND = (0.0, 0.25, 0.5)
+_DECLINE_ODDS = (1.0, 0.5, 2.0, 0.3, 3.0, 0.2, 0.1)
 _TELLING = 20  # problems with right and wrong responses that a source must have to be held out
 
 
@@ -41,8 +43,8 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A head and what it was chosen from; `carried` tells for each weight of the blind network how
-    often the best-ranked response was right on sources that were held out."""
+    """A head and what it was chosen from; `carried` tells for each weight of the blind network and
+    odds of declining how often the best-ranked response was right on sources held out."""
 
     head: Head
     tried: list[Tried]
@@ -69,10 +71,10 @@ def select(
     First which states to read (every collected layer alone and all together, without and with
     the pooled ones; `layers` names them instead), then weight decay, width and the pairwise loss,
     one after the other, each by validation loss, all with one member. Then the weight of the blind
-    network, on the train and validation problems of sources that were held out one after the other,
-    where there are several; the choice is fitted again with `settings.members`. At last label and
-    aggregate. These are chosen by how often the best-ranked trajectory is the right one. Raises
-    `TrainingError`.
+    network and the odds of declining, on the train and validation problems of sources that were
+    held out one after the other, where there are several; the choice is fitted again with
+    `settings.members`. At last label and aggregate. These are chosen by how often the best-ranked
+    trajectory is the right one. Raises `TrainingError`.
     """
     kinds = RIVAL_KINDS[rival]
     base = HeadCard(
@@ -151,11 +153,15 @@ def select(
         },
         held, examples, trajectories,
     )  # fmt: skip
-    blind = max(carried, key=lambda entry: entry["selection"])["blind"] if carried else 0.0
+    plain: dict[str, Any] = {"blind": 0.0, "decline_odds": 1.0}
+    use = max(carried, key=lambda entry: entry["selection"]) if carried else plain
+    blind = use["blind"]
     if settings.members > 1 or blind > 0:
         attempt(chosen, replace(best.settings, members=settings.members, blind=blind))
         place = len(heads) - 1
     head = heads[place]
+    if use["decline_odds"] != 1:
+        head = head.with_decline_odds(use["decline_odds"])
     uses = _uses(head, examples, trajectories, label)
     best_use = _plainest(uses)
     notes = {
@@ -214,11 +220,14 @@ def _carried(
     examples: Examples,
     trajectories: Trajectories,
 ) -> list[dict[str, Any]]:
-    """How often each weight of the blind head chooses right on the sources that were held out.
+    """How often each weight of the blind head, and odds of declining, choose right on the sources
+    that were held out.
 
     `heads` are, by source, one that sees the states and one that does not.
     """
-    picked: dict[float, list[npt.NDArray[np.float64]]] = {weight: [] for weight in _BLIND}
+    tried = [(weight, odds) for weight in _BLIND for odds in _DECLINE_ODDS]
+    picked: dict[tuple[float, float], list[npt.NDArray[np.float64]]] = {use: [] for use in tried}
+    declines = (examples.kinds == STEP_KINDS.index("TOTAL_FINISH")) & (examples.previous < 0)
     for source, pair in heads.items():
         ours = _known_of(trajectories, held[source])
         logits = []
@@ -228,21 +237,22 @@ def _carried(
             ).astype(np.float64)
             rewards = rewards.clip(1e-6, 1 - 1e-6)
             logits.append(np.log(rewards / (1 - rewards)))
-        for weight in _BLIND:
-            mean = (1 - weight) * logits[0] + weight * logits[1]
+        for weight, odds in tried:
+            mean = (1 - weight) * logits[0] + weight * logits[1] + math.log(odds) * declines
             scores = chain_scores(mean, examples.previous, "min")[ours.last]
             found = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
-            picked[weight].append(found.picked[found.mixed])
+            picked[weight, odds].append(found.picked[found.mixed])
     return [
         {
             "blind": weight,
+            "decline_odds": odds,
             "selection": float(np.concatenate(parts).mean()),
             "problems": sum(map(len, parts)),
             "sources": {
                 source: float(part.mean()) for source, part in zip(heads, parts, strict=True)
             },
         }
-        for weight, parts in picked.items()
+        for (weight, odds), parts in picked.items()
         if parts
     ]
 
