@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
 from tiny_model import TinyLlama, write_tiny_mamba
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job's; commands inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
