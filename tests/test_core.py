@@ -194,7 +194,7 @@ def test_the_ledger_takes_back() -> None:
     for _ in range(6):
         assert ledger.append(sequence) >= 0
     assert ledger.append(sequence) == -1
-    ledger.retract(sequence, 4)
+    ledger.shorten(sequence, 4)
     assert ledger.used == 6
     assert ledger.append(sequence) >= 0
     with pytest.raises(ValueError, match="ledger"):
