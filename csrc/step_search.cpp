@@ -498,8 +498,8 @@ uint64_t StepSearch::planned_tokens() const {
 // What stands at a boundary is a candidate as ever. A whole response that is still being written
 // stands for what it has decided; for any other open branch stands the beam that it came from. A
 // beam whose every way on has died is no answer while there are others, and neither is one that
-// half of the draws have gone on from: what they decided stands in its place. What is held was never
-// looked at, and counts for nothing.
+// half of the draws have gone on from: what they decided stands in its place. What is held was
+// never looked at, and counts for nothing.
 void StepSearch::stop() {
   stopped_ = true;
   widened_ = true;

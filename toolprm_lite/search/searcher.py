@@ -98,6 +98,7 @@ class Searcher:
         dtype: str = "auto",
         threads: int | None = None,
         context: int | None = None,
+        prompt_cache: int = 256,
         verbose: bool = False,
     ) -> Searcher:
         """Open a model.
@@ -113,7 +114,10 @@ class Searcher:
             device: auto, cpu, cuda, cuda:1, mps (torch).
             dtype: auto, float32, bfloat16, float16 (torch); see docs/backends.md.
             threads: None is one for each physical core (llamacpp), or as torch is set.
-            context: cells for the prompt and all branches; None is the model's own, at most 8192.
+            context: cells for prompts and all branches; None is the model's own, at most 8192.
+            prompt_cache: MiB for the states of prompts that no search uses, so that questions on
+                several lists of tools prefill only what is new; the least recently used go first.
+                In main memory, or for torch in the device's. 0 keeps the last prompt only.
             verbose: let llama.cpp's own log through.
 
         Raises:
@@ -128,6 +132,7 @@ class Searcher:
             dtype=dtype,
             threads=threads,
             context=context,
+            prompt_cache=prompt_cache,
             verbose=verbose,
         )
         again = partial(options, model, tokenizer=tokenizer)
