@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -378,6 +379,25 @@ def test_searches_that_read_other_layers_take_turns() -> None:
         same([future.result(30)], alone([one], reward))
 
 
+def test_a_queue_and_searches_alone_take_turns() -> None:
+    """Neither the layers nor the prompt that the other has left stands in the way."""
+
+    class Deeper(KindReward):
+        name = "deeper"
+        layers = (3, 1)
+
+    tight = alone(requests(1))[0].stats.prompt_tokens + 120
+    searcher = Searcher(backend(context=tight))
+    queue = SearchQueue(searcher)
+    for n, one in enumerate(requests(6)):
+        arguments = (one.messages, one.tools, one.config)
+        futures = [queue.submit(*arguments, reward=States()) for _ in range(2)]
+        expected = alone([one], States(), context=tight)
+        assert answers([future.result(30) for future in futures]) == answers(expected * 2), n
+        found = searcher.search(*arguments, reward=Deeper())
+        same([found], alone([one], Deeper(), context=tight))
+
+
 # Threads
 
 
@@ -468,6 +488,27 @@ def test_cancels_and_deadlines_in_a_queue(held: tuple[MockBackend, threading.Eve
     go.set()
     stops = [future.result(30).stopped for future in futures]
     assert stops == [None, "cancelled", "deadline"]
+
+
+def test_what_waits_for_a_search_alone_ends_in_time(
+    held: tuple[MockBackend, threading.Event],
+) -> None:
+    model, go = held
+    searcher = Searcher(model)
+    queue = SearchQueue(searcher)
+    thread = threading.Thread(
+        target=lambda: searcher.search("tool_1 is", [tool(1)], settings("greedy"))
+    )
+    thread.start()
+    while not searcher._lock.locked():
+        time.sleep(0.001)
+    patient = queue.submit("tool_2 is", [tool(2)], settings("greedy"))
+    timed = queue.submit("tool_3 is", [tool(3)], settings("greedy", deadline_ms=30))
+    assert timed.result(30).stopped == "deadline"
+    assert not patient.done()
+    go.set()
+    assert patient.result(30).complete
+    thread.join(30)
 
 
 def test_a_queue_beside_an_event_loop() -> None:

@@ -51,6 +51,7 @@ class SearchQueue:
         self._scheduler = Scheduler(searcher._backend)
         self._mutex = threading.Lock()
         self._arrived: list[Job] = []
+        self._news = threading.Event()  # that something has
         self._held: list[Future[SearchResult]] = []
         self._working = False
 
@@ -83,6 +84,7 @@ class SearchQueue:
                 )
             self._held.append(job.future)
             self._arrived.append(job)
+            self._news.set()
             start = not self._working
             self._working = True
         if start:
@@ -104,11 +106,12 @@ class SearchQueue:
     def _arrivals(self) -> list[Job]:
         with self._mutex:
             arrived, self._arrived = self._arrived, []
+            self._news.clear()
             return arrived
 
     def _work(self) -> None:
         while True:
-            self._searcher._serve(self._scheduler, self._arrivals)
+            self._searcher._serve(self._scheduler, self._arrivals, (self._news,))
             with self._mutex:
                 if not self._arrived:
                     self._working = False

@@ -202,11 +202,12 @@ class Scheduler:
                 continue
             assert job.prepared is not None
             layers = tuple(job.prepared.reward.layers)
-            if layers and layers != self._tapped:
-                if self._live:
-                    return
-                self._backend.tap(layers)
+            if not self._live:
+                if layers:  # else they stay as they are: another tap may cost the cached prompts
+                    self._backend.tap(layers)
                 self._tapped = layers
+            elif layers and layers != self._tapped:
+                return
             self._waiting.popleft()
             self._live.append(job)
             job.prompt = self._prompts.pop()
@@ -261,12 +262,12 @@ class Scheduler:
                 wish.tokens, wish.mask, prepared.top_k, prompt=prompt, room=room,
                 chunk=STEP_TOKENS if self._timed else None, stop=stop,
             )  # fmt: skip
-        except NoRoom:
-            self._put_back(job)
-            return
-        except ContextError as error:
-            self._leave(job)
-            job.future.set_exception(error)
+        except (ContextError, NoRoom) as error:
+            if others and isinstance(error, NoRoom):
+                self._put_back(job)
+            else:
+                self._leave(job)
+                job.future.set_exception(error)
             return
         self._prompt_cells = self._backend.prompt_cells
         spent = outside.clock() - began
@@ -302,7 +303,8 @@ class Scheduler:
         self._carry_out()
         self._backend.release(job.prompt)
         self._prompt_cells = self._backend.prompt_cells
-        self._prompts.append(job.prompt)
+        # The lowest goes first: what a search alone has left in 0 never stands beside others.
+        self._prompts = sorted([*self._prompts, job.prompt], reverse=True)
         self._sequences += [number for own, number in job.sequences.items() if own > 0]
         job.prompt = None
         self._live.remove(job)

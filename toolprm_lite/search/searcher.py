@@ -220,7 +220,7 @@ class Searcher:
             else:
                 futures.append(job.future)
                 scheduler.add(job)
-        self._serve(scheduler, lambda: [])
+        self._serve(scheduler)
         errors = {n: future.exception() for n, future in enumerate(futures)}
         failed = {n: error for n, error in errors.items() if isinstance(error, Exception)}
         if failed:
@@ -491,14 +491,21 @@ class Searcher:
         job.future.set_running_or_notify_cancel()  # it can't be cancelled but by its limits
         return job
 
-    def _serve(self, scheduler: Scheduler, arrivals: Callable[[], list[Job]]) -> None:
-        """Search, with the model in hand, until nothing is left and nothing arrives."""
+    def _serve(
+        self,
+        scheduler: Scheduler,
+        arrivals: Callable[[], list[Job]] = list,
+        news: tuple[threading.Event, ...] = (),
+    ) -> None:
+        """Search, with the model in hand, until nothing is left and nothing arrives. `news` are set
+        when something has arrived."""
         while True:
             for job in arrivals():
                 scheduler.add(job)
             if not scheduler.busy:
                 return
-            if self._acquire(scheduler.limits) is not None:
+            limits = scheduler.limits
+            if self._acquire(replace(limits, cancels=(*limits.cancels, *news))) is not None:
                 scheduler.stop_waiting()
                 continue
             try:
