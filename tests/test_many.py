@@ -16,8 +16,10 @@ from test_deadlines import Clock, States, clock, plain, settings
 from test_search import KindReward
 
 from toolprm_lite import SearchConfig, Searcher, SearchQueue, SearchRequest, SearchResult
+from toolprm_lite.constraint import Constraint
 from toolprm_lite.errors import (
     ConfigError,
+    ConstraintError,
     ContextError,
     ModelError,
     ProblemError,
@@ -226,6 +228,22 @@ def test_a_reward_that_fails_fails_its_own_search() -> None:
     assert list(told.value.errors) == [2]
     good = [n for n in range(4) if n != 2]
     same([told.value.results[n] for n in good], alone([asked[n] for n in good], judge))
+
+
+def test_a_mask_that_fails_fails_its_own_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, calls = Constraint.start, 0
+
+    def broken(self: Constraint) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ConstraintError("no mask")
+        return start(self)
+
+    monkeypatch.setattr(Constraint, "start", broken)
+    with pytest.raises(RequestsFailed, match="request 1: no mask") as told:
+        Searcher(backend(context=8192)).search_many(requests(3, constrain="on"))
+    assert [result is None for result in told.value.results] == [False, True, False]
 
 
 def test_a_model_that_fails_fails_what_is_left() -> None:

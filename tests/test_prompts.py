@@ -32,7 +32,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyLlama, Path]:
     return model, model.write(tmp_path_factory.mktemp("exact") / "exact.gguf")
 
 
-@pytest.fixture(params=["llamacpp", "qwen2", "mistral", "gemma3_text"])
+@pytest.fixture(params=["llamacpp", "qwen2", "static qwen2", "mistral", "gemma3_text"])
 def opened(request: Any, exact: tuple[TinyLlama, Path]) -> Iterator[Opened]:
     """Opens a backend, and gives what the model says by itself."""
     made: list[Backend] = []
@@ -52,8 +52,11 @@ def opened(request: Any, exact: tuple[TinyLlama, Path]) -> Iterator[Opened]:
 
         from toolprm_lite.backends.torch import TorchBackend
 
-        reference = tiny_hf(request.param)
-        made.append(TorchBackend(reference, tiny_tokenizer(), **settings))
+        way, _, kind = request.param.rpartition(" ")
+        reference = tiny_hf(kind)
+        backend = TorchBackend(reference, tiny_tokenizer(), **settings)
+        backend._static = way == "static"  # what a GPU replays, computed here on the CPU
+        made.append(backend)
 
         def alone(tokens: list[int]) -> npt.NDArray[np.float64]:
             with torch.inference_mode():

@@ -221,19 +221,21 @@ class Scheduler:
         """See that the next job can be admitted; else it has ended."""
         if job.prepared is not None:
             return True
+        job.started = outside.clock()
         try:
-            job.prepared = job.prepare()
+            prepared = job.prepare()
+            if prepared is not None:
+                job.wanted = wishes(prepared, job.timing)
+                job.wish = next(job.wanted)
         except Exception as error:
             self._waiting.popleft()
             job.future.set_exception(error)
             return False
-        if job.prepared is None:
+        if prepared is None:
             self._waiting.popleft()
             self._conclude(job, None)
             return False
-        job.started = outside.clock()
-        job.wanted = wishes(job.prepared, job.timing)
-        job.wish = next(job.wanted)
+        job.prepared = prepared
         return True
 
     def _go_on_with_prompt(self, job: Job) -> None:
