@@ -249,7 +249,7 @@ class Judge:
         self.prefilled = 0
 
     def begin(self, item: Item) -> None:
-        self._reward.for_request(item.messages, parse_tools(item.tools))
+        self._reward = self._reward.for_request(item.messages, parse_tools(item.tools))
 
     def score(self, rows: list[Row], token_bytes: Sequence[bytes]) -> list[float]:
         scores = []

@@ -246,6 +246,11 @@ class Search {
                     hidden ? hidden->data() : nullptr, hidden ? hidden->shape(1) : 0);
   }
 
+  void forget_cells() {
+    search_.forget_cells();
+    logits_ = states_ = 0;
+  }
+
   std::vector<py::tuple> take_new() {
     std::vector<py::tuple> result;
     for (const NewBranch& fresh : search_.take_new()) {
@@ -610,9 +615,12 @@ PYBIND11_MODULE(_core, m) {
       .def("fork", &KvLedger::fork, py::arg("source"))
       .def("drop", &KvLedger::drop, py::arg("sequence"))
       .def("append", &KvLedger::append, py::arg("sequence"))
-      .def("retract", &KvLedger::retract, py::arg("sequence"), py::arg("count"))
+      .def("extend", &KvLedger::extend, py::arg("sequence"), py::arg("count"))
+      .def("shorten", &KvLedger::shorten, py::arg("sequence"), py::arg("count"))
+      .def("limit", &KvLedger::limit, py::arg("sequences"), py::arg("cells"))
       .def("take_ops", [](KvLedger& self) { return ops_array(self.take_ops()); })
       .def("compact", [](KvLedger& self) { return to_array(self.compact()); })
+      .def("settle", &KvLedger::settle)
       .def("place", &KvLedger::place, py::arg("cell"))
       .def("tip", &KvLedger::tip, py::arg("sequence"))
       .def(
@@ -643,6 +651,7 @@ PYBIND11_MODULE(_core, m) {
            }),
            py::arg("name"), py::arg("bytes"), py::arg("read"), py::arg("names"), py::arg("width"),
            py::arg("ubatch"))
+      .def("aim", &TensorTap::aim, py::arg("names"))
       .def(
           "begin",
           [](TensorTap& self, uint32_t tokens, const Ints& wanted, const Ints& outputs) {
@@ -742,6 +751,17 @@ PYBIND11_MODULE(_core, m) {
       .def("observe", &Search::observe, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"),
            py::arg("hidden"))
       .def("no_room", [](Search& self) { self.search().no_room(); })
+      .def(
+          "set_room",
+          [](Search& self, uint32_t cells, int32_t sequences, uint32_t batch_tokens, bool waits) {
+            self.search().set_room(cells, sequences, batch_tokens, waits);
+          },
+          py::kw_only(), py::arg("cells"), py::arg("sequences"), py::arg("batch_tokens"),
+          py::arg("waits"))
+      .def("forget_cells", &Search::forget_cells)
+      .def_property_readonly("cells", [](const Search& self) { return self.search().cells(); })
+      .def_property_readonly("sequences",
+                             [](const Search& self) { return self.search().sequences(); })
       .def_property_readonly("planned_tokens",
                              [](const Search& self) { return self.search().planned_tokens(); })
       .def("stop", [](Search& self) { self.search().stop(); })

@@ -2,6 +2,7 @@
 // backends that keep all branch tokens in one flat cache behind an ancestor mask.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -27,22 +28,28 @@ class KvLedger {
   // A new cell at the end of `sequence`; kNone when all are taken. Cells are numbered in order of
   // arrival, behind the prompt's.
   int32_t append(int32_t sequence);
-  // Takes back the last `count` cells of a sequence that shares none of them.
-  void retract(int32_t sequence, uint32_t count);
+  // Appends `count` cells, or none and returns false when not so many are free.
+  bool extend(int32_t sequence, uint32_t count);
+  // Lets go of the last `count` cells of a sequence, which others may share.
+  void shorten(int32_t sequence, uint32_t count);
+  // A cache shared with others: no more than this may be taken. What is taken already stays.
+  void limit(int32_t sequences, uint32_t cells);
 
   uint32_t used() const { return used_; }
-  uint32_t free_cells() const { return cells_ - used_; }
+  uint32_t free_cells() const { return cells_ - std::min(used_, cells_); }
   uint32_t used_max() const { return used_max_; }
-  bool has_free_sequence() const { return !free_sequences_.empty(); }
+  int32_t open_sequences() const { return opened_; }
 
   // Forks and drops since the last call, in order.
   std::vector<Op> take_ops();
 
   // Flat caches: the end of the cache is reached when arrivals have used all places, though dead
   // cells may lie between. `compact` numbers the living cells anew, in order, and returns the old
-  // places of all of them, the prompt's included: new place i holds what was at the i-th.
+  // places of all of them, the prompt's included: new place i holds what was at the i-th. `settle`
+  // moves nothing: it takes the end back to behind the last living cell.
   uint32_t end() const { return next_place_; }
   std::vector<uint32_t> compact();
+  void settle();
   uint32_t place(int32_t cell) const { return cells_by_id_[cell].place; }
   int32_t tip(int32_t sequence) const { return tips_[sequence]; }
   // mask[p] = 1 for every place that the last token of `sequence` attends to, itself included; 0
@@ -54,9 +61,14 @@ class KvLedger {
     int32_t parent;       // kNone: the prompt
     uint32_t references;  // sequences that end here, and cells that follow
     uint32_t place;
+    // It ends a run of ancestors in places without a gap, so that a mask is filled run by run: a
+    // prompt is one. Compaction keeps neighbours neighbours.
+    uint32_t run;    // cells of it
+    int32_t before;  // the ancestor that the run follows on
   };
 
   void release(int32_t cell);
+  std::vector<int32_t> living() const;  // cells, in the order of their places
 
   uint32_t cells_;
   uint32_t prompt_;
@@ -68,6 +80,8 @@ class KvLedger {
   std::vector<int32_t> tips_;  // by sequence: its last cell, kNone when it is the bare prompt
   std::vector<bool> open_;     // by sequence
   std::vector<int32_t> free_sequences_;
+  int32_t opened_ = 0;  // sequences, the prompt's not counted
+  int32_t sequences_;   // that may be
   std::vector<Op> ops_;
 };
 

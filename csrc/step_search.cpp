@@ -333,6 +333,7 @@ bool StepSearch::next_batch(SearchBatch& batch) {
     }
     if (!in_flight_.empty()) break;
     if (!wanted) return false;
+    if (waits_) break;
     make_room();
   }
   batch.ops = ledger_.take_ops();
@@ -452,12 +453,30 @@ void StepSearch::observe(std::vector<Distribution> next, const float* hidden, si
   in_flight_.clear();
 }
 
-void StepSearch::no_room() {
+void StepSearch::take_back_rows() {
   for (const Row& row : in_flight_) {
-    ledger_.retract(shared_[at(row.branch).kv].sequence, row.tokens);
+    ledger_.shorten(shared_[at(row.branch).kv].sequence, row.tokens);
   }
-  const size_t rows = in_flight_.size();
   in_flight_.clear();
+}
+
+void StepSearch::set_room(uint32_t cells, int32_t sequences, uint32_t batch_tokens, bool waits) {
+  ledger_.limit(sequences, cells);
+  options_.max_batch_tokens = batch_tokens;
+  waits_ = waits;
+}
+
+void StepSearch::forget_cells() {
+  take_back_rows();
+  for (const auto& branch : branches_) {
+    if (branch != nullptr && branch->kv != 0) forget_kv(*branch);
+  }
+  ledger_.take_ops();
+}
+
+void StepSearch::no_room() {
+  const size_t rows = in_flight_.size();
+  take_back_rows();
   if (rows > 1) {
     row_limit_ = static_cast<uint32_t>(rows / 2);
   } else {

@@ -135,6 +135,16 @@ class StepSearch {
   void observe(std::vector<Distribution> next, const float* hidden, size_t width);
   // The batch did not fit: nothing of it was decoded.
   void no_room();
+
+  // A cache that is shared with other searches, said anew before each batch. This one may hold so
+  // many cells, its prompt's included, and sequences; its batch may have so many tokens, though a
+  // single row any number. A search that `waits` gives up nothing of its own where no row fits: the
+  // batch then has no rows, and is observed as it is.
+  void set_room(uint32_t cells, int32_t sequences, uint32_t batch_tokens, bool waits);
+  // Gives up everything behind the prompt, and the batch in flight: it is decoded again as needed.
+  void forget_cells();
+  uint32_t cells() const { return ledger_.used(); }
+  int32_t sequences() const { return ledger_.open_sequences(); }
   // Sampled tokens that have been decoded once the batch in flight is.
   uint64_t planned_tokens() const;
   // No more is decoded, not even the batch in flight: the next call of `next_batch` says that the
@@ -244,6 +254,7 @@ class StepSearch {
   void add_records(Branch& branch, const std::vector<Step>& steps);
   bool needs_decode(const Branch& branch) const;
   void add_row(int32_t id, SearchBatch& batch);
+  void take_back_rows();
   void make_room();
   void release_kv(Branch& branch);
   void forget_kv(Branch& branch);
@@ -269,6 +280,7 @@ class StepSearch {
   KvLedger ledger_;
   uint32_t prompt_tokens_;
   uint32_t row_limit_ = UINT32_MAX;
+  bool waits_ = false;
 
   std::vector<std::unique_ptr<Branch>> branches_;
   std::vector<SharedSequence> shared_;

@@ -10,6 +10,11 @@ TensorTap::TensorTap(Library library, std::vector<std::string> names, size_t wid
   begin(0, {}, {});
 }
 
+void TensorTap::aim(std::vector<std::string> names) {
+  names_ = std::move(names);
+  begin(0, {}, {});
+}
+
 void TensorTap::begin(uint32_t tokens, std::vector<int32_t> wanted, std::vector<int32_t> outputs) {
   tokens_ = tokens;
   wanted_ = std::move(wanted);

@@ -23,6 +23,9 @@ class TensorTap {
   // computed at once.
   TensorTap(Library library, std::vector<std::string> names, size_t width, uint32_t ubatch);
 
+  // Other tensors from the next decode on.
+  void aim(std::vector<std::string> names);
+
   // Announces a decode of `tokens` tokens. `wanted` are those whose rows shall be kept, `outputs`
   // those with logits, both rising. A last block computes its outputs only: there `wanted` must
   // be contained in `outputs`.

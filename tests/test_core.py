@@ -143,7 +143,11 @@ def test_the_ledger_agrees_with_a_plain_one(data: st.DataObject) -> None:
     cache = [f"prompt{i}" for i in range(prompt)]  # what a flat cache would hold, by place
     written: dict[int, str] = {}
     for number in range(data.draw(st.integers(1, 60))):
-        action = data.draw(st.sampled_from(["fork", "append", "append", "drop", "compact"]))
+        action = data.draw(
+            st.sampled_from(
+                ["fork", "append", "append", "append", "shorten", "drop", "settle", "compact"]
+            )
+        )
         others = [s for s in model.paths if s != 0]
         if action == "fork":
             source = data.draw(st.sampled_from(sorted(model.paths)))
@@ -165,6 +169,16 @@ def test_the_ledger_agrees_with_a_plain_one(data: st.DataObject) -> None:
                 place = ledger.place(cell)
                 cache += [""] * (place + 1 - len(cache))
                 cache[place] = written[cell]
+        elif action == "shorten" and others:
+            sequence = data.draw(st.sampled_from(others))
+            path = model.paths[sequence]
+            count = data.draw(st.integers(0, len(path)))
+            ledger.shorten(sequence, count)
+            del path[len(path) - count :]
+        elif action == "settle":
+            ledger.settle()
+            last = max((ledger.place(cell) for cell in model.living()), default=prompt - 1)
+            assert ledger.end == last + 1
         elif action == "drop" and others:
             sequence = data.draw(st.sampled_from(others))
             ledger.drop(sequence)
@@ -194,11 +208,30 @@ def test_the_ledger_takes_back() -> None:
     for _ in range(6):
         assert ledger.append(sequence) >= 0
     assert ledger.append(sequence) == -1
-    ledger.retract(sequence, 4)
+    ledger.shorten(sequence, 4)
     assert ledger.used == 6
     assert ledger.append(sequence) >= 0
+    assert not ledger.extend(sequence, 4)
+    assert ledger.used == 7
+    assert ledger.extend(sequence, 3)
     with pytest.raises(ValueError, match="ledger"):
         _core.KvLedger(2, 3, 4)
+
+
+def test_a_ledger_may_be_limited_for_a_time() -> None:
+    ledger = _core.KvLedger(4, 20, 5)
+    first, second = ledger.fork(0), ledger.fork(0)
+    assert ledger.extend(first, 5)
+    ledger.limit(2, 10)
+    assert (ledger.fork(0), ledger.append(second)) == (-1, -1)
+    ledger.limit(1, 7)  # less than is taken: nothing is taken away
+    assert (ledger.used, ledger.append(first), ledger.fork(first)) == (10, -1, -1)
+    ledger.shorten(first, 4)
+    assert ledger.append(second) >= 0
+    ledger.drop(second)
+    ledger.limit(4, 20)
+    assert ledger.fork(first) > 0
+    assert ledger.extend(first, 14)
 
 
 def test_entropy_is_in_nats() -> None:

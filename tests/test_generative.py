@@ -43,6 +43,7 @@ TOOLS = parse_tools(
     ]
 )
 QUESTION = [{"role": "user", "content": "Weather in Rome?"}]
+OTHER = [{"role": "user", "content": "Is it warm in Oslo?"}]
 PLUS, MINUS = ord("+"), ord("-")
 
 
@@ -108,7 +109,7 @@ class JudgeBackend(MockBackend):
 
     def _output(self, paths: Any, mask: Any, k: int, hidden: Any) -> Output:
         logits = np.empty((len(paths), self.info.vocab_size), np.float32)
-        for row, path in enumerate(paths):
+        for row, (_, path) in enumerate(paths):
             tokens = [*self.prompt, *path]
             random = np.random.default_rng(zlib.crc32(repr(tokens).encode()))
             logits[row] = 3 * random.standard_normal(logits.shape[1])
@@ -152,7 +153,7 @@ def test_the_request_is_prefilled_once() -> None:
         len(reward.prompt(step).encode()) - len(backend.prompt) for step in STEPS
     )
     # Another question on the same tools prefills what follows them.
-    reward.for_request([{"role": "user", "content": "And in Oslo?"}], TOOLS)
+    reward = reward.for_request([{"role": "user", "content": "And in Oslo?"}], TOOLS)
     reward.score(batch_of(STEPS[:2]))
     second = backend.prefills[1]
     assert 0 < second.prefill_tokens < 80 < second.reused_tokens
@@ -384,9 +385,9 @@ def test_rewards_of_torch_are_those_of_separate_passes(tiny_gguf: Path) -> None:
 def assert_as_alone(judge: Backend, single: Backend) -> None:
     plus, minus = (single.tokenize(label)[-1] for label in ("+", "-"))
     steps = STEPS[1::2]
-    with GenerativeReward(judge) as reward:
+    with GenerativeReward(judge) as opened:
         for question in ("Weather in Rome?", "Is it noon?"):
-            reward.for_request([{"role": "user", "content": question}], TOOLS)
+            reward = opened.for_request([{"role": "user", "content": question}], TOOLS)
             rewards = np.concatenate(
                 [reward.score(batch_of(steps[:1])), reward.score(batch_of(steps[1:]))]
             )
@@ -394,3 +395,20 @@ def assert_as_alone(judge: Backend, single: Backend) -> None:
             assert rewards == pytest.approx(expected, abs=1e-3)
             assert np.ptp(rewards) > 0.01
     single.close()
+
+
+def test_rewards_of_several_requests_take_turns() -> None:
+    """Each scores as it does alone, though the model holds another request in between."""
+    backend = JudgeBackend()
+    judge = GenerativeReward(backend)
+    rewards = [judge.for_request(question, TOOLS) for question in (QUESTION, OTHER)]
+    texts = [STEPS[:3], STEPS[3:7], STEPS[:1]]
+    alone = []
+    for question in (QUESTION, OTHER):
+        one = GenerativeReward(JudgeBackend()).for_request(question, TOOLS)
+        alone.append([one.score(batch_of(text)) for text in texts])
+    for place, text in enumerate(texts):
+        for reward, expected in zip(rewards, alone, strict=True):
+            np.testing.assert_array_equal(reward.score(batch_of(text)), expected[place])
+    assert judge.prefill_tokens == rewards[0].prefill_tokens > 0
+    assert judge.decode_tokens > 0

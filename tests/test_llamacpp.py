@@ -148,6 +148,22 @@ def test_several_layers_stand_side_by_side(
 
 
 @pytest.mark.parametrize("callback_only", [False, True])
+def test_other_layers_cost_no_prompt(
+    backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch, callback_only: bool
+) -> None:
+    if callback_only:
+        monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
+    prompt = random_tokens(20, seed=8)
+    backend.tap([1])
+    backend.clear()
+    backend.prefill(prompt, None, 1)
+    backend.tap([2, 0])
+    again = backend.prefill(prompt, None, 1)
+    assert (again.reused_tokens, again.prefill_tokens) == (19, 1)
+    backend.tap([])
+
+
+@pytest.mark.parametrize("callback_only", [False, True])
 def test_hidden_states_of_a_prompt_longer_than_a_physical_batch(
     tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, callback_only: bool
 ) -> None:
@@ -178,7 +194,7 @@ def test_tap_changes_no_logits(backend: LlamaCppBackend, monkeypatch: pytest.Mon
 
     def logprobs(*layers: int) -> npt.NDArray[np.float32]:
         backend.tap(layers)
-        backend.prefill([1], None, 1)  # so that the prompt is decoded whole each time
+        backend.clear()  # so that the prompt is decoded whole each time
         prefilled = dense(backend.prefill(prompt, None, VOCAB).output)
         return np.concatenate([prefilled, dense(backend.decode(step, None, VOCAB))])
 
@@ -225,7 +241,7 @@ def test_random_tree_agrees_with_a_fresh_decode(smollm2_path: Path) -> None:
     prompt = made.tokenize("<|im_start|>user\nList three rivers.<|im_end|>\n")
     worst = []
     for tokens, logprobs in grow_random_tree(made, prompt, 5, seed=9, vocab=vocab):
-        fresh.prefill([1], None, 1)
+        fresh.clear()
         expected = dense(fresh.prefill(tokens, None, vocab).output, vocab)[0]
         # Kernels of another batch shape round activations otherwise.
         likely = expected > -10
@@ -339,7 +355,7 @@ def test_recurrent_model_forks_and_goes_back_to_a_checkpoint(tiny_mamba_gguf: Pa
     for prompt, reused in table:
         result = made.prefill(prompt, None, VOCAB)
         assert result.reused_tokens == reused
-        fresh.prefill([1], None, 1)
+        fresh.clear()
         expected = fresh.prefill(prompt, None, VOCAB).output
         np.testing.assert_allclose(dense(result.output), dense(expected), atol=1e-4)
     forks = [(SequenceOp.FORK, 0, 1), (SequenceOp.FORK, 0, 2)]
@@ -347,7 +363,7 @@ def test_recurrent_model_forks_and_goes_back_to_a_checkpoint(tiny_mamba_gguf: Pa
     step = batch([(3, [13, 14], 92), (2, [15], 92)], [(SequenceOp.FORK, 1, 3)])
     rows = dense(made.decode(step, None, VOCAB))
     for row, tail in zip(rows, ([11, 13, 14], [12, 15]), strict=True):
-        fresh.prefill([1], None, 1)
+        fresh.clear()
         expected = fresh.prefill([*shared[:90], 7, *tail], None, VOCAB).output
         np.testing.assert_allclose(row, dense(expected)[0], atol=1e-4)
     with pytest.raises(ModelError, match="can't be read"):
@@ -399,7 +415,7 @@ def test_no_room_when_the_batch_is_split_in_physical_batches(
 
 
 def test_more_rows_than_one_step_takes_is_no_room(exact_gguf: Path) -> None:
-    made = LlamaCppBackend(exact_gguf, threads=1, context=256, max_sequences=2)
+    made = LlamaCppBackend(exact_gguf, threads=1, context=256, max_sequences=2, max_prompts=1)
     made.prefill([1, 2], None, 1)
     step = batch([(1, [1, 2, 3, 4], 2)], [(SequenceOp.FORK, 0, 1)], every=True)
     with pytest.raises(NoRoom, match="in parts"):
@@ -489,8 +505,10 @@ def test_files_that_are_no_model(
 
 def test_settings_out_of_range(tiny_gguf: Path) -> None:
     for settings, message in [
-        ({"max_sequences": 0}, "between 1 and 255"),
-        ({"max_sequences": 256}, "between 1 and 255"),
+        ({"max_sequences": 0}, "between 1 and 240"),
+        ({"max_sequences": 241}, "between 1 and 240"),
+        ({"max_sequences": 256, "max_prompts": 1}, "between 1 and 255"),
+        ({"max_prompts": 0}, "at least 1"),
         ({"context": 8}, "at least 32"),
         ({"threads": 0}, "at least 1"),
     ]:

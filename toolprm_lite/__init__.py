@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toolprm_lite.errors import ToolprmError
     from toolprm_lite.search.config import SearchConfig
     from toolprm_lite.search.events import CallFinished, StepDecided
+    from toolprm_lite.search.requests import SearchQueue, SearchRequest
     from toolprm_lite.search.result import SearchResult
     from toolprm_lite.search.searcher import Searcher
     from toolprm_lite.tools import Tool, load_tools
@@ -24,6 +25,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CallFinished",
     "SearchConfig",
+    "SearchQueue",
+    "SearchRequest",
     "SearchResult",
     "Searcher",
     "StepDecided",
@@ -35,6 +38,8 @@ __all__ = [
 _ROOMS = {
     "CallFinished": "search.events",
     "SearchConfig": "search.config",
+    "SearchQueue": "search.requests",
+    "SearchRequest": "search.requests",
     "SearchResult": "search.result",
     "Searcher": "search.searcher",
     "StepDecided": "search.events",

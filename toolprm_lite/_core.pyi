@@ -146,12 +146,23 @@ class KvLedger:
     def append(self, sequence: int) -> int:
         """A new cell at the sequence's end, or -1 when all are taken."""
 
-    def retract(self, sequence: int, count: int) -> None: ...
+    def extend(self, sequence: int, count: int) -> bool:
+        """Append `count` cells, or none and return False when not so many are free."""
+
+    def shorten(self, sequence: int, count: int) -> None:
+        """Let go of the last `count` cells, which other sequences may share."""
+
+    def limit(self, sequences: int, cells: int) -> None:
+        """No more than this may be taken; what is taken already stays."""
+
     def take_ops(self) -> _Int32:
         """Forks and drops since the last call, [operations, 3] as in `backends.base.Batch`."""
 
     def compact(self) -> _Int32 | npt.NDArray[np.uint32]:
         """Number the living cells anew; the old place of each, the prompt's included."""
+
+    def settle(self) -> None:
+        """Take the end back to behind the last living cell."""
 
     def place(self, cell: int) -> int: ...
     def tip(self, sequence: int) -> int: ...
@@ -177,6 +188,9 @@ class TensorTap:
     def __init__(
         self, name: int, bytes: int, read: int, names: Sequence[str], width: int, ubatch: int
     ) -> None: ...
+    def aim(self, names: Sequence[str]) -> None:
+        """Copy other tensors from the next decode on."""
+
     def begin(self, tokens: int, wanted: _Int32, outputs: _Int32) -> None:
         """Announce a decode: the tokens whose rows shall be kept, and those with logits, rising."""
 
@@ -286,6 +300,23 @@ class StepSearch:
 
     def no_room(self) -> None:
         """The batch did not fit; nothing of it was decoded."""
+
+    def set_room(self, *, cells: int, sequences: int, batch_tokens: int, waits: bool) -> None:
+        """What this search may take of a cache that it shares: cells, its prompt's included,
+        sequences, and tokens of one batch. With `waits` it gives up nothing of its own where no row
+        fits: `next_batch` then has operations only, and is observed as it is."""
+
+    def forget_cells(self) -> None:
+        """Give up all cells behind the prompt, and the batch in flight; the operations for it are
+        the caller's. What is needed is decoded again."""
+
+    @property
+    def cells(self) -> int:
+        """Cells that it holds, its prompt's included."""
+
+    @property
+    def sequences(self) -> int:
+        """Branch sequences that it holds."""
 
     @property
     def planned_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""What a backend is: a model that prefills one prompt and decodes batches of branches from it.
+"""What a backend is: a model that prefills prompts and decodes batches of branches from them.
 
 A backend knows tokens, sequences and logits. It knows nothing of tools, steps or beams.
 """
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from toolprm_lite.errors import ContextError, ModelError
+from toolprm_lite.errors import ContextError, ModelError, NoRoom
 
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
@@ -35,8 +35,8 @@ class ModelInfo:
     """What the search needs to know of a model.
 
     `width` is the size of a hidden state, `layers` the number of blocks, `context` the number of
-    KV cells that prompt and all branches share. `max_sequences` counts the branch sequences
-    (1 .. max_sequences); sequence 0 is the prompt's and belongs to the backend.
+    KV cells that prompts and all branches share. Branch sequences are 1 .. max_sequences; prompts
+    are 0 .. max_prompts - 1, and prompt p is the sequence -p.
     """
 
     name: str
@@ -50,6 +50,7 @@ class ModelInfo:
     chat_template: str | None = None
     bos_token: str = ""
     eos_token: str = ""
+    max_prompts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Prefill:
 
     `reused_tokens + prefill_tokens` is the prompt's length. The top-k arrays have one row, as in
     `Output`, and `hidden` is the last prompt token's state, shape [1, layers * width], or None.
-    Of a prefill that was stopped `output` is None and the sum what sequence 0 holds.
+    Of a prefill that was stopped `output` is None and the sum what the prompt holds so far.
     """
 
     reused_tokens: int
@@ -127,7 +128,12 @@ class Backend(Protocol):
         ...
 
     def clear(self) -> None:
-        """Forget the prompt and all branches, so that the next prefill reuses nothing."""
+        """Forget all prompts and branches, so that the next prefill reuses nothing."""
+        ...
+
+    @property
+    def prompt_cells(self) -> int:
+        """Cells that prompts hold; what several of them share counts once."""
         ...
 
     def prefill(
@@ -136,17 +142,28 @@ class Backend(Protocol):
         mask: MaskArray | None,
         k: int,
         *,
+        prompt: int = 0,
+        room: int = RESPONSE_ROOM,
         chunk: int | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Prefill:
-        """Put a prompt into sequence 0, reusing the beginning it shares with the last prompt.
+        """Make `tokens` the prompt of that number, in place of what it was.
 
-        All branch sequences are dropped first. `mask` has shape [1, ceil(vocab / 32)]: bit
-        `t % 32` of word `t // 32` allows token t. One model step takes at most `chunk` tokens,
-        None is as many as suit the backend. `stop` is asked before every step; when it says so the
-        prompt stays as far as it has come, for the next prefill to go on from. Raises
-        `ContextError` when the prompt leaves no room.
+        Its branches are dropped first. It goes on from the longest beginning that it shares with
+        what it was, with another prompt (whose cells it then shares), or with one that was held
+        before and is in the cache of prompt states, from which the least recently used are let go.
+
+        `mask` has shape [1, ceil(vocab / 32)]: bit `t % 32` of word `t // 32` allows token t. One
+        model step takes at most `chunk` tokens, None is as many as suit the backend. `stop` is
+        asked before every step; when it says so the prompt stays as far as it has come, for the
+        next prefill to go on from. Raises `ContextError` when the prompt alone leaves no room,
+        `NoRoom` when with the other prompts less than `room` cells would be left for branches; then
+        nothing has changed.
         """
+        ...
+
+    def release(self, prompt: int) -> None:
+        """Free the prompt's cells and drop its branches. Its state may stay in the cache."""
         ...
 
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
@@ -162,8 +179,11 @@ class Backend(Protocol):
         ...
 
 
-def check_prompt(prompt: Int32Array, info: ModelInfo) -> None:
-    """Raise `ContextError` for an empty or too long prompt, `ModelError` for unknown tokens."""
+def check_prompt(prompt: Int32Array, info: ModelInfo, number: int = 0) -> None:
+    """Raise `ContextError` for an empty or too long prompt, `ModelError` for unknown tokens or a
+    number that no prompt can have."""
+    if not 0 <= number < info.max_prompts:
+        raise ModelError(f"prompt {number}; prompts are 0 to {info.max_prompts - 1}")
     if len(prompt) == 0:
         raise ContextError("the prompt is empty; give it at least one token")
     if prompt.min() < 0 or prompt.max() >= info.vocab_size:
@@ -172,12 +192,12 @@ def check_prompt(prompt: Int32Array, info: ModelInfo) -> None:
         raise prompt_too_long(len(prompt), info.context)
 
 
-def checked_ops(ops: Int32Array, limit: int) -> Iterator[tuple[SequenceOp, int, int]]:
-    """The rows of `Batch.ops`, in order. Raises `ModelError` at one that no backend can carry out;
-    branches are 1 to `limit`."""
+def checked_ops(ops: Int32Array, info: ModelInfo) -> Iterator[tuple[SequenceOp, int, int]]:
+    """The rows of `Batch.ops`, in order. Raises `ModelError` at one that can't be carried out."""
+    limit, least = info.max_sequences, 1 - info.max_prompts
     for kind, first, second in ops.tolist():
         if kind == SequenceOp.FORK:
-            if not (0 <= first <= limit and 1 <= second <= limit and first != second):
+            if not (least <= first <= limit and 1 <= second <= limit and first != second):
                 raise ModelError(f"fork of sequence {first} into {second}; limit {limit}")
         elif kind == SequenceOp.DROP:
             if not 1 <= first <= limit:
@@ -192,6 +212,14 @@ def prompt_too_long(tokens: int, context: int) -> ContextError:
     return ContextError(
         f"the prompt has {tokens} tokens and the context {context}, of which {RESPONSE_ROOM} must "
         "stay free for the response; shorten the prompt or give a larger --context"
+    )
+
+
+def no_room_for_prompt(tokens: int, room: int, context: int) -> NoRoom:
+    """The error of a prompt for which other prompts leave no cells."""
+    return NoRoom(
+        f"a prompt of {tokens} tokens and {room} cells for branches do not fit in a context of "
+        f"{context} beside the other prompts; release some, or give a larger --context"
     )
 
 

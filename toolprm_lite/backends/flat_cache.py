@@ -1,7 +1,7 @@
-"""What plugs into transformers: a cache that keeps prompt and branches in one flat row, and the
+"""What plugs into transformers: a cache that keeps prompts and branches in one flat row, and the
 attention over it.
 
-The cache holds the prompt and, behind it, every branch's tokens in order of arrival. Which of them
+The cache holds the tokens of prompts and branches in order of arrival. Which of them
 a token attends to says a mask made from the ledger, so a fork copies nothing.
 """
 
@@ -49,6 +49,33 @@ class FlatCache(Cache):
                 index = places.to(layer.keys.device)
                 layer.keys[:, :, first:last] = layer.keys.index_select(2, index)
                 layer.values[:, :, first:last] = layer.values.index_select(2, index)
+
+    @property
+    def cell_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return sum(
+            (layer.keys[0, :, 0].numel() + layer.values[0, :, 0].numel())
+            * layer.keys.element_size()
+            for layer in self._flat
+        )
+
+    @torch.inference_mode()
+    def read(self, places: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Copies of the keys and values at `places` (int64): [heads, places, dim] of each block."""
+        index = places.to(self._flat[0].keys.device)
+        return [
+            (layer.keys[0].index_select(1, index), layer.values[0].index_select(1, index))
+            for layer in self._flat
+        ]
+
+    @torch.inference_mode()
+    def write(
+        self, begin: int, states: list[tuple[torch.Tensor, torch.Tensor]], count: int
+    ) -> None:
+        """Put the first `count` tokens of what `read` gave to the places from `begin` on."""
+        for layer, (keys, values) in zip(self._flat, states, strict=True):
+            layer.keys[0, :, begin : begin + count] = keys[:, :count]
+            layer.values[0, :, begin : begin + count] = values[:, :count]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.begin

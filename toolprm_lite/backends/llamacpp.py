@@ -1,7 +1,7 @@
 """The llama.cpp backend: GGUF models through llama-cpp-python's ctypes layer.
 
-One context serves the prompt (sequence 0) and all branches. Its KV cells are shared between
-sequences (`kv_unified`), so a fork is metadata only. The high-level `Llama` class can't be set up
+One context serves prompts and all branches. Its KV cells are shared between sequences
+(`kv_unified`), so a fork is metadata only. The high-level `Llama` class can't be set up
 this way, so the C functions are called directly. Knows nothing of tools, steps or beams.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from toolprm_lite import _core
 from toolprm_lite.backends.base import (
@@ -34,9 +35,16 @@ from toolprm_lite.backends.base import (
     check_prompt,
     checked_ops,
     common_prefix,
+    no_room_for_prompt,
     prompt_too_long,
 )
 from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
+from toolprm_lite.backends.prompt_cache import (
+    CACHE_BYTES,
+    CachedPrompt,
+    PromptCache,
+    most_shared,
+)
 from toolprm_lite.errors import ModelError, NoRoom
 
 TESTED_VERSION = "0.3.36"
@@ -50,6 +58,9 @@ _NEEDED = (
     "llama_memory_seq_rm",
     "llama_memory_seq_cp",
     "llama_memory_seq_pos_min",
+    "llama_state_seq_get_size",
+    "llama_state_seq_get_data",
+    "llama_state_seq_set_data",
     "llama_model_is_recurrent",
     "llama_model_is_hybrid",
     "llama_model_n_swa",
@@ -60,7 +71,7 @@ _NEEDED = (
 
 _BATCH = 2048  # tokens one llama_decode takes
 _UBATCH = 512  # tokens llama.cpp computes at once
-_MAX_SEQUENCES = 255  # llama.cpp's LLAMA_MAX_SEQ is 256, and sequence 0 is the prompt's
+_MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ, prompts and branches together
 _MIN_CHECKPOINT = 64  # tokens; a shorter shared beginning is not worth a checkpoint
 
 # llama.cpp has one log for the whole process. The callback must outlive every context, and the
@@ -76,7 +87,9 @@ class LlamaCppBackend:
     cores this process may use. `context`: KV cells that prompt and branches share, rounded up to
     a multiple of 256; None = the model's training context, at most 8192. `max_sequences`: live
     branches; None = 128, or 32 for a recurrent or hybrid model, whose branches each hold a state
-    of their own. `verbose` lets llama.cpp's log through.
+    of their own. `max_prompts`: prompts that searches may use at once; None = 16, or 4 for such a
+    model. `prompt_cache`: bytes of memory for the states of prompts that are not in use. `verbose`
+    lets llama.cpp's log through.
 
     Hidden states (`tap`) are the residual stream: layer L is the input of block L, as
     transformers' `hidden_states[L]`. L = number of blocks is the last block's output before the
@@ -94,6 +107,8 @@ class LlamaCppBackend:
         threads: int | None = None,
         context: int | None = None,
         max_sequences: int | None = None,
+        max_prompts: int | None = None,
+        prompt_cache: int = CACHE_BYTES,
         verbose: bool = False,
     ) -> None:
         self._llama = llama = _load_library(verbose)
@@ -113,12 +128,15 @@ class LlamaCppBackend:
         )
         if max_sequences is None:
             max_sequences = 32 if self._stateful else 128
-        # A stateful model's checkpoint is a sequence after the branches.
-        limit = _MAX_SEQUENCES - 1 if self._stateful else _MAX_SEQUENCES
+        if max_prompts is None:
+            max_prompts = 4 if self._stateful else 16
+        if max_prompts < 1:
+            raise ModelError(f"max_prompts is {max_prompts}; it must be at least 1")
+        limit = _MAX_SEQUENCES - max_prompts
         if not 1 <= max_sequences <= limit:
             raise ModelError(f"max_sequences is {max_sequences}; it must be between 1 and {limit}")
-        self._sequences = 1 + max_sequences + self._stateful
-        self._checkpoint_sequence = self._sequences - 1
+        self._sequences = max_sequences + max_prompts
+        self._max_branches, self._max_prompts = max_sequences, max_prompts
         if context is None:
             context = min(llama.llama_model_n_ctx_train(model), 8192)
         if context < 2 * RESPONSE_ROOM:
@@ -129,9 +147,9 @@ class LlamaCppBackend:
             raise ModelError(f"threads is {threads}; it must be at least 1")
         self._offload = gpu_layers != 0
 
-        self._live: set[int] = set()  # branch sequences that hold cells
-        self._prompt: Int32Array = np.empty(0, np.int32)  # what sequence 0 holds
-        self._checkpoint: Int32Array | None = None  # what the checkpoint sequence holds
+        self._live: dict[int, int] = {}  # branches that hold cells, and the prompt of each
+        self._prompts: dict[int, Int32Array] = {}  # what the prompts' sequences hold
+        self._cache: PromptCache[npt.NDArray[np.uint8]] = PromptCache(prompt_cache)
         self._tap: LayerInputTap | CallbackTap | None = None
         self._tapped: tuple[int, ...] = ()
         self._file = file
@@ -153,6 +171,7 @@ class LlamaCppBackend:
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_token=self._token_text(llama.llama_vocab_bos(vocab)),
             eos_token=self._token_text(llama.llama_vocab_eos(vocab)),
+            max_prompts=max_prompts,
         )
         self._bytes: list[bytes] | None = None
         self._batch = _BatchBuffer(llama, self._batch_limit)
@@ -194,9 +213,9 @@ class LlamaCppBackend:
     def tap(self, layers: Sequence[int]) -> None:
         """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
-        Where llama.cpp can't copy a layer out by itself the context is made anew, so the next
-        prefill reuses nothing and branches are gone. Raises `ModelError` for a layer that the
-        model hasn't got.
+        Where llama.cpp can't copy a layer out by itself the context is made anew for the first
+        layers and after the last, so the next prefill reuses nothing and branches are gone. Raises
+        `ModelError` for a layer that the model hasn't got.
         """
         self._native.require()
         wanted = tuple(layers)
@@ -210,6 +229,10 @@ class LlamaCppBackend:
                     f"layers are 0 to {info.layers}"
                 )
         old, new = self._tap, self._make_tap(wanted)
+        if isinstance(old, CallbackTap) and isinstance(new, CallbackTap):
+            old.aim(wanted)
+            self._tapped = wanted
+            return
         if isinstance(old, LayerInputTap):
             old.switch(self._native.context, False)
         self._tap, self._tapped = new, wanted
@@ -224,24 +247,23 @@ class LlamaCppBackend:
         mask: MaskArray | None,
         k: int,
         *,
+        prompt: int = 0,
+        room: int = RESPONSE_ROOM,
         chunk: int | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Prefill:
-        """Put a prompt into sequence 0; see `Backend.prefill`.
+        """Make `tokens` the prompt of that number; see `Backend.prefill`.
 
-        A model with recurrent state can't go back to the middle of a prompt. It keeps one
-        checkpoint instead, at the last border where two prompts in a row parted, so a third prompt
-        with that beginning reuses it.
+        A model with recurrent state can't go back to the middle of a prompt. It keeps a state at
+        the border where two prompts parted instead, so a third prompt with that beginning reuses
+        it.
         """
         self._native.require()
-        prompt: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
-        count = len(prompt)
-        check_prompt(prompt, self._info)
-
-        self._drop_branches()
-        kept, border = self._keepcommon_prefix(prompt)
+        wanted: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
+        count = len(wanted)
+        check_prompt(wanted, self._info, prompt)
+        kept, border = self._begin(wanted, prompt, room)
         # Between here and the end an interrupt leaves a shorter prompt, not a wrong one.
-        self._prompt = prompt[:kept]
         seconds = 0.0
         last = np.array([count - 1], np.int32)
         none = np.empty(0, np.int32)
@@ -257,23 +279,41 @@ class LlamaCppBackend:
                 end = border
             final = end == count
             here = last - done if final else none
-            self._batch.fill(prompt[done:end], np.arange(done, end, dtype=np.int32), 0, here)
+            positions = np.arange(done, end, dtype=np.int32)
+            self._batch.fill(wanted[done:end], positions, self._sequence(-prompt), here)
             try:
                 code, spent = self._run(here if self._tap is not None else none)
             except BaseException:
                 self.clear()
                 raise
+            if code == 1 and len(self._prompts) > 1:
+                raise no_room_for_prompt(count, room, self._info.context)
             if code != 0:
                 self.clear()
                 if code == 1:
                     raise prompt_too_long(count, self._info.context)
                 raise self._decode_error(code)
             seconds += spent
+            self._ledger.extend(self._held[prompt], end - done)
             done = end
-            self._prompt = prompt[:done]
+            self._prompts[prompt] = wanted[:done]
             if done == border:
-                self._save_checkpoint()
+                self._keep(prompt)
         return Prefill(kept, count - kept, self._output(mask, k, seconds))
+
+    def release(self, prompt: int) -> None:
+        """Free the prompt's cells; see `Backend.release`."""
+        self._native.require()
+        self._drop_branches(prompt)
+        if prompt in self._prompts:
+            if not self._cache.stands_for(self._prompts[prompt]):
+                self._keep(prompt)
+            self._forget(prompt)
+
+    @property
+    def prompt_cells(self) -> int:
+        """Cells that prompts hold; what several of them share counts once."""
+        return self._ledger.used
 
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
         """One model step; see `Backend.decode`."""
@@ -308,7 +348,8 @@ class LlamaCppBackend:
             )
         if code != 0:
             raise self._decode_error(code)
-        self._live.update(batch.sequences.tolist())
+        for sequence in batch.sequences.tolist():
+            self._live.setdefault(sequence, 0)
         picked = None
         if len(outputs) != len(batch.logits_at):
             picked = np.searchsorted(outputs, batch.logits_at)
@@ -353,69 +394,133 @@ class LlamaCppBackend:
         if not self._memory:
             raise ModelError(f"{self._file} is not a model that writes text, such as an embedder")
         self._batch_limit = int(llama.llama_n_batch(native.context))
-        self._live = set()
-        self._prompt = np.empty(0, np.int32)
-        self._checkpoint = None
+        self._begin_nothing()
 
     def clear(self) -> None:
-        """Forget everything: prompt, branches, checkpoint."""
+        """Forget everything: prompts, branches, cached states."""
         self._native.require()
         self._llama.llama_memory_clear(self._memory, False)
-        self._live.clear()
-        self._prompt = self._prompt[:0]
-        self._checkpoint = None
+        self._begin_nothing()
 
-    def _drop_branches(self) -> None:
-        for sequence in self._live:
-            self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+    def _begin_nothing(self) -> None:
         self._live.clear()
+        self._prompts.clear()
+        self._cache.clear()
+        # Counts the prompts' cells; llama.cpp itself knows which they are.
+        self._ledger = _core.KvLedger(self._max_prompts, self._cells, 0)
+        self._held: dict[int, int] = {}  # prompts, and the ledger's sequences for them
 
-    def _keepcommon_prefix(self, prompt: Int32Array) -> tuple[int, int]:
-        """Shorten sequence 0 to a beginning of `prompt`.
+    def _sequence(self, number: int) -> int:
+        """llama.cpp's number of a branch or a prompt: prompts above 0 stand above the branches."""
+        return number if number >= 0 else self._max_branches - number
+
+    def _drop_branches(self, prompt: int) -> None:
+        for branch in [branch for branch, owner in self._live.items() if owner == prompt]:
+            self._llama.llama_memory_seq_rm(self._memory, branch, -1, -1)
+            del self._live[branch]
+
+    def _begin(self, wanted: Int32Array, number: int, room: int) -> tuple[int, int]:
+        """Make the prompt's sequence a beginning of `wanted`.
 
         Returns how many tokens are kept, and where a checkpoint shall be made (0 = nowhere).
         """
         # At most all but one: the last token is always decoded, for its logits.
-        shared = min(common_prefix(self._prompt, prompt), len(prompt) - 1)
-        if shared == len(self._prompt) or (shared and self._trim(shared)):
-            return shared, 0
-        kept = 0
-        checkpoint = self._checkpoint
-        if checkpoint is not None and _begins_with(prompt, checkpoint):
-            self._llama.llama_memory_seq_rm(self._memory, 0, -1, -1)
-            self._llama.llama_memory_seq_cp(self._memory, self._checkpoint_sequence, 0, -1, -1)
-            kept = len(checkpoint)
+        beginning = wanted[:-1]
+        shared, source = most_shared(self._prompts, beginning, number, self._stateful)
+        own = self._prompts.get(number, beginning[:0])
+        from_own = common_prefix(own, beginning)
+        cells = self._ledger.used - (len(own) - from_own) + len(wanted) - shared
+        if cells + room > self._info.context and len(self._prompts) > (number in self._prompts):
+            raise no_room_for_prompt(len(wanted), room, self._info.context)
+        self._drop_branches(number)
+        cached, entry = self._cache.best(beginning, self._stateful)
+        parted = max(from_own, self._cache.best(beginning, False)[0]) if self._stateful else 0
+        if number in self._prompts and 2 * from_own < len(own) and not self._cache.stands_for(own):
+            self._keep(number)
+        if entry is not None and cached > shared:
+            kept = self._restore(entry, cached, number)
+        elif source == number and shared == len(own):
+            kept = shared
+        elif source == number:
+            kept = shared if shared and self._cut(number, shared) else 0
         else:
-            self.clear()
-        return kept, shared if self._stateful and shared - kept >= _MIN_CHECKPOINT else 0
+            kept = self._copy(source, shared, number)
+        if kept == 0:
+            self._forget(number)
+        if number not in self._prompts:
+            self._held[number] = self._ledger.fork(0)
+            self._ledger.take_ops()
+            self._prompts[number] = wanted[:0]
+        return kept, parted if parted - kept >= _MIN_CHECKPOINT else 0
 
-    def _trim(self, length: int) -> bool:
-        """Cut sequence 0 down to `length` tokens, where the memory can go back."""
-        if not self._llama.llama_memory_seq_rm(self._memory, 0, length, -1):
+    def _cut(self, number: int, length: int) -> bool:
+        """Cut a prompt down to `length` tokens, where the memory can go back."""
+        memory, sequence = self._memory, self._sequence(-number)
+        if not self._llama.llama_memory_seq_rm(memory, sequence, length, -1):
             return False
+        self._ledger.shorten(self._held[number], len(self._prompts[number]) - length)
+        self._prompts[number] = self._prompts[number][:length]
         # A sliding window may have given up cells that the shorter prompt needs again.
         window = int(self._llama.llama_model_n_swa(self._native.model))
-        oldest = int(self._llama.llama_memory_seq_pos_min(self._memory, 0))
+        oldest = int(self._llama.llama_memory_seq_pos_min(memory, sequence))
         return oldest <= max(0, length - window)
 
-    def _save_checkpoint(self) -> None:
-        memory, sequence = self._memory, self._checkpoint_sequence
-        self._llama.llama_memory_seq_rm(memory, sequence, -1, -1)
-        self._llama.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
-        self._checkpoint = self._prompt
+    def _copy(self, source: int, length: int, number: int) -> int:
+        """Let a prompt share the beginning of another one. Returns how many tokens that gave."""
+        self._forget(number)
+        sequences = self._sequence(-source), self._sequence(-number)
+        self._llama.llama_memory_seq_cp(self._memory, *sequences, -1, -1)
+        self._held[number] = self._ledger.fork(self._held[source])
+        self._ledger.take_ops()
+        self._prompts[number] = self._prompts[source]
+        whole = length == len(self._prompts[source])
+        return length if whole or self._cut(number, length) else 0
+
+    def _restore(self, entry: CachedPrompt[npt.NDArray[np.uint8]], length: int, number: int) -> int:
+        """Read a cached state back. Returns how many tokens that gave."""
+        self._forget(number)
+        self._cache.touch(entry)
+        data = entry.state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        context, sequence = self._native.context, self._sequence(-number)
+        if not self._llama.llama_state_seq_set_data(context, data, entry.bytes, sequence):
+            return 0  # no row of cells is long enough: the prompt is prefilled like any other
+        self._held[number] = self._ledger.fork(0)
+        self._ledger.take_ops()
+        self._ledger.extend(self._held[number], len(entry.tokens))
+        self._prompts[number] = entry.tokens
+        return length if length == len(entry.tokens) or self._cut(number, length) else 0
+
+    def _keep(self, number: int) -> None:
+        """Put a prompt's state into the cache, if there is room for it at all."""
+        context, sequence = self._native.context, self._sequence(-number)
+        size = int(self._llama.llama_state_seq_get_size(context, sequence))
+        if size > self._cache.limit:
+            return
+        state = np.empty(size, np.uint8)
+        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if self._llama.llama_state_seq_get_data(context, data, size, sequence) == size:
+            self._cache.put(self._prompts[number], state, size)
+
+    def _forget(self, number: int) -> None:
+        """Empty a prompt's sequence, whatever it holds."""
+        self._llama.llama_memory_seq_rm(self._memory, self._sequence(-number), -1, -1)
+        self._prompts.pop(number, None)
+        if number in self._held:
+            self._ledger.drop(self._held.pop(number))
+            self._ledger.take_ops()
 
     def _carry_out(self, ops: Int32Array) -> None:
         """Forks and drops, in order. llama.cpp aborts on a wrong sequence, so they are checked."""
         llama, memory, live = self._llama, self._memory, self._live
-        for kind, first, second in checked_ops(ops, self._info.max_sequences):
+        for kind, first, second in checked_ops(ops, self._info):
             if kind == SequenceOp.FORK:
                 if second in live:
                     llama.llama_memory_seq_rm(memory, second, -1, -1)
-                llama.llama_memory_seq_cp(memory, first, second, -1, -1)
-                live.add(second)
+                llama.llama_memory_seq_cp(memory, self._sequence(first), second, -1, -1)
+                live[second] = -first if first <= 0 else live.get(first, 0)
             else:
                 llama.llama_memory_seq_rm(memory, first, -1, -1)
-                live.discard(first)
+                live.pop(first, None)
 
     # Decoding
 
@@ -664,11 +769,6 @@ def _metadata(llama: Any, model: Any, key: str) -> str:
     buffer = ctypes.create_string_buffer(1024)
     length = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
     return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
-
-
-def _begins_with(prompt: Int32Array, beginning: Int32Array) -> bool:
-    """Whether `beginning` is a proper beginning of `prompt`."""
-    return len(beginning) < len(prompt) and common_prefix(prompt, beginning) == len(beginning)
 
 
 def _available_cores() -> int:

@@ -134,8 +134,8 @@ class LayerInputTap:
 class CallbackTap:
     """The outputs of the blocks before `layers`, read by the evaluation callback.
 
-    `callback` and `address` go into the context's parameters, so a context serves one tap; keep
-    this object alive as long as the context.
+    `callback` and `address` go into the context's parameters, so a context serves one tap, which
+    can be aimed at other layers; keep this object alive as long as the context.
     """
 
     def __init__(self, llama: Any, layers: tuple[int, ...], width: int, ubatch: int) -> None:
@@ -149,13 +149,16 @@ class CallbackTap:
                 "this build of llama-cpp-python does not export ggml's tensor functions, so hidden "
                 "states can't be read; install llama-cpp-python 0.3.36, or search without a head"
             )
-        names = ["embd" if layer == 0 else f"l_out-{layer - 1}" for layer in layers]
-        self._tap = TensorTap(name, size, read, names, width, ubatch)
+        self._tap = TensorTap(name, size, read, _names(layers), width, ubatch)
         self.callback = llama.ggml_backend_sched_eval_callback(TensorTap.callback)
         self.address: int | None = self._tap.address
 
     def switch(self, context: int, on: bool) -> None:
         """Nothing to do: the context was made with the callback."""
+
+    def aim(self, layers: tuple[int, ...]) -> None:
+        """Read other layers from the next decode on."""
+        self._tap.aim(_names(layers))
 
     def begin(self, tokens: int, wanted: Int32Array, outputs: Int32Array) -> None:
         """Announce a decode of `tokens` tokens.
@@ -180,6 +183,10 @@ class CallbackTap:
                 "read; use a reward that reads none"
             )
         return self._tap.rows()
+
+
+def _names(layers: tuple[int, ...]) -> list[str]:
+    return ["embd" if layer == 0 else f"l_out-{layer - 1}" for layer in layers]
 
 
 def _address(libraries: list[ctypes.CDLL], name: str) -> int | None:

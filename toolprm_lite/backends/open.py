@@ -26,17 +26,21 @@ def open_backend(
     dtype: str = "auto",
     threads: int | None = None,
     context: int | None = None,
+    prompt_cache: int = 256,
     verbose: bool = False,
 ) -> Backend:
     """Open a model. Arguments and errors are those of `Searcher.from_model`."""
     if backend not in ("auto", "llamacpp", "torch"):
         raise ConfigError(f"backend is {backend!r}; it must be auto, llamacpp or torch")
+    if isinstance(prompt_cache, bool) or not isinstance(prompt_cache, int) or prompt_cache < 0:
+        raise ConfigError(f"prompt_cache is {prompt_cache!r}; give a number of MiB, 0 is none")
+    kept = prompt_cache << 20
     if model is not None and not isinstance(model, (str, os.PathLike)):
         if tokenizer is None or backend == "llamacpp":
             raise ConfigError(
                 "a model given as an object needs its tokenizer, and the torch backend"
             )
-        return _torch_backend()(model, tokenizer, context=context)
+        return _torch_backend()(model, tokenizer, context=context, prompt_cache=kept)
     if tokenizer is not None:
         raise ConfigError("a tokenizer goes with a model given as an object, not with a path")
     source = find_model(model)
@@ -45,15 +49,16 @@ def open_backend(
         if gpu_layers:
             raise ConfigError("gpu_layers is for llamacpp; give the torch backend a device")
         return _torch_backend().load(
-            source, device=device, dtype=dtype, threads=threads, context=context
+            source, device=device, dtype=dtype, threads=threads, context=context, prompt_cache=kept
         )
     if device != "auto" or dtype != "auto":
         raise ConfigError("device and dtype are for the torch backend; give llamacpp gpu_layers")
     from toolprm_lite.backends.llamacpp import LlamaCppBackend
 
     return LlamaCppBackend(
-        source, gpu_layers=gpu_layers, threads=threads, context=context, verbose=verbose
-    )
+        source, gpu_layers=gpu_layers, threads=threads, context=context, prompt_cache=kept,
+        verbose=verbose,
+    )  # fmt: skip
 
 
 def _torch_backend() -> type[TorchBackend]:

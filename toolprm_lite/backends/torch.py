@@ -1,7 +1,7 @@
 """The torch backend: transformers models, on a CPU or a GPU.
 
-One batch of one row holds everything: the prompt, and behind it the tokens of all branches in order
-of arrival. A mask from the ledger tells each token its ancestors. Knows nothing of tools, steps or
+One batch of one row holds everything: prompts, and the tokens of all branches in order of arrival.
+A mask from the ledger tells each token its ancestors. Knows nothing of tools, steps or
 beams.
 """
 
@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from toolprm_lite import _core
 from toolprm_lite.backends.base import (
+    RESPONSE_ROOM,
     Batch,
     Float32Array,
     Int32Array,
@@ -29,6 +30,7 @@ from toolprm_lite.backends.base import (
     check_prompt,
     checked_ops,
     common_prefix,
+    no_room_for_prompt,
 )
 from toolprm_lite.backends.device_top_k import device_top_k
 from toolprm_lite.backends.flat_cache import FlatCache, additive_mask, flat_attention
@@ -41,12 +43,23 @@ from toolprm_lite.backends.hf_models import (
     refuse_unsuitable,
 )
 from toolprm_lite.backends.hf_tokens import read_vocabulary
+from toolprm_lite.backends.prompt_cache import (
+    CACHE_BYTES,
+    CachedPrompt,
+    PromptCache,
+    most_shared,
+)
 from toolprm_lite.backends.static_step import ROWS, StaticStep, round_up, visible_places
 from toolprm_lite.errors import ModelError, NoRoom
 
 _PREFILL = 2048  # prompt tokens of one forward pass
+_MASKED_PREFILL = 512  # of one that needs a mask, beside other prompts
 _MAX_CONTEXT = 8192
 _MAX_SEQUENCES = 128
+_MAX_PROMPTS = 16
+
+# Keys and values of a prompt, for each block.
+States: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class TorchBackend:
@@ -55,7 +68,8 @@ class TorchBackend:
     `model` is a causal language model with plain attention (full or sliding window) in every block,
     `tokenizer` its fast tokenizer; both may be the application's own, and are left as they were
     between calls. `context`: cells that prompt and branches share; None = the model's own, at most
-    8192. `max_sequences`: live branches.
+    8192. `max_sequences`: live branches. `max_prompts`: prompts that searches may use at once.
+    `prompt_cache`: bytes of the device's memory for the states of prompts that are not in use.
 
     Hidden states (`tap`) are the residual stream: layer L is the input of block L, as
     `hidden_states[L]`. L = number of blocks is the last block's output before the final norm.
@@ -72,6 +86,8 @@ class TorchBackend:
         name: str | None = None,
         context: int | None = None,
         max_sequences: int = _MAX_SEQUENCES,
+        max_prompts: int = _MAX_PROMPTS,
+        prompt_cache: int = CACHE_BYTES,
     ) -> None:
         config = model.config.get_text_config()
         source = name or str(getattr(model, "name_or_path", "")) or type(model).__name__
@@ -79,6 +95,8 @@ class TorchBackend:
         refuse_stateful(model, source)
         if max_sequences < 1:
             raise ModelError(f"max_sequences is {max_sequences}; it must be at least 1")
+        if max_prompts < 1:
+            raise ModelError(f"max_prompts is {max_prompts}; it must be at least 1")
         trained = getattr(config, "max_position_embeddings", None) or _MAX_CONTEXT
         cells = context if context is not None else min(trained, _MAX_CONTEXT)
         if cells < 32:
@@ -102,12 +120,12 @@ class TorchBackend:
         vocab_size = model.get_output_embeddings().weight.shape[0]
         self._bytes, ends = read_vocabulary(tokenizer, vocab_size, _ends(model, tokenizer))
         self._wants_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-        self._cells, self._max_branches = cells, max_sequences
+        self._cells, self._max_sequences = cells, max_sequences + max_prompts
         self._tapped: tuple[int, ...] = ()
         self._states: dict[int, torch.Tensor] = {}
         self._cache: Any = FlatCache(config.num_hidden_layers, cells)
-        self._prompt: Int32Array = np.empty(0, np.int32)
-        self._begin_branches()
+        self._states_kept: PromptCache[States] = PromptCache(prompt_cache)
+        self._begin_nothing()
         template = tokenizer.chat_template
         if isinstance(template, dict):
             template = template.get("tool_use") or template.get("default")
@@ -123,6 +141,7 @@ class TorchBackend:
             chat_template=template,
             bos_token=tokenizer.bos_token or "",
             eos_token=tokenizer.eos_token or "",
+            max_prompts=max_prompts,
         )
         # Steps of fixed shapes, by (rows, places, k). They pay where launching costs more than
         # computing, and take masks without windows only.
@@ -143,6 +162,7 @@ class TorchBackend:
         dtype: str = "auto",
         threads: int | None = None,
         context: int | None = None,
+        prompt_cache: int = CACHE_BYTES,
     ) -> TorchBackend:
         """Open a transformers folder, a GGUF file or a hub id.
 
@@ -153,7 +173,7 @@ class TorchBackend:
                 raise ModelError(f"threads is {threads}; it must be at least 1")
             torch.set_num_threads(threads)
         model, tokenizer, name = load_model(source, device, dtype)
-        return cls(model, tokenizer, name=name, context=context)
+        return cls(model, tokenizer, name=name, context=context, prompt_cache=prompt_cache)
 
     @property
     def info(self) -> ModelInfo:
@@ -192,10 +212,10 @@ class TorchBackend:
             self._steps.clear()
 
     def clear(self) -> None:
-        """Forget the prompt and all branches."""
+        """Forget everything: prompts, branches, cached states."""
         self._require()
-        self._prompt = self._prompt[:0]
-        self._begin_branches()
+        self._states_kept.clear()
+        self._begin_nothing()
 
     def prefill(
         self,
@@ -203,36 +223,65 @@ class TorchBackend:
         mask: MaskArray | None,
         k: int,
         *,
+        prompt: int = 0,
+        room: int = RESPONSE_ROOM,
         chunk: int | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Prefill:
-        """Put a prompt into sequence 0; see `Backend.prefill`."""
+        """Make `tokens` the prompt of that number; see `Backend.prefill`."""
         self._require()
-        prompt: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
-        check_prompt(prompt, self._info)
-        count = len(prompt)
-        # At most all but one: the last token is always decoded, for its logits.
-        kept = min(common_prefix(self._prompt, prompt), count - 1)
-        self._prompt = prompt[:kept]
-        self._begin_branches()
+        wanted: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
+        check_prompt(wanted, self._info, prompt)
+        count = len(wanted)
+        kept = self._begin(wanted, prompt, room)
+        ledger, own = self._ledger, self._branches[-prompt]
         seconds = 0.0
         done = kept
         while done < count:
             if stop is not None and stop():
-                self._begin_branches()
                 return Prefill(kept, done - kept, None)
-            end = min(count, done + (_PREFILL if chunk is None else min(chunk, _PREFILL)))
-            final = end == count
-            rows = np.array([end - done - 1] if final else [], np.int32)
+            # Where the cache holds this prompt alone no mask is needed.
+            lone = ledger.end == ledger.used == done
+            size = min(_PREFILL if lone else _MASKED_PREFILL, chunk or _PREFILL)
+            end = min(count, done + size)
+            positions = np.arange(done, end)
+            self._make_places(end - done)
+            begin = ledger.end
+            if lone:
+                ledger.extend(own, end - done)
+                allowed = None
+            else:
+                cells = [ledger.append(own) for _ in range(done, end)]
+                allowed = ledger.ancestor_mask(cells, ledger.end)
+            self._places[begin : ledger.end] = positions
+            rows = np.array([end - done - 1] if end == count else [], np.int32)
             started = time.perf_counter()
-            logits, hidden = self._forward(
-                prompt[done:end], np.arange(done, end), done, end, None, rows, rows
-            )
+            try:
+                logits, hidden = self._forward(
+                    wanted[done:end], positions, begin, ledger.end, allowed, rows, rows
+                )
+            except BaseException:
+                ledger.shorten(own, end - done)  # the cells hold nothing
+                raise
             seconds += time.perf_counter() - started
             done = end
-            self._prompt = prompt[:done]
-        self._begin_branches()
+            self._prompts[prompt] = wanted[:done]
         return Prefill(kept, count - kept, self._output(logits, mask, k, hidden, seconds))
+
+    def release(self, prompt: int) -> None:
+        """Free the prompt's cells; see `Backend.release`."""
+        self._require()
+        self._drop_branches(prompt)
+        if prompt in self._prompts:
+            self._keep(prompt)
+            self._forget(prompt)
+
+    @property
+    def prompt_cells(self) -> int:
+        """Cells that prompts hold; what several of them share counts once."""
+        ledger = self._ledger
+        tips = [ledger.tip(self._branches[-number]) for number in self._prompts]
+        return int(ledger.ancestor_mask(tips, ledger.end).any(axis=0).sum()) if tips else 0
 
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
         """One model step; see `Backend.decode`."""
@@ -265,8 +314,7 @@ class TorchBackend:
                 f"no free KV cells for {count} tokens in a context of {self._cells}; "
                 "free branches, or give a larger --context"
             )
-        if ledger.end + count > self._cells:
-            self._compact()
+        self._make_places(count)
         begin = ledger.end
         cells = [ledger.append(owner) for owner in owners]
         end = ledger.end
@@ -500,12 +548,79 @@ class TorchBackend:
 
     # Branches and cells
 
-    def _begin_branches(self) -> None:
-        """No branches, and the prompt's cells at the beginning."""
-        prompt = len(self._prompt)
-        self._ledger = _core.KvLedger(self._max_branches, self._cells, prompt)
-        self._branches: dict[int, int] = {0: 0}  # a branch's number, and the ledger's for it
+    def _begin_nothing(self) -> None:
+        self._ledger = _core.KvLedger(self._max_sequences, self._cells, 0)
+        self._prompts: dict[int, Int32Array] = {}
+        self._branches: dict[int, int] = {}  # sequences, and the ledger's for them
+        self._owners: dict[int, int] = {}  # branches, and the prompt of each
         self._places = np.arange(self._cells, dtype=np.int32)  # the position of each place's token
+
+    def _drop_branches(self, prompt: int) -> None:
+        for branch in [branch for branch, owner in self._owners.items() if owner == prompt]:
+            del self._owners[branch]
+            self._ledger.drop(self._branches.pop(branch))
+        self._ledger.take_ops()  # nobody asks for them
+
+    def _begin(self, wanted: Int32Array, number: int, room: int) -> int:
+        """Make the prompt a beginning of `wanted`, and return its length."""
+        # At most all but one: the last token is always decoded, for its logits.
+        beginning = wanted[:-1]
+        shared, source = most_shared(self._prompts, beginning, number, False)
+        own = self._prompts.get(number, beginning[:0])
+        from_own = common_prefix(own, beginning)
+        cells = self.prompt_cells - (len(own) - from_own) + len(wanted) - shared
+        if cells + room > self._cells and len(self._prompts) > (number in self._prompts):
+            raise no_room_for_prompt(len(wanted), room, self._cells)
+        self._drop_branches(number)
+        cached, entry = self._states_kept.best(beginning, False)
+        if 2 * from_own < len(own):
+            self._keep(number)
+        ledger = self._ledger
+        if entry is not None and cached > shared:
+            self._forget(number)
+            ledger.settle()
+            self._restore(entry, cached, number)
+        elif source == number and number in self._prompts:
+            ledger.shorten(self._branches[-number], len(own) - shared)
+        elif shared:
+            self._forget(number)
+            self._branches[-number] = ledger.fork(self._branches[-source])
+            ledger.shorten(self._branches[-number], len(self._prompts[source]) - shared)
+        else:
+            self._branches[-number] = ledger.fork(0)
+        ledger.take_ops()
+        ledger.settle()
+        kept = max(shared, cached)
+        self._prompts[number] = wanted[:kept]
+        return kept
+
+    def _restore(self, entry: CachedPrompt[States], length: int, number: int) -> None:
+        """Write the beginning of a cached state back."""
+        self._states_kept.touch(entry)
+        ledger = self._ledger
+        self._make_places(length)
+        self._branches[-number] = ledger.fork(0)
+        begin = ledger.end
+        ledger.extend(self._branches[-number], length)
+        self._cache.write(begin, entry.state, length)
+        self._places[begin : begin + length] = np.arange(length)
+
+    def _keep(self, number: int) -> None:
+        """Put a prompt's state into the cache, unless one there can stand for it."""
+        tokens = self._prompts[number]
+        if not len(tokens) or self._states_kept.stands_for(tokens):
+            return
+        end = self._ledger.end
+        (seen,) = self._ledger.ancestor_mask([self._ledger.tip(self._branches[-number])], end)
+        size = self._cache.cell_bytes * len(tokens)
+        if size <= self._states_kept.limit:
+            state = self._cache.read(torch.from_numpy(np.flatnonzero(seen)))
+            self._states_kept.put(tokens, state, size)
+
+    def _forget(self, number: int) -> None:
+        if number in self._prompts:
+            del self._prompts[number]
+            self._ledger.drop(self._branches.pop(-number))
 
     def _own(self, branch: int) -> int:
         own = self._branches.get(branch)
@@ -515,20 +630,30 @@ class TorchBackend:
 
     def _carry_out(self, ops: Int32Array) -> None:
         ledger, branches = self._ledger, self._branches
-        for kind, first, second in checked_ops(ops, self._info.max_sequences):
+        for kind, first, second in checked_ops(ops, self._info):
             if kind == SequenceOp.FORK:
                 if second in branches:
                     ledger.drop(branches.pop(second))
                 branches[second] = ledger.fork(self._own(first))
+                self._owners[second] = -first if first <= 0 else self._owners[first]
             elif first in branches:
                 ledger.drop(branches.pop(first))
+                del self._owners[first]
+        ledger.take_ops()
+
+    def _make_places(self, count: int) -> None:
+        """See that `count` places are free at the end."""
+        if self._ledger.end + count > self._cells:
+            self._compact()
 
     def _compact(self) -> None:
-        """Close the gaps that dropped branches left."""
-        first = len(self._prompt)
-        places = np.asarray(self._ledger.compact(), np.int64)[first:]
-        self._cache.compact(first, torch.from_numpy(places))
-        self._places[first : first + len(places)] = self._places[places]
+        """Close the gaps that dropped branches and prompts left."""
+        places = np.asarray(self._ledger.compact(), np.int64)
+        moved = np.flatnonzero(places != np.arange(len(places)))
+        if len(moved):
+            first = int(moved[0])
+            self._cache.compact(first, torch.from_numpy(places[first:]))
+            self._places[first : len(places)] = self._places[places[first:]]
 
     def _require(self) -> None:
         if self._model is None:

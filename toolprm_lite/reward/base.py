@@ -84,7 +84,8 @@ class Reward(Protocol):
 @runtime_checkable
 class RequestReward(Reward, Protocol):
     """A reward that reads the request. The searcher calls `for_request` once a search, with the
-    messages as `parse_messages` gives them, and scores steps by what that returns."""
+    messages as `parse_messages` gives them, and scores steps by what that returns. It may do so for
+    another request before the first one's search has ended."""
 
     def for_request(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]

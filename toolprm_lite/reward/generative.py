@@ -6,8 +6,10 @@ reads states that the policy has computed anyway.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,16 @@ _NAMED = ("FUNC_NAME", "ARG_VALUE")  # short steps, which the question repeats
 _BATCH = 512  # tokens decoded at once, where more than one candidate is
 
 
+@dataclass(slots=True)
+class _Model:
+    """The second model, which rewards of several requests share."""
+
+    backend: Backend
+    holder: GenerativeReward | None = None  # whose request it holds
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+
+
 class GenerativeReward:
     """A second causal language model as the reward. It implements `RequestReward`.
 
@@ -53,8 +65,6 @@ class GenerativeReward:
 
     The backend must not be the searcher's own; this object owns it from now on. Not thread-safe: a
     searcher's lock guards it, so give each searcher its own.
-
-    `prefill_tokens` and `decode_tokens` count what the model has computed since it was opened.
 
     Raises `ModelError` where "+" or "-" is not one token of the model.
     """
@@ -68,9 +78,7 @@ class GenerativeReward:
     aggregate: Aggregate = "min"
 
     def __init__(self, backend: Backend) -> None:
-        self.prefill_tokens = 0
-        self.decode_tokens = 0
-        self._backend = backend
+        self._model = _Model(backend)
         self._request = ""
         self._instruction = ""
         self._held: Int32Array | None = None
@@ -90,9 +98,23 @@ class GenerativeReward:
         """Open a model. `options` and errors are those of `Searcher.from_model`."""
         return cls(open_backend(model, **options))
 
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens that the model has computed since it was opened."""
+        return self._model.prefill_tokens
+
+    @property
+    def decode_tokens(self) -> int:
+        """Tokens of steps that it has computed."""
+        return self._model.decode_tokens
+
+    @property
+    def _name(self) -> str:
+        return self._model.backend.info.name
+
     def close(self) -> None:
         """Free the model. Safe to call twice."""
-        self._backend.close()
+        self._model.backend.close()
 
     def __enter__(self) -> GenerativeReward:
         return self
@@ -103,24 +125,26 @@ class GenerativeReward:
     def for_request(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]
     ) -> GenerativeReward:
-        """This reward, from now on for the steps of responses to this request.
+        """This reward for the steps of responses to this request. Rewards of several requests share
+        the model and may take turns.
 
         Raises `ProblemError` for messages that can't be read.
         """
         listing = "\n".join(write_json(tool.to_dict()) for tool in tools)
-        self._instruction = (
+        bound = copy.copy(self)
+        bound._instruction = (
             "You judge an assistant that answers requests by calling functions, or with an empty "
             "list of calls if no function fits. These are the functions, each with the JSON "
             f"Schema of its parameters:\n{listing}\n\n"
             "You are shown the conversation, what the assistant has written of its response so "
             "far, and a question about its last step. Answer + for yes and - for no."
         )
-        self._request = "\n".join(
+        bound._request = "\n".join(
             f"{message['role']}: {message['content']}"
             for message in plain_messages(parse_messages(messages), JSON_LIST)
         )
-        self._held = None
-        return self
+        bound._held = None
+        return bound
 
     def prompt(self, step: CandidateStep) -> str:
         """The text that the model answers for a step of the request: a chat, rendered."""
@@ -155,7 +179,7 @@ class GenerativeReward:
         )
 
     def _chat(self, question: str) -> str:
-        info = self._backend.info
+        info = self._model.backend.info
         return render_chat(
             self._instruction,
             [{"role": "user", "content": question}],
@@ -165,18 +189,18 @@ class GenerativeReward:
         )
 
     def _tokenize(self, text: str) -> Int32Array:
-        return np.array(self._backend.tokenize(text), np.int32)
+        return np.array(self._model.backend.tokenize(text), np.int32)
 
     def _labels(self) -> tuple[int, int]:
         """The tokens of + and - where the model begins its answer."""
         text = self._chat("Answer + or -.")
-        before = self._backend.tokenize(text)
+        before = self._model.backend.tokenize(text)
         labels = []
         for label in ("+", "-"):
-            tokens = self._backend.tokenize(text + label)
+            tokens = self._model.backend.tokenize(text + label)
             if tokens[:-1] != before:
                 raise ModelError(
-                    f"{self._backend.info.name} does not write {label!r} as one token, so it "
+                    f"{self._name} does not write {label!r} as one token, so it "
                     "can't judge steps by its logit; choose another model for the generative reward"
                 )
             labels.append(tokens[-1])
@@ -194,18 +218,19 @@ class GenerativeReward:
             first, second = (self._tokenize(self._ask(response, "")) for response in ("[", "<"))
             beginning = first[: common_prefix(first, second)]
         shared = min(common_prefix(beginning, prompt) for prompt in prompts)
-        if self._held is None or shared < len(self._held):
+        if self._held is None or shared < len(self._held) or self._model.holder is not self:
             try:
-                prefill = self._backend.prefill(beginning[:shared].tolist(), None, 1)
+                prefill = self._model.backend.prefill(beginning[:shared].tolist(), None, 1)
             except ContextError as error:
-                raise ContextError(f"{self._backend.info.name} as the judge: {error}") from None
-            self.prefill_tokens += prefill.prefill_tokens
+                raise ContextError(f"{self._name} as the judge: {error}") from None
+            self._model.prefill_tokens += prefill.prefill_tokens
+            self._model.holder = self
             self._held = beginning[:shared]
         return shared
 
     def _answers(self, rests: list[Int32Array], start: int) -> Float32Array:
         """Rewards of what stands behind the held beginning, float32 [rests], in waves."""
-        most = self._backend.info.max_sequences
+        most = self._model.backend.info.max_sequences
         budget = _BATCH
         rewards: list[Float32Array] = []
         done = 0
@@ -222,12 +247,12 @@ class GenerativeReward:
             except NoRoom as error:
                 if len(wave) == 1:
                     raise ContextError(
-                        f"{self._backend.info.name} as the judge: a step of {count} tokens behind "
-                        f"a request of {start}: {error}"
+                        f"{self._name} as the judge: a step of {count} tokens behind a request of "
+                        f"{start}: {error}"
                     ) from None
                 budget = count // 2
                 continue
-            self.decode_tokens += count
+            self._model.decode_tokens += count
             done += len(wave)
         return np.concatenate(rewards)
 
@@ -251,9 +276,9 @@ class GenerativeReward:
         drops = np.zeros((len(wave), 3), np.int32)
         drops[:, 0], drops[:, 1] = SequenceOp.DROP, sequences
         try:
-            output = self._backend.decode(batch, np.tile(self._mask, (len(wave), 1)), 2)
+            output = self._model.backend.decode(batch, np.tile(self._mask, (len(wave), 1)), 2)
         finally:
-            self._backend.decode(Batch(drops, none, none, none, none, none), None, 1)
+            self._model.backend.decode(Batch(drops, none, none, none, none, none), None, 1)
         # Log-probabilities differ as logits do.
         margins = output.top_logprobs[:, 0] - output.top_logprobs[:, 1]
         return sigmoid(np.where(output.top_ids[:, 0] == self._plus, margins, -margins))

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from toolprm_lite._core import Step as CoreStep
 from toolprm_lite._core import StepSearch
-from toolprm_lite.backends.base import Backend, Batch, MaskArray, Prefill
+from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefill
 from toolprm_lite.errors import NoRoom
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch
 from toolprm_lite.search import limits as outside
@@ -69,49 +69,63 @@ class Masks:
                 del matchers[branch]
 
 
-def run(
-    search: StepSearch,
-    backend: Backend,
-    reward: Reward,
-    prompt: list[int],
-    constraint: Constraint | None,
-    top_k: int,
-    limits: Limits,
-    timing: Timing,
-) -> Generator[None, None, tuple[Prefill, Stop | None]]:
-    """Search to the end, or to the first model step that `limits` forbid, and give way after every
-    round. `search` is fresh; what it found is asked of it afterwards."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A search that can begin. What it found is asked of `search` afterwards.
+
+    `top_k` is how many of a distribution's tokens it wants; `working_set` the cells that it mostly
+    fills behind its prompt.
+    """
+
+    search: StepSearch
+    reward: Reward
+    prompt: list[int]
+    constraint: Constraint | None
+    top_k: int
+    working_set: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptWanted:
+    """The prompt's prefill; the answer is a `Prefill`. `mask` is of the token behind it."""
+
+    tokens: list[int]
+    mask: MaskArray | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowsWanted:
+    """A model step; the answer is its `Output`, None where there was no room for it, or what
+    forbids it."""
+
+    batch: Batch
+    masks: MaskArray | None
+
+
+Wish: TypeAlias = PromptWanted | RowsWanted | None
+Answer: TypeAlias = Prefill | Output | Stop | None
+
+
+def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
+    """A search to its end, as what it wants of a model, one after the other: the prompt, then model
+    steps; None says that a round has ended. `timing` gets the steps and the reward's part."""
     clock = outside.clock
-    started = clock()
-    waited = 0.0
-    stopped: Stop | None = None
-
-    def stop() -> bool:
-        nonlocal stopped
-        stopped = limits.reached()
-        return stopped is not None
-
+    search, constraint = prepared.search, prepared.constraint
     masks = None
     forced: list[int] = []
     if constraint is not None:
         masks = Masks(constraint)
         masks.matchers[0], forced = constraint.start()
     first_mask = masks.fill([0]) if masks is not None and not forced else None
-    prefill = Prefill(0, 0, None)
-    if not stop():  # else the last prompt may stay
-        began = clock()
-        chunk = None if limits.ends is None else STEP_TOKENS
-        prefill = backend.prefill(prompt, first_mask, top_k, chunk=chunk, stop=stop)
-        timing.prefill = clock() - began
-        if prefill.output is not None:
-            timing.prefill = prefill.output.model_seconds
-    output = prefill.output
-    if output is None:
+    prefill = yield PromptWanted(prepared.prompt, first_mask)
+    assert isinstance(prefill, Prefill)
+    if prefill.output is None:
         search.stop()
     elif forced:
         search.start_forced(forced)
     else:
-        search.start(output.top_ids, output.top_logprobs, output.entropy)
+        first = prefill.output
+        search.start(first.top_ids, first.top_logprobs, first.entropy)
 
     while not search.done:
         if masks is not None:
@@ -123,28 +137,74 @@ def run(
             began = clock()
             batch = _step_batch(search)
             if len(batch.kinds):
-                search.keep(reward.score(batch))
+                search.keep(prepared.reward.score(batch))
                 timing.reward += clock() - began
                 timing.reward_calls += 1
             else:
                 search.keep(np.empty(0, np.float32))
-            began = clock()
-            yield
-            waited += clock() - began
-            continue
-        if (stopped := limits.reached(search)) is not None:
-            search.stop()
+            yield None
             continue
         *arrays, branches = rows
         allowed = masks.fill(branches) if masks is not None else None
-        try:
-            output = backend.decode(Batch(*arrays), allowed, top_k)
-        except NoRoom:
+        output = yield RowsWanted(Batch(*arrays), allowed)
+        if isinstance(output, str):
+            search.stop()
+        elif output is None:
             search.no_room()
-            continue
-        timing.decode += output.model_seconds
-        timing.steps += 1
-        search.observe(output.top_ids, output.top_logprobs, output.entropy, output.hidden)
+        else:
+            assert isinstance(output, Output)
+            timing.steps += len(arrays[1]) > 0
+            search.observe(output.top_ids, output.top_logprobs, output.entropy, output.hidden)
+
+
+def run(
+    prepared: Prepared, backend: Backend, limits: Limits, timing: Timing
+) -> Generator[None, None, tuple[Prefill, Stop | None]]:
+    """Search alone to the end, or to the first model step that `limits` forbid, and give way after
+    every round."""
+    clock = outside.clock
+    started = clock()
+    waited = 0.0
+    stopped: Stop | None = None
+
+    def stop() -> bool:
+        nonlocal stopped
+        stopped = limits.reached()
+        return stopped is not None
+
+    top_k = prepared.top_k
+    prefill = Prefill(0, 0, None)
+    answer: Answer = None
+    wanted = wishes(prepared, timing)
+    while True:
+        try:
+            wish = wanted.send(answer)
+        except StopIteration:
+            break
+        if wish is None:
+            began = clock()
+            yield
+            waited += clock() - began
+            answer = None
+        elif isinstance(wish, PromptWanted):
+            if not stop():  # else the last prompt may stay
+                began = clock()
+                chunk = None if limits.ends is None else STEP_TOKENS
+                prefill = backend.prefill(wish.tokens, wish.mask, top_k, chunk=chunk, stop=stop)
+                timing.prefill = clock() - began
+                if prefill.output is not None:
+                    timing.prefill = prefill.output.model_seconds
+            answer = prefill
+        elif (stopped := limits.reached(prepared.search)) is not None:
+            answer = stopped
+        else:
+            try:
+                output = backend.decode(wish.batch, wish.masks, top_k)
+            except NoRoom:
+                answer = None
+            else:
+                timing.decode += output.model_seconds
+                answer = output
     timing.core = clock() - started - timing.prefill - timing.decode - timing.reward - waited
     return prefill, stopped
 

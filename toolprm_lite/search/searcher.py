@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -24,9 +25,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
-from toolprm_lite.backends.base import Backend, ModelInfo
+from toolprm_lite.backends.base import Backend, ModelInfo, Prefill
 from toolprm_lite.backends.open import BackendName, open_backend
-from toolprm_lite.errors import ConfigError, ToolprmError, ToolsError
+from toolprm_lite.errors import ConfigError, RequestsFailed, ToolprmError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages, render_prompt
@@ -46,7 +47,8 @@ from toolprm_lite.search.background import in_thread
 from toolprm_lite.search.config import DOUBT, SearchConfig
 from toolprm_lite.search.events import Event, Listener
 from toolprm_lite.search.limits import STEP_TOKENS, Limits
-from toolprm_lite.search.loop import Timing, run
+from toolprm_lite.search.loop import Prepared, Timing, run
+from toolprm_lite.search.requests import Messages, SearchRequest, Tools
 from toolprm_lite.search.result import (
     Alternative,
     Candidate,
@@ -55,14 +57,13 @@ from toolprm_lite.search.result import (
     Stop,
     call_confidence,
 )
+from toolprm_lite.search.scheduler import Ended, Job, Scheduler
 from toolprm_lite.search.text import closed_calls, made_step, missing_parts
 from toolprm_lite.tools import Tool, closed_schema, parse_tools
 
 if TYPE_CHECKING:
     from toolprm_lite.constraint import Constraint
 
-Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
-Tools: TypeAlias = Iterable[Tool | Mapping[str, Any]]
 RewardChoice: TypeAlias = str | os.PathLike[str] | Reward | RewardFunction
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ class Searcher:
             list(backend.token_bytes), sorted(backend.info.eog_tokens)
         )
         self._lock = threading.Lock()
+        self._opening = threading.Lock()  # of a second model
         self._reader: int | None = None  # thread in whose hands a stream rests between two events
         self._heads: dict[tuple[str, str], Head | None] = {}
         self._judges: dict[str, GenerativeReward] = {}
@@ -96,6 +98,7 @@ class Searcher:
         dtype: str = "auto",
         threads: int | None = None,
         context: int | None = None,
+        prompt_cache: int = 256,
         verbose: bool = False,
     ) -> Searcher:
         """Open a model.
@@ -111,7 +114,10 @@ class Searcher:
             device: auto, cpu, cuda, cuda:1, mps (torch).
             dtype: auto, float32, bfloat16, float16 (torch); see docs/backends.md.
             threads: None is one for each physical core (llamacpp), or as torch is set.
-            context: cells for the prompt and all branches; None is the model's own, at most 8192.
+            context: cells for prompts and all branches; None is the model's own, at most 8192.
+            prompt_cache: MiB for the states of prompts that no search uses, so that questions on
+                several lists of tools prefill only what is new; the least recently used go first.
+                In main memory, or for torch in the device's. 0 keeps the last prompt only.
             verbose: let llama.cpp's own log through.
 
         Raises:
@@ -126,6 +132,7 @@ class Searcher:
             dtype=dtype,
             threads=threads,
             context=context,
+            prompt_cache=prompt_cache,
             verbose=verbose,
         )
         again = partial(options, model, tokenizer=tokenizer)
@@ -167,6 +174,59 @@ class Searcher:
         (result,) = self._events(messages, tools, config, reward, limits, listen=False)
         assert isinstance(result, SearchResult)
         return result
+
+    def search_many(
+        self,
+        requests: Iterable[SearchRequest | tuple[Messages, Tools]],
+        config: SearchConfig | None = None,
+        *,
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
+    ) -> list[SearchResult]:
+        """Answer several conversations, their rows together in each model step.
+
+        As many are searched at once as the context has cells for; the others wait for their turn,
+        in their order. The answers are those of `search` with the same settings and seed, up to
+        the rounding of kernels in batches of another shape. What a search had to give up for
+        others, for want of cells, it decodes again, and counts again.
+
+        Args:
+            requests: each a `SearchRequest`, or a pair of messages and tools.
+            config: the settings of requests that have none; None is `SearchConfig()`. The clock of
+                a deadline begins with this call for all of them, also while they wait.
+            reward: as in `search`, for all of them.
+            cancel: ends all of them, each with the best response it has.
+
+        Returns:
+            The results, in the order of the requests.
+
+        Raises:
+            RequestsFailed: once all have ended, where some could not be answered; it names them,
+                says why, and has the results of the others.
+        """
+        config = config or SearchConfig()
+        scheduler = Scheduler(self._backend)
+        futures: list[Future[SearchResult]] = []
+        for request in requests:
+            if not isinstance(request, SearchRequest):
+                request = SearchRequest(*request)
+            if request.config is None:
+                request = replace(request, config=config)
+            try:
+                job = self._job(request, reward, cancel)
+            except ToolprmError as error:
+                futures.append(Future())
+                futures[-1].set_exception(error)
+            else:
+                futures.append(job.future)
+                scheduler.add(job)
+        self._serve(scheduler)
+        errors = {n: future.exception() for n, future in enumerate(futures)}
+        failed = {n: error for n, error in errors.items() if isinstance(error, Exception)}
+        if failed:
+            found = [None if n in failed else f.result() for n, f in enumerate(futures)]
+            raise RequestsFailed(found, failed)
+        return [future.result() for future in futures]
 
     def stream(
         self,
@@ -327,7 +387,7 @@ class Searcher:
 
     def _judge(self, model: str) -> GenerativeReward:
         """The second model of that name, which the searcher owns."""
-        with self._alone():
+        with self._opening:
             if model not in self._judges:
                 if model:
                     backend = self._open(model)
@@ -369,15 +429,10 @@ class Searcher:
         """A search from its input to its result, the last event; without `listen` the only one."""
         conversation = parse_messages(messages)
         known = _tools(tools)
-        token_beam = config.strategy == "token-beam"
-        scorer = PolicyReward() if token_beam else self.reward(reward, config.call_format)
+        scorer = self._scorer(config, reward)
         stopped = self._acquire(limits)
         if stopped is not None:
-            yield SearchResult(
-                [], False, 0.0, None, [], [], self.model, scorer.name, config.strategy, Stats(),
-                stopped=stopped, missing=missing_parts([], known),
-                confidence=[] if scorer.calibrated else None, trace=[] if config.trace else None,
-            )  # fmt: skip
+            yield self._unsearched(config, scorer, known, stopped)
             return
         try:
             for event in self._search(conversation, known, config, scorer, limits, listen):
@@ -399,9 +454,7 @@ class Searcher:
     ) -> Generator[Event, None, None]:
         started = outside.clock()
         if config.tool_choice == "none":
-            yield SearchResult(
-                [], True, 1.0, None, [], [], self.model, reward.name, config.strategy, Stats()
-            )
+            yield self._unsearched(config, reward, tools, None)
             return
         search, stats, stopped = yield from self._run(
             messages, tools, config, reward, limits, listen
@@ -409,6 +462,82 @@ class Searcher:
         result = _result(search, config, reward, self.model, stats, tools, stopped)
         stats.ms["total"] = 1e3 * (outside.clock() - started)
         yield result
+
+    def _job(
+        self, request: SearchRequest, reward: RewardChoice, cancel: threading.Event | None
+    ) -> Job:
+        """A search for a scheduler. Raises what is wrong with the input as far as no model is
+        needed to see it."""
+        config = request.config or SearchConfig()
+        limits = Limits.of(config, cancel)
+        messages = parse_messages(request.messages)
+        tools = _tools(request.tools)
+        scorer = self._scorer(config, reward)
+
+        def conclude(ended: Ended) -> SearchResult:
+            if ended.prepared is None:
+                return self._unsearched(config, scorer, tools, ended.stopped)
+            stats = _stats(ended.prepared, ended.prefill, ended.timing)
+            stats.ms["total"] = 1e3 * ended.seconds
+            search = ended.prepared.search
+            return _result(search, config, scorer, self.model, stats, tools, ended.stopped)
+
+        def prepare() -> Prepared | None:
+            if config.tool_choice == "none":
+                return None
+            return self._prepare(messages, tools, config, scorer)
+
+        job = Job(limits, prepare, conclude)
+        job.future.set_running_or_notify_cancel()  # it can't be cancelled but by its limits
+        return job
+
+    def _serve(
+        self,
+        scheduler: Scheduler,
+        arrivals: Callable[[], list[Job]] = list,
+        news: tuple[threading.Event, ...] = (),
+    ) -> None:
+        """Search, with the model in hand, until nothing is left and nothing arrives. `news` are set
+        when something has arrived."""
+        while True:
+            for job in arrivals():
+                scheduler.add(job)
+            if not scheduler.busy:
+                return
+            limits = scheduler.limits
+            if self._acquire(replace(limits, cancels=(*limits.cancels, *news))) is not None:
+                scheduler.stop_waiting()
+                continue
+            try:
+                while scheduler.busy:
+                    scheduler.step()
+                    for job in arrivals():
+                        scheduler.add(job)
+            except BaseException as error:
+                scheduler.fail(error)
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                self._lock.release()
+
+    def _scorer(self, config: SearchConfig, reward: RewardChoice) -> Reward:
+        if config.strategy == "token-beam":
+            return PolicyReward()
+        return self.reward(reward, config.call_format)
+
+    def _unsearched(
+        self, config: SearchConfig, reward: Reward, tools: list[Tool], stopped: Stop | None
+    ) -> SearchResult:
+        """The result where nothing may be called (`stopped` is None), or no model step was made."""
+        if stopped is None:
+            return SearchResult(
+                [], True, 1.0, None, [], [], self.model, reward.name, config.strategy, Stats()
+            )
+        return SearchResult(
+            [], False, 0.0, None, [], [], self.model, reward.name, config.strategy, Stats(),
+            stopped=stopped, missing=missing_parts([], tools),
+            confidence=[] if reward.calibrated else None, trace=[] if config.trace else None,
+        )  # fmt: skip
 
     def _run(
         self,
@@ -420,6 +549,27 @@ class Searcher:
         listen: bool = False,
         follow_argmax: bool | None = None,
     ) -> Generator[Event, None, tuple[StepSearch, Stats, Stop | None]]:
+        prepared = self._prepare(messages, tools, config, reward, listen, follow_argmax)
+        if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
+            self._backend.tap(reward.layers)
+        timing = Timing()
+        rounds = run(prepared, self._backend, limits, timing)
+        if listen:
+            listener = Listener(prepared.search, _judged_kinds(reward))
+            prefill, stopped = yield from listener.follow(rounds)
+        else:
+            prefill, stopped = _returned(rounds)
+        return prepared.search, _stats(prepared, prefill, timing), stopped
+
+    def _prepare(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[Tool],
+        config: SearchConfig,
+        reward: Reward,
+        listen: bool = False,
+        follow_argmax: bool | None = None,
+    ) -> Prepared:
         choice = config.tool_choice
         allowed = tools
         if choice not in ("auto", "required"):
@@ -447,35 +597,16 @@ class Searcher:
             reward = reward.for_request(messages, tools)
         if isinstance(reward, Head) and config.decline_odds is not None:
             reward = reward.with_decline_odds(config.decline_odds)
-        if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
-            self._backend.tap(reward.layers)
         search = self._core_search(
             allowed, messages, form, config, reward, len(prompt), follow_argmax, listen
         )
-        timing = Timing()
-        top_k = 2 * config.beams if config.strategy == "token-beam" else config.top_k
-        rounds = run(search, self._backend, reward, prompt, constraint, top_k, limits, timing)
-        if listen:
-            prefill, stopped = yield from Listener(search, _judged_kinds(reward)).follow(rounds)
-        else:
-            prefill, stopped = _returned(rounds)
-
-        counts = search.counts()
-        stats = Stats(
-            prompt_tokens=len(prompt),
-            prefill_tokens=prefill.prefill_tokens,
-            reused_tokens=prefill.reused_tokens,
-            steps=timing.steps,
-            reward_calls=timing.reward_calls,
-            **counts,
-        )
-        stats.ms |= {
-            "prefill": 1e3 * timing.prefill,
-            "decode": 1e3 * timing.decode,
-            "core": 1e3 * timing.core,
-            "reward": 1e3 * timing.reward,
-        }
-        return search, stats, stopped
+        whole = config.strategy in ("majority", "best-of-n")
+        draws = 1 if config.strategy == "greedy" else config.beams * config.expand
+        return Prepared(
+            search, reward, prompt, constraint,
+            top_k=2 * config.beams if config.strategy == "token-beam" else config.top_k,
+            working_set=max(64, 8 * (config.samples if whole else draws)),
+        )  # fmt: skip
 
     def _constraint(
         self, tools: list[Tool], form: CallFormat, config: SearchConfig
@@ -561,6 +692,25 @@ def _threshold(config: SearchConfig, reward: Reward) -> float:
         return config.doubt
     known = reward.card.doubt if isinstance(reward, Head) else None
     return DOUBT if known is None else known
+
+
+def _stats(prepared: Prepared, prefill: Prefill, timing: Timing) -> Stats:
+    """The counts of a search that has ended, and its times but for the total."""
+    stats = Stats(
+        prompt_tokens=len(prepared.prompt),
+        prefill_tokens=prefill.prefill_tokens,
+        reused_tokens=prefill.reused_tokens,
+        steps=timing.steps,
+        reward_calls=timing.reward_calls,
+        **prepared.search.counts(),
+    )
+    stats.ms |= {
+        "prefill": 1e3 * timing.prefill,
+        "decode": 1e3 * timing.decode,
+        "core": 1e3 * timing.core,
+        "reward": 1e3 * timing.reward,
+    }
+    return stats
 
 
 def _returned(events: Generator[object, None, T]) -> T:

@@ -1,0 +1,100 @@
+"""Prompts that a backend can go on from, and the states of those that nobody uses any more.
+
+A search over many cells costs more: every token attends to all of them, though a mask hides most.
+So only prompts in use stand in the model's context. The others' states lie beside it, as what the
+backend can read out and write back. Knows tokens and sizes, nothing of the states themselves.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from toolprm_lite.backends.base import Int32Array, common_prefix
+
+State = TypeVar("State")
+
+CACHE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPrompt(Generic[State]):
+    """The state behind `tokens`, int32 [tokens]."""
+
+    tokens: Int32Array
+    state: State
+    bytes: int
+
+
+class PromptCache(Generic[State]):
+    """States of prompts, together at most `limit` bytes; the least recently used one goes first.
+
+    Two prompts are akin when they share half of one: they have the same tools, mostly, and another
+    question. Of these one is kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._entries: OrderedDict[bytes, CachedPrompt[State]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.bytes = 0
+
+    def best(self, prompt: Int32Array, whole: bool) -> tuple[int, CachedPrompt[State] | None]:
+        """How many tokens at the beginning of `prompt` the best state has, and that state.
+
+        `whole`: a state can't be cut, so all of it must be a beginning of `prompt`.
+        """
+        most, found = 0, None
+        for entry in self._entries.values():
+            shared = common_prefix(entry.tokens, prompt)
+            if shared > most and (not whole or shared == len(entry.tokens)):
+                most, found = shared, entry
+        return most, found
+
+    def touch(self, entry: CachedPrompt[State]) -> None:
+        """It was used now."""
+        self._entries.move_to_end(entry.tokens.tobytes())
+
+    def stands_for(self, prompt: Int32Array) -> bool:
+        """Whether there is a state akin to `prompt`, which then was used now."""
+        for entry in list(self._entries.values()):
+            if 2 * common_prefix(entry.tokens, prompt) >= len(prompt):
+                self.touch(entry)
+                return True
+        return False
+
+    def put(self, tokens: Int32Array, state: State, size: int) -> None:
+        """Keep a state of `size` bytes; those that it can stand for are let go."""
+        for key, entry in list(self._entries.items()):
+            if 2 * common_prefix(entry.tokens, tokens) >= len(entry.tokens):
+                self._remove(key)
+        if size > self.limit:
+            return
+        while self.bytes + size > self.limit:
+            self._remove(next(iter(self._entries)))
+        self._entries[tokens.tobytes()] = CachedPrompt(tokens.copy(), state, size)
+        self.bytes += size
+
+    def _remove(self, key: bytes) -> None:
+        self.bytes -= self._entries.pop(key).bytes
+
+
+def most_shared(
+    prompts: Mapping[int, Int32Array], prompt: Int32Array, own: int, whole: bool
+) -> tuple[int, int]:
+    """How many tokens at the beginning of `prompt` one of `prompts` has, and which; `own` is taken
+    rather than an equally good other. `whole` as in `PromptCache.best`."""
+    most, found = 0, own
+    for number in sorted(prompts, key=lambda number: number != own):
+        shared = common_prefix(prompts[number], prompt)
+        if shared > most and (not whole or shared == len(prompts[number])):
+            most, found = shared, number
+    return most, found

@@ -1,0 +1,118 @@
+"""Requests of several searches: what `search_many` takes, and a queue for an application whose
+threads each ask for themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from toolprm_lite.errors import ConfigError, QueueFull
+from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.result import SearchResult
+from toolprm_lite.search.scheduler import Job, Scheduler
+from toolprm_lite.tools import Tool
+
+if TYPE_CHECKING:
+    from toolprm_lite.search.searcher import RewardChoice, Searcher
+
+Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
+Tools: TypeAlias = Iterable[Tool | Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One question of many; the fields are those of `Searcher.search`. `config`: None is that of
+    the call."""
+
+    messages: Messages
+    tools: Tools
+    config: SearchConfig | None = None
+
+
+class SearchQueue:
+    """Searches that threads ask for, each for itself, with one model for all of them.
+
+    What waits is searched together, as by `Searcher.search_many`: a search that is asked for while
+    others run joins them at their next model step. There is nothing to close: a thread of the
+    queue's own works as long as there is something to do, and holds the model meanwhile, so the
+    searcher's other methods wait until the queue is empty.
+
+    `length` bounds the searches that run or wait.
+    """
+
+    def __init__(self, searcher: Searcher, length: int = 64) -> None:
+        if length < 1:
+            raise ConfigError(f"length is {length!r}; a queue holds at least 1 search")
+        self.length = length
+        self._searcher = searcher
+        self._scheduler = Scheduler(searcher._backend)
+        self._mutex = threading.Lock()
+        self._arrived: list[Job] = []
+        self._news = threading.Event()  # that something has
+        self._held: list[Future[SearchResult]] = []
+        self._working = False
+
+    def __len__(self) -> int:
+        """Searches that run or wait."""
+        return sum(not future.done() for future in list(self._held))
+
+    def submit(
+        self,
+        messages: Messages,
+        tools: Tools,
+        config: SearchConfig | None = None,
+        *,
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
+    ) -> Future[SearchResult]:
+        """Ask for a search. The arguments are those of `Searcher.search`; the clock of a deadline
+        begins now. `asyncio.wrap_future` makes the answer one that a task can wait for; only
+        `cancel` cancels the search.
+
+        Raises `QueueFull` when the queue is full, and at once what is wrong with the input.
+        """
+        job = self._searcher._job(SearchRequest(messages, tools, config), reward, cancel)
+        with self._mutex:
+            self._held = [future for future in self._held if not future.done()]
+            if len(self._held) >= self.length:
+                raise QueueFull(
+                    f"the queue holds {self.length} searches, as many as it may; try again when "
+                    "one has ended, or make it longer"
+                )
+            self._held.append(job.future)
+            self._arrived.append(job)
+            self._news.set()
+            start = not self._working
+            self._working = True
+        if start:
+            threading.Thread(target=self._work, name="toolprm-queue").start()
+        return job.future
+
+    def search(
+        self,
+        messages: Messages,
+        tools: Tools,
+        config: SearchConfig | None = None,
+        *,
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
+    ) -> SearchResult:
+        """`Searcher.search` by way of the queue. Raises `QueueFull` besides."""
+        return self.submit(messages, tools, config, reward=reward, cancel=cancel).result()
+
+    def _arrivals(self) -> list[Job]:
+        with self._mutex:
+            arrived, self._arrived = self._arrived, []
+            self._news.clear()
+            return arrived
+
+    def _work(self) -> None:
+        while True:
+            self._searcher._serve(self._scheduler, self._arrivals, (self._news,))
+            with self._mutex:
+                if not self._arrived:
+                    self._working = False
+                    return

@@ -1,0 +1,469 @@
+"""Several searches on one context: who is admitted, and whose rows go into the next model step.
+
+A search is admitted, in the order of arrival, when the context has cells for its prompt and for
+what it will mostly need behind it. From then on it takes part in every model step, unless there are
+more rows than one step takes: then those go first that have waited longest. One that finds no cells
+for a row waits. Where the one admitted first would have to wait, the last is put back: its cells
+are free, and it goes on later from where it stood. So the first always goes on, in the end with the
+whole context to itself, as a search alone would.
+
+Knows searches and cells, nothing of messages or results.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from toolprm_lite._core import StepSearch
+from toolprm_lite.backends.base import (
+    RESPONSE_ROOM,
+    Backend,
+    Batch,
+    Int32Array,
+    MaskArray,
+    Output,
+    Prefill,
+    SequenceOp,
+)
+from toolprm_lite.errors import ContextError, NoRoom, ToolprmError
+from toolprm_lite.search import limits as outside
+from toolprm_lite.search.limits import STEP_TOKENS, Limits
+from toolprm_lite.search.loop import (
+    Answer,
+    Prepared,
+    PromptWanted,
+    RowsWanted,
+    Timing,
+    Wish,
+    wishes,
+)
+from toolprm_lite.search.result import SearchResult, Stop
+
+_STEP_TOKENS = 512  # of one model step, where no deadline makes it smaller
+
+_NOTHING = Output(
+    np.empty((0, 1), np.int32), np.empty((0, 1), np.float32), np.empty(0, np.float32), None
+)  # the answer to a batch without rows
+
+
+@dataclass(slots=True)
+class Ended:
+    """What became of a search: None where it was stopped before it was prepared."""
+
+    prepared: Prepared | None
+    prefill: Prefill
+    stopped: Stop | None
+    timing: Timing
+    seconds: float  # since it was admitted
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One search on its way. `prepare` and `conclude` are called by whoever has the model; None is
+    a search that needs no model step. The result, or the error, goes into `future`."""
+
+    limits: Limits
+    prepare: Callable[[], Prepared | None]
+    conclude: Callable[[Ended], SearchResult]
+    future: Future[SearchResult] = field(default_factory=Future)
+
+    prepared: Prepared | None = None
+    timing: Timing = field(default_factory=Timing)
+    prefill: Prefill = field(default_factory=lambda: Prefill(0, 0, None))
+    stopped: Stop | None = None
+    started: float = 0.0  # when it was admitted first
+    begun: bool = False  # its first token's distribution is known
+    wanted: Generator[Wish, Answer, None] | None = None
+    wish: Wish = None
+    prompt: int | None = None  # its number, while it is admitted
+    prompt_begun: bool = False
+    sequences: dict[int, int] = field(default_factory=dict)  # its own, and the backend's for them
+    stepped: int = 0  # the last model step it took part in
+    cells_max: int = 0  # that its branches have held
+
+    @property
+    def search(self) -> StepSearch:
+        assert self.prepared is not None
+        return self.prepared.search
+
+    @property
+    def cells(self) -> int:
+        """Cells that its branches hold."""
+        assert self.prepared is not None
+        return self.prepared.search.cells - len(self.prepared.prompt)
+
+    @property
+    def waits_for_room(self) -> bool:
+        return isinstance(self.wish, RowsWanted) and len(self.wish.batch.tokens) == 0
+
+
+class Scheduler:
+    """Not thread-safe: whoever calls has the model to himself meanwhile."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._waiting: deque[Job] = deque()
+        self._live: list[Job] = []  # in the order in which they were admitted
+        self._begin()
+
+    def _begin(self) -> None:
+        info = self._backend.info
+        self._sequences = list(range(info.max_sequences, 0, -1))  # that are free
+        self._prompts = list(range(info.max_prompts - 1, -1, -1))
+        self._prompt_cells = 0
+        self._tapped: tuple[int, ...] = ()
+        self._ops: list[tuple[int, int, int]] = []  # to carry out with the next model step
+        self._steps = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a job that has not ended."""
+        return bool(self._waiting or self._live)
+
+    @property
+    def limits(self) -> Limits:
+        """Reached when those of any job are."""
+        jobs = [*self._waiting, *self._live]
+        ends = [job.limits.ends for job in jobs if job.limits.ends is not None]
+        cancels = {event for job in jobs for event in job.limits.cancels}
+        return Limits(min(ends, default=None), None, tuple(cancels))
+
+    def add(self, job: Job) -> None:
+        """Let a job wait for its turn."""
+        self._waiting.append(job)
+
+    def stop_waiting(self) -> None:
+        """End the waiting jobs whose limits are reached; needs no model."""
+        for job in list(self._waiting):
+            job.stopped = job.limits.reached()
+            if job.stopped is None:
+                continue
+            self._waiting.remove(job)
+            if job.begun:
+                self._advance(job, job.stopped)
+            else:
+                self._conclude(job, None)
+
+    def step(self) -> None:
+        """At most one model step of rows, and before it prompts of jobs that can begin: where a job
+        has a deadline, one part of one prompt."""
+        self.stop_waiting()
+        self._stop_live()
+        self._admit()
+        self._stop_live()
+        for job in list(self._live):
+            if job.waits_for_room:
+                self._advance(job, _NOTHING)
+        while len(self._live) > 1 and self._live[0].waits_for_room:
+            self._put_back(self._live[-1])
+            self._advance(self._live[0], _NOTHING)
+        chosen = self._choose()
+        if chosen:
+            self._decode(chosen)
+
+    def fail(self, error: BaseException) -> None:
+        """End all jobs with an error that is not one job's own."""
+        jobs = [*self._live, *self._waiting]
+        self._live.clear()
+        self._waiting.clear()
+        with suppress(ToolprmError):
+            self._backend.clear()
+        self._begin()
+        for job in jobs:
+            job.future.set_exception(error)
+
+    def _stop_live(self) -> None:
+        for job in list(self._live):
+            if isinstance(job.wish, RowsWanted):
+                job.stopped = job.limits.reached(job.search)
+                if job.stopped is not None:
+                    self._advance(job, job.stopped)
+
+    @property
+    def _timed(self) -> bool:
+        return any(job.limits.ends is not None for job in [*self._live, *self._waiting])
+
+    # Admission
+
+    def _admit(self) -> None:
+        for job in self._live:
+            if isinstance(job.wish, PromptWanted):
+                self._go_on_with_prompt(job)
+                return
+        while self._waiting and self._prompts:
+            job = self._waiting[0]
+            if not self._prepare(job):
+                continue
+            assert job.prepared is not None
+            layers = tuple(job.prepared.reward.layers)
+            if not self._live:
+                if layers:  # else they stay as they are: another tap may cost the cached prompts
+                    self._backend.tap(layers)
+                self._tapped = layers
+            elif layers and layers != self._tapped:
+                return
+            self._waiting.popleft()
+            self._live.append(job)
+            job.prompt = self._prompts.pop()
+            job.prompt_begun = False
+            job.sequences = {0: -job.prompt}
+            self._go_on_with_prompt(job)
+            if self._timed or (self._waiting and self._waiting[0] is job):
+                return
+
+    def _prepare(self, job: Job) -> bool:
+        """See that the next job can be admitted; else it has ended."""
+        if job.prepared is not None:
+            return True
+        job.started = outside.clock()
+        try:
+            prepared = job.prepare()
+            if prepared is not None:
+                job.wanted = wishes(prepared, job.timing)
+                job.wish = next(job.wanted)
+        except Exception as error:
+            self._waiting.popleft()
+            job.future.set_exception(error)
+            return False
+        if prepared is None:
+            self._waiting.popleft()
+            self._conclude(job, None)
+            return False
+        job.prepared = prepared
+        return True
+
+    def _go_on_with_prompt(self, job: Job) -> None:
+        """Prefill; where another job has a deadline, one part of the prompt at a time."""
+        wish, prompt, prepared = job.wish, job.prompt, job.prepared
+        assert isinstance(wish, PromptWanted)
+        assert prompt is not None
+        assert prepared is not None
+        others = [other for other in self._live if other is not job]
+        in_parts = any(other.limits.ends is not None for other in [*others, *self._waiting])
+        asked = 0
+
+        def stop() -> bool:
+            nonlocal asked
+            asked += 1
+            job.stopped = job.limits.reached()
+            return job.stopped is not None or (in_parts and asked > 1)
+
+        room = RESPONSE_ROOM
+        if others:
+            room = sum(other.cells for other in others)
+            room += max(prepared.working_set, job.cells_max)
+        began = outside.clock()
+        try:
+            part = self._backend.prefill(
+                wish.tokens, wish.mask, prepared.top_k, prompt=prompt, room=room,
+                chunk=STEP_TOKENS if self._timed else None, stop=stop,
+            )  # fmt: skip
+        except (ContextError, NoRoom) as error:
+            if others and isinstance(error, NoRoom):
+                self._put_back(job)
+            else:
+                self._leave(job)
+                job.future.set_exception(error)
+            return
+        self._prompt_cells = self._backend.prompt_cells
+        spent = outside.clock() - began
+        job.timing.prefill += spent if part.output is None else part.output.model_seconds
+        reused = 0 if job.prompt_begun else part.reused_tokens
+        job.prompt_begun = True
+        job.prefill = Prefill(
+            job.prefill.reused_tokens + reused,
+            job.prefill.prefill_tokens + part.prefill_tokens,
+            part.output,
+        )
+        if part.output is None and job.stopped is None:
+            return
+        if not job.begun:
+            job.begun = True
+            self._advance(job, job.prefill)
+        else:
+            self._advance(job, job.stopped or _NOTHING)
+
+    def _put_back(self, job: Job) -> None:
+        """Let an admitted job wait again, without a cell in the context."""
+        if job.begun:
+            assert job.prepared is not None
+            job.search.forget_cells()
+            job.wish = PromptWanted(job.prepared.prompt, None)
+        self._leave(job)
+        self._waiting.appendleft(job)
+
+    def _leave(self, job: Job) -> None:
+        """Free what an admitted job holds."""
+        if job.prompt is None:
+            return
+        self._carry_out()
+        self._backend.release(job.prompt)
+        self._prompt_cells = self._backend.prompt_cells
+        # The lowest goes first: what a search alone has left in 0 never stands beside others.
+        self._prompts = sorted([*self._prompts, job.prompt], reverse=True)
+        self._sequences += [number for own, number in job.sequences.items() if own > 0]
+        job.prompt = None
+        self._live.remove(job)
+
+    def _conclude(self, job: Job, prepared: Prepared | None) -> None:
+        seconds = outside.clock() - job.started if prepared is not None else 0.0
+        try:
+            ended = Ended(prepared, job.prefill, job.stopped, job.timing, seconds)
+            result = job.conclude(ended)
+        except Exception as error:
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(result)
+
+    # Model steps
+
+    @property
+    def _step_tokens(self) -> int:
+        return STEP_TOKENS if self._timed else _STEP_TOKENS
+
+    def _advance(self, job: Job, answer: Answer) -> None:
+        """Let a job go on to its next rows, or to its end."""
+        assert job.wanted is not None
+        if job.prompt is not None:
+            taken = self._prompt_cells + sum(other.cells for other in self._live)
+            job.search.set_room(
+                cells=job.search.cells + max(0, self._backend.info.context - taken),
+                sequences=job.search.sequences + len(self._sequences),
+                batch_tokens=self._step_tokens,
+                waits=len(self._live) > 1,
+            )
+        began, reward = outside.clock(), job.timing.reward
+        try:
+            wish = job.wanted.send(answer)
+            while wish is None:
+                wish = job.wanted.send(None)
+        except StopIteration:
+            self._leave(job)
+            self._conclude(job, job.prepared)
+            return
+        except Exception as error:
+            self._leave(job)
+            job.future.set_exception(error)
+            return
+        finally:
+            job.timing.core += outside.clock() - began - (job.timing.reward - reward)
+        assert isinstance(wish, RowsWanted)
+        job.wish = wish
+        job.cells_max = max(job.cells_max, job.cells)
+        for kind, first, second in wish.batch.ops.tolist():
+            if kind == SequenceOp.FORK:
+                number = job.sequences[second] = self._sequences.pop()
+                self._ops.append((kind, job.sequences[first], number))
+            else:
+                number = job.sequences.pop(first)
+                self._sequences.append(number)
+                self._ops.append((kind, number, 0))
+
+    def _choose(self) -> list[Job]:
+        """The jobs whose rows go into the next step: those first that have waited longest."""
+        ready = [j for j in self._live if isinstance(j.wish, RowsWanted) and not j.waits_for_room]
+        chosen: list[Job] = []
+        tokens = rows = 0
+        for job in sorted(ready, key=lambda job: job.stepped):
+            batch = _rows(job).batch
+            tokens += len(batch.tokens)
+            rows += len(batch.logits_at)
+            if chosen and (tokens > self._step_tokens or rows > self._backend.info.max_sequences):
+                tokens -= len(batch.tokens)
+                rows -= len(batch.logits_at)
+                continue
+            chosen.append(job)
+        return chosen
+
+    def _carry_out(self) -> None:
+        """The sequence operations so far, without a model step."""
+        if self._ops:
+            none = np.empty(0, np.int32)
+            ops, self._ops = self._ops, []
+            self._backend.decode(Batch(_ops_array(ops), none, none, none, none, none), None, 1)
+
+    def _decode(self, chosen: list[Job]) -> None:
+        batch, masks = _merged(self._ops, chosen)
+        self._ops = []
+        top_k = max(job.prepared.top_k for job in chosen if job.prepared is not None)
+        began = outside.clock()
+        try:
+            output = self._backend.decode(batch, masks, top_k)
+        except NoRoom:  # more than one step takes
+            if len(chosen) > 1:
+                self._decode(chosen[: len(chosen) // 2])
+            else:
+                self._advance(chosen[0], None)
+            return
+        outside_model = outside.clock() - began - output.model_seconds
+        self._steps += 1
+        row = state = 0
+        for job in chosen:
+            own = _rows(job).batch
+            assert job.prepared is not None
+            share = len(own.tokens) / len(batch.tokens)
+            rows = slice(row, row + len(own.logits_at))
+            states = slice(state, state + len(own.hidden_at))
+            row, state = rows.stop, states.stop
+            k = job.prepared.top_k
+            job.timing.decode += share * output.model_seconds
+            job.timing.core += share * outside_model
+            job.stepped = self._steps
+            self._advance(
+                job,
+                Output(
+                    output.top_ids[rows, :k],
+                    output.top_logprobs[rows, :k],
+                    output.entropy[rows],
+                    None if output.hidden is None else output.hidden[states],
+                ),
+            )
+
+
+def _rows(job: Job) -> RowsWanted:
+    assert isinstance(job.wish, RowsWanted)
+    return job.wish
+
+
+def _ops_array(ops: list[tuple[int, int, int]]) -> Int32Array:
+    return np.array(ops, np.int32).reshape(-1, 3)
+
+
+def _merged(ops: list[tuple[int, int, int]], jobs: list[Job]) -> tuple[Batch, MaskArray | None]:
+    """The rows of all jobs as one batch, in the backend's sequences, and their masks."""
+    wishes = [_rows(job) for job in jobs]
+    batches = [wish.batch for wish in wishes]
+    lengths = np.array([len(batch.tokens) for batch in batches], np.int32)
+    begins = np.cumsum(lengths, dtype=np.int32) - lengths
+    sequences = [
+        np.array([job.sequences[own] for own in batch.sequences.tolist()], np.int32)
+        for job, batch in zip(jobs, batches, strict=True)
+    ]
+
+    def shifted(places: list[Int32Array]) -> Int32Array:
+        return np.concatenate([at + begin for at, begin in zip(places, begins, strict=True)])
+
+    merged = Batch(
+        ops=_ops_array(ops),
+        tokens=np.concatenate([batch.tokens for batch in batches]),
+        positions=np.concatenate([batch.positions for batch in batches]),
+        sequences=np.concatenate(sequences),
+        logits_at=shifted([batch.logits_at for batch in batches]),
+        hidden_at=shifted([batch.hidden_at for batch in batches]),
+    )
+    given = [wish.masks for wish in wishes if wish.masks is not None]
+    if not given:
+        return merged, None
+    masks = np.full((len(merged.logits_at), given[0].shape[1]), ~np.uint32(0))
+    row = 0
+    for wish in wishes:
+        if wish.masks is not None:
+            masks[row : row + len(wish.masks)] = wish.masks
+        row += len(wish.batch.logits_at)
+    return merged, masks
