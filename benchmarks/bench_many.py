@@ -1,6 +1,9 @@
 """Many requests on one model: at once against one after the other, memory, and prompt states.
 
-    python benchmarks/bench_many.py problems.jsonl --model model.gguf --threads 1 --json out.json
+    python benchmarks/bench_many.py PROBLEMS [--model model.gguf] [--threads 1] [--json]
+
+PROBLEMS is a file of problems, a supervision set, or the folder of BFCL's unpacked wheel, of which
+the bring-up problems are taken.
 
 - throughput: `--count` problems with tools of their own, by `search` one after the other and by
   `search_many`; then the same questions, all with the tools of the first. Everything is forgotten
@@ -19,17 +22,15 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from problems import load
+from timing import spread
+
 from toolprm_lite import SearchConfig, Searcher, SearchRequest, SearchResult
-from toolprm_lite.evaluation.items import read_problems
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def resident_mib() -> float:
@@ -116,7 +117,7 @@ def memory(searcher: Searcher, requests: list[SearchRequest], count: int) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("problems", type=Path, help="problems with tools of their own")
+    parser.add_argument("problems", type=Path)
     parser.add_argument("--model", help="a GGUF file or a transformers folder")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int)
@@ -128,17 +129,21 @@ def main() -> None:
     parser.add_argument("--lists", type=int, default=8)
     parser.add_argument("--searches", type=int, default=1000)
     parser.add_argument("--only", choices=("throughput", "reuse", "memory"))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     options = {"backend": args.backend, "threads": args.threads, "context": args.context}
     config = SearchConfig(beams=args.beams, expand=args.expand)
-    items, _ = read_problems(args.problems)
+    items = load(args.problems, 20 * max(args.count, args.lists))
     seen: dict[str, SearchRequest] = {}
     for item in items:
         key = json.dumps(item.tools, sort_keys=True)
         seen.setdefault(key, SearchRequest(item.messages, item.tools, config))
     requests = list(seen.values())[: max(args.count, args.lists)]
     report: dict[str, Any] = {"model": args.model, "beams": args.beams, "expand": args.expand}
+
+    def say(line: str) -> None:
+        if not args.json:
+            print(line, flush=True)
 
     with Searcher.from_model(args.model, **options) as searcher:
         if args.only in (None, "throughput"):
@@ -150,32 +155,30 @@ def main() -> None:
             }
             for name, workload in workloads.items():
                 report[name] = found = throughput(searcher, workload, args.repeats)
-                print(
+                say(
                     f"{name}: {found['solo']['requests_per_second']:.2f} searches/s one by one, "
                     f"{found['many']['requests_per_second']:.2f} at once: "
                     f"{found['speedup']['median']:.2f} times "
-                    f"({found['speedup']['least']:.2f} .. {found['speedup']['most']:.2f}), "
+                    f"({found['speedup']['min']:.2f} .. {found['speedup']['max']:.2f}), "
                     f"processor time {found['processor_speedup']['median']:.2f} times; "
-                    f"{found['equal']:.0%} equal answers",
-                    flush=True,
+                    f"{found['equal']:.0%} equal answers"
                 )
         if args.only in (None, "memory"):
             report["memory"] = memory(searcher, requests[: args.lists], args.searches)
-            print("memory:", report["memory"], flush=True)
+            say(f"memory: {report['memory']}")
     if args.only in (None, "reuse"):
         for name, size in (("with_cache", 256), ("without_cache", 0)):
             with Searcher.from_model(args.model, prompt_cache=size, **options) as searcher:
                 found = reuse(searcher, requests[: args.lists], 2)
             report[name] = found
-            print(
+            say(
                 f"{name}: {found['lists']} lists of tools in turn, {found['prefill_tokens']:.0f} "
                 f"of {found['prompt_tokens']:.0f} prompt tokens computed, "
                 f"{found['seconds']['median']:.3f} s a search "
-                f"({found['seconds']['least']:.3f} .. {found['seconds']['most']:.3f})",
-                flush=True,
+                f"({found['seconds']['min']:.3f} .. {found['seconds']['max']:.3f})"
             )
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
+        print(json.dumps(report))
 
 
 if __name__ == "__main__":

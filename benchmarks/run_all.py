@@ -63,6 +63,36 @@ def deadlines(found: Any) -> Iterator[Row]:
         )
 
 
+def search(found: Any) -> Iterator[Row]:
+    for name, row in found.items():
+        yield (
+            f"{name}: {row['right']:.0%} right, {row['decoded_tokens']:,.0f} tokens",
+            f"{row['median_ms']:,.0f} ms behind the prompt, {row['ratio_of_medians']:.2f} x greedy",
+            f"p95 {row['p95_ms']:,.0f} ms; with the prompt {row['median_ms_with_prefill']:,.0f}, "
+            f"{row['p95_ms_with_prefill']:,.0f} ms",
+        )
+
+
+def many(found: Any) -> Iterator[Row]:
+    for name in ("tools_of_their_own", "one_list_of_tools"):
+        row = found[name]
+        yield (
+            f"{row['requests']} requests at once / one by one, {name.replace('_', ' ')}",
+            f"{row['speedup']['median']:.2f} x as fast, {row['equal']:.0%} equal",
+            f"{row['speedup']['min']:.2f} .. {row['speedup']['max']:.2f}",
+        )
+    for name, size in found["memory"].items():
+        yield f"resident memory {name.removeprefix('mib_')} searches", f"{size:,.0f} MiB", ""
+    for name in ("with_cache", "without_cache"):
+        row = found[name]
+        yield (
+            f"{row['lists']} lists of tools in turn, {name.replace('_', ' ')} of prompt states",
+            f"{1e3 * row['seconds']['median']:,.0f} ms, {row['prefill_tokens']:,.0f} of "
+            f"{row['prompt_tokens']:,.0f} tokens",
+            f"{1e3 * row['seconds']['min']:,.0f} .. {1e3 * row['seconds']['max']:,.0f} ms",
+        )
+
+
 def usual_way(found: Any) -> Iterator[Row]:
     for name, values in found["ratios"].items():
         ordered = sorted(values)
@@ -81,12 +111,14 @@ def benchmarks(options: argparse.Namespace) -> list[Benchmark]:
         Benchmark("bench_segmenter", [], segmenter),
         Benchmark("bench_parts", model, parts),
         Benchmark("bench_cli", [*model, *threads], cli),
+        Benchmark("bench_search", [data, *model, *threads, "--limit", str(options.limit)], search),
         Benchmark(
             "bench_usual_way", [data, *model, *threads, "--limit", str(options.few)], usual_way
         ),
         Benchmark(
             "bench_deadlines", [data, *model, *threads, "--limit", str(options.limit)], deadlines
         ),
+        Benchmark("bench_many", [data, *model, *threads], many),
     ]
 
 
