@@ -271,6 +271,20 @@ def test_the_least_recently_used_state_goes_first(opened: Opened) -> None:
     assert none.prefill(lists[0], None, 1).reused_tokens == 0
 
 
+def test_a_state_may_go_while_it_is_read_back(opened: Opened) -> None:
+    backend, alone = opened()
+    cache = getattr(backend, "_cache", None)
+    if not isinstance(cache, PromptCache):
+        cache = backend._states_kept  # type: ignore[attr-defined]
+    lists = [random_tokens(100, seed=n) for n in (10, 11)]
+    for prompt in (*lists, *lists):
+        got = backend.prefill(prompt, None, VOCAB)
+        agree(got.output, alone(prompt))
+        cache.limit = cache.bytes or cache.limit  # one of them: the other makes way for it
+    assert got.reused_tokens == 99
+    assert len(cache) == 1
+
+
 def test_a_state_comes_back_to_the_bit(opened: Opened) -> None:
     backend, _ = opened()
     backend.tap((1,))

@@ -434,6 +434,8 @@ class LlamaCppBackend:
             raise no_room_for_prompt(len(wanted), room, self._info.context)
         self._drop_branches(number)
         cached, entry = self._cache.best(beginning, self._stateful)
+        if entry is not None and cached > shared:
+            self._cache.touch(entry)
         parted = max(from_own, self._cache.best(beginning, False)[0]) if self._stateful else 0
         if number in self._prompts and 2 * from_own < len(own) and not self._cache.stands_for(own):
             self._keep(number)
@@ -479,7 +481,6 @@ class LlamaCppBackend:
     def _restore(self, entry: CachedPrompt[npt.NDArray[np.uint8]], length: int, number: int) -> int:
         """Read a cached state back. Returns how many tokens that gave."""
         self._forget(number)
-        self._cache.touch(entry)
         data = entry.state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         context, sequence = self._native.context, self._sequence(-number)
         if not self._llama.llama_state_seq_set_data(context, data, entry.bytes, sequence):

@@ -60,7 +60,7 @@ class PromptCache(Generic[State]):
         return most, found
 
     def touch(self, entry: CachedPrompt[State]) -> None:
-        """It was used now."""
+        """It was used now; it must still be here, so ask before anything is put."""
         self._entries.move_to_end(entry.tokens.tobytes())
 
     def stands_for(self, prompt: Int32Array) -> bool:

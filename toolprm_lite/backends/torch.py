@@ -573,6 +573,8 @@ class TorchBackend:
             raise no_room_for_prompt(len(wanted), room, self._cells)
         self._drop_branches(number)
         cached, entry = self._states_kept.best(beginning, False)
+        if entry is not None and cached > shared:
+            self._states_kept.touch(entry)
         if 2 * from_own < len(own):
             self._keep(number)
         ledger = self._ledger
@@ -596,7 +598,6 @@ class TorchBackend:
 
     def _restore(self, entry: CachedPrompt[States], length: int, number: int) -> None:
         """Write the beginning of a cached state back."""
-        self._states_kept.touch(entry)
         ledger = self._ledger
         self._make_places(length)
         self._branches[-number] = ledger.fork(0)
