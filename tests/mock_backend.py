@@ -137,13 +137,24 @@ class MockBackend:
             raise NoRoom("mock")
         assert len(self._sequences) <= self.info.max_sequences
         paths = []
-        for token, position, sequence in zip(
-            batch.tokens.tolist(), batch.positions.tolist(), batch.sequences.tolist(), strict=True
-        ):
+        forks = batch.forks.tolist()
+        for place, (token, position, sequence) in enumerate(
+            zip(
+                batch.tokens.tolist(), batch.positions.tolist(), batch.sequences.tolist(),
+                strict=True,
+            )
+        ):  # fmt: skip
             path = self._sequences[sequence]
             assert position == len(self.prompt) + len(path), "a gap in the KV cache"
             path.append(token)
             paths.append(tuple(path))
+            while forks and forks[0][0] == place:
+                _, source, destination = forks.pop(0)
+                assert destination not in self._sequences
+                self._sequences[destination] = list(self._sequences[source])
+        assert not forks
+        assert len(batch.logits_at) <= self.info.max_sequences
+        assert len(self._sequences) <= self.info.max_sequences
         self.steps += 1
         self.on_step(len(paths))
         self.decoded.extend(batch.tokens.tolist())

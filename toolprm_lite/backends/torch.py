@@ -27,6 +27,7 @@ from toolprm_lite.backends.base import (
     Prefill,
     SequenceOp,
     check_prompt,
+    checked_forks,
     checked_ops,
     common_prefix,
 )
@@ -258,7 +259,10 @@ class TorchBackend:
             raise ModelError(
                 f"a batch has an invalid token; the vocabulary has {self._info.vocab_size}"
             )
-        owners = [self._own(sequence) for sequence in sequences]
+        forks = checked_forks(batch, self._info)
+        made = {destination for _, _, destination in forks}
+        for sequence in {*sequences, *(source for _, source, _ in forks)} - made:
+            self._own(sequence)
         ledger = self._ledger
         if ledger.used + count > self._cells:
             raise NoRoom(
@@ -268,7 +272,7 @@ class TorchBackend:
         if ledger.end + count > self._cells:
             self._compact()
         begin = ledger.end
-        cells = [ledger.append(owner) for owner in owners]
+        cells = self._append(sequences, forks)
         end = ledger.end
         self._places[begin:end] = batch.positions
         started = time.perf_counter()
@@ -512,6 +516,21 @@ class TorchBackend:
         if own is None:
             raise ModelError(f"sequence {branch} holds nothing; fork it from the prompt first")
         return own
+
+    def _append(self, sequences: list[int], forks: list[tuple[int, int, int]]) -> list[int]:
+        """A cell for each token, and the branches that fork behind some of them."""
+        ledger, branches = self._ledger, self._branches
+        cells = []
+        behind = iter([*forks, (len(sequences), 0, 0)])
+        next_token, source, destination = next(behind)
+        for token, sequence in enumerate(sequences):
+            cells.append(ledger.append(branches[sequence]))
+            while next_token == token:
+                if destination in branches:
+                    ledger.drop(branches.pop(destination))
+                branches[destination] = ledger.fork(branches[source])
+                next_token, source, destination = next(behind)
+        return cells
 
     def _carry_out(self, ops: Int32Array) -> None:
         ledger, branches = self._ledger, self._branches

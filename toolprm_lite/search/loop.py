@@ -12,9 +12,11 @@ import numpy as np
 from toolprm_lite._core import Step as CoreStep
 from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, Batch, MaskArray, Prefill
+from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import NoRoom
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch
 from toolprm_lite.search import limits as outside
+from toolprm_lite.search.choices import UNMASKED, plant
 from toolprm_lite.search.limits import STEP_TOKENS, Limits
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
@@ -41,6 +43,7 @@ class Masks:
 
     constraint: Constraint
     matchers: dict[int, Matcher] = field(default_factory=dict)
+    planted: dict[int, Matcher] = field(default_factory=dict)  # of choices, see `plant`
     buffer: MaskArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,19 +54,23 @@ class Masks:
         if len(self.buffer) < len(branches):
             self.buffer = np.empty((2 * len(branches), self.constraint.words), np.uint32)
         masks = self.buffer[: len(branches)]
-        self.constraint.fill([self.matchers[branch] for branch in branches], masks)
+        self.constraint.fill([self._matcher(branch) for branch in branches], masks)
         return masks
+
+    def _matcher(self, branch: int) -> Matcher | None:
+        if branch == UNMASKED:
+            return None
+        return self.matchers[branch] if branch > UNMASKED else self.planted[branch]
 
     def follow(self, search: StepSearch) -> None:
         """Advance with the branches the search has made, and tell it the tokens forced on them."""
         constraint, matchers = self.constraint, self.matchers
-        fresh = search.take_new()
-        for branch, parent, token in fresh:
-            matchers[branch] = matcher = constraint.fork(matchers[parent])
-            forced = constraint.advance(matcher, token)
-            if forced:
-                search.set_forced(branch, forced)
-        if fresh:
+        while fresh := search.take_new():
+            for branch, parent, token in fresh:
+                matchers[branch] = matcher = constraint.fork(matchers[parent])
+                forced = constraint.advance(matcher, token)
+                if forced:
+                    search.set_forced(branch, forced)
             live = set(search.live())
             for branch in [known for known in matchers if known not in live]:
                 del matchers[branch]
@@ -78,9 +85,11 @@ def run(
     top_k: int,
     limits: Limits,
     timing: Timing,
+    encode: Encoder | None = None,
 ) -> Generator[None, None, tuple[Prefill, Stop | None]]:
     """Search to the end, or to the first model step that `limits` forbid, and give way after every
-    round. `search` is fresh; what it found is asked of it afterwards."""
+    round. `search` is fresh; what it found is asked of it afterwards. `encode` is for a search that
+    knows choices."""
     clock = outside.clock
     started = clock()
     waited = 0.0
@@ -117,7 +126,10 @@ def run(
         if masks is not None:
             masks.follow(search)
         else:
-            search.take_new()
+            while search.take_new():
+                pass
+        if encode is not None:
+            plant(search, encode, backend.token_bytes, masks)
         rows = search.next_batch()
         if rows is None:
             began = clock()
@@ -137,8 +149,13 @@ def run(
             continue
         *arrays, branches = rows
         allowed = masks.fill(branches) if masks is not None else None
+        if search.narrowed:
+            if allowed is None:
+                words = (backend.info.vocab_size + 31) // 32
+                allowed = np.full((len(branches), words), 0xFFFFFFFF, np.uint32)
+            search.narrow(allowed)
         try:
-            output = backend.decode(Batch(*arrays), allowed, top_k)
+            output = backend.decode(Batch(*arrays), allowed, max(top_k, search.choice_width))
         except NoRoom:
             search.no_room()
             continue

@@ -25,6 +25,7 @@ from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend, ModelInfo
+from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.open import BackendName, open_backend
 from toolprm_lite.errors import ConfigError, ToolprmError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
@@ -452,7 +453,13 @@ class Searcher:
         )
         timing = Timing()
         top_k = 2 * config.beams if config.strategy == "token-beam" else config.top_k
-        rounds = run(search, self._backend, reward, prompt, constraint, top_k, limits, timing)
+        encode = None
+        if search.choice_width:
+            from_masks = None if constraint is None else constraint.encode
+            encode = from_masks or Encoder.of(self._backend)
+        rounds = run(
+            search, self._backend, reward, prompt, constraint, top_k, limits, timing, encode
+        )
         if listen:
             prefill, stopped = yield from Listener(search, _judged_kinds(reward)).follow(rounds)
         else:
@@ -549,6 +556,8 @@ class Searcher:
                 trace=config.trace or listen,
                 token_level=token_level,
                 doubt=_threshold(config, reward) if config.strategy == "doubt" else 1.0,
+                choices=config.choices if config.strategy in ("step-beam", "doubt") else 0,
+                forks_within=info.forks_within,
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None

@@ -1,0 +1,111 @@
+"""The tokens that write the choices of a step, as one tree. Knows the tokenizer and the constraint;
+what is decoded, and when, is the core's business."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toolprm_lite._core import StepSearch
+from toolprm_lite.backends.encoder import Encoder
+
+if TYPE_CHECKING:
+    from toolprm_lite.constraint import Constraint, Matcher
+    from toolprm_lite.search.loop import Masks
+
+UNMASKED = -1  # what a batch calls a row whose choices alone say what is allowed
+
+
+def plant(
+    search: StepSearch, encode: Encoder, token_bytes: Sequence[bytes], masks: Masks | None
+) -> None:
+    """Give every branch that stands before choices the tokens that write them.
+
+    A text has many tokenizations; the tokenizer's own is taken, and where the constraint forces
+    tokens, those. The matchers behind them are kept in `masks.planted`.
+    """
+    for branch, context, choices in search.take_choices():
+        constraint, matcher = None, None
+        if masks is not None:
+            constraint, matcher = masks.constraint, masks.matchers[branch]
+        tree = _Tree(encode, token_bytes, constraint, context, choices)
+        tree.grow(0, matcher, b"", range(len(choices)))
+        first = search.set_choices(branch, tree.parents, tree.tokens, tree.forced, tree.ends)
+        if masks is not None:
+            masks.planted |= {first - place: known for place, known in tree.matchers.items()}
+
+
+@dataclass
+class _Tree:
+    """`choices` and their `context` are those of `StepSearch.take_choices`, the lists those of
+    `set_choices`; `matchers` are by place in them."""
+
+    encode: Encoder
+    token_bytes: Sequence[bytes]
+    constraint: Constraint | None
+    context: bytes
+    choices: list[tuple[bytes, int]]
+    parents: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    forced: list[bool] = field(default_factory=list)
+    ends: list[int] = field(init=False)
+    matchers: dict[int, Matcher] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ends = [-1] * len(self.choices)
+        self._paths: list[dict[int, int]] = [{} for _ in self.choices]
+
+    def grow(self, node: int, matcher: Matcher | None, written: bytes, open: Sequence[int]) -> None:
+        """Plant what follows `node` of the choices `open`, which all begin with `written`."""
+        groups: dict[int, list[int]] = {}
+        for choice in open:
+            text, body = self.choices[choice]
+            token = self._next(choice, written)
+            if token is not None and len(written) + len(self.token_bytes[token]) <= body:
+                groups.setdefault(token, []).append(choice)
+            elif token is not None or len(written) >= len(text):
+                self.ends[choice] = node
+        for token, choices in groups.items():
+            text = written + self.token_bytes[token]
+            longest = max(len(self.choices[choice][0]) for choice in choices)
+            run: list[int] = []
+            follower = None
+            if self.constraint is not None and matcher is not None:
+                if not self.constraint.allows(matcher, token):
+                    continue
+                follower = self.constraint.fork(matcher)
+                run = self.constraint.advance(follower, token)
+            child = self._add(node, token, False)
+            for forced in run:
+                if len(text) > longest:
+                    break
+                child = self._add(child, forced, True)
+                text += self.token_bytes[forced]
+            if follower is not None:
+                self.matchers[child - 1] = follower
+            common = [c for c in choices if self.choices[c][0].startswith(text[:longest])]
+            self.grow(child, follower, text, common)
+
+    def _add(self, parent: int, token: int, forced: bool) -> int:
+        self.parents.append(parent)
+        self.tokens.append(token)
+        self.forced.append(forced)
+        return len(self.tokens)
+
+    def _next(self, choice: int, written: bytes) -> int | None:
+        """The token that goes on with a choice; None behind its end, or where tokens can't write
+        it."""
+        text = self.choices[choice][0]
+        if len(written) >= len(text):
+            return None
+        path = self._paths[choice]
+        if len(written) not in path:
+            context = (self.context + written).decode("utf-8", "replace")
+            place = len(written)
+            for token in self.encode.behind(context, text[place:].decode()):
+                if not text.startswith(self.token_bytes[token], place):
+                    return None
+                path[place] = token
+                place += len(self.token_bytes[token])
+        return path.get(len(written))
