@@ -30,11 +30,10 @@ std::vector<Choice> list_choices(const ToolSchema& tools, const SegmenterState& 
 // A token of a choice. The tokens that lead to a node and the node's own write the beginning of
 // every choice below it.
 struct ChoiceNode {
-  int32_t parent;
-  int32_t token;
-  bool forced;    // the constraint leaves no other
-  bool boundary;  // decides the step, so that nothing of the tree follows
-  bool last;      // a boundary behind which no distribution is wanted
+  int32_t token = -1;
+  bool forced = false;    // the constraint leaves no other
+  bool boundary = false;  // decides the step, so that nothing of the tree follows
+  bool last = false;      // a boundary behind which no distribution is wanted
   std::vector<int32_t> children;
   std::vector<int32_t> closers;  // tokens that may decide the step here
   int32_t number = 0;            // what batches call it

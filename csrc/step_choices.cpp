@@ -205,8 +205,10 @@ bool StepSearch::choice_wanted(const Branch& branch, const ChoiceNode& node, uin
 }
 
 // Marks what is decoded ahead below a node at this depth, in the order of the batch.
-void StepSearch::find_choices(const Branch& branch, int32_t at, uint32_t depth, Row& row) const {
-  ChoiceNode& node = row.choices->nodes[at];
+void StepSearch::find_choices(const Branch& branch, int32_t parent, uint32_t depth,
+                              Row& row) const {
+  if (row.nodes.size() > options_.max_batch_tokens) return;  // more than there will be room for
+  ChoiceNode& node = row.choices->nodes[parent];
   bool some = false;
   bool all = true;
   for (int32_t child : node.children) {
@@ -240,9 +242,9 @@ bool StepSearch::add_choices(int32_t id, SearchBatch& batch) {
     sequences += static_cast<size_t>(lines - (lines > 0 && !node.stops ? 1 : 0));
   };
   count(row.choices->nodes[branch.choice]);
-  for (int32_t at : row.nodes) {
-    count(row.choices->nodes[at]);
-    ++logits;  // at most
+  for (int32_t node : row.nodes) {
+    count(row.choices->nodes[node]);
+    if (row.choices->wants_logits(node)) ++logits;
   }
   const size_t tokens = row.tokens + row.nodes.size();
   if (tokens > ledger_.free_cells() || sequences > ledger_.free_sequences() ||
@@ -305,8 +307,8 @@ void StepSearch::place_choices(int32_t parent, uint32_t depth, int32_t kv, Row& 
 }
 
 void StepSearch::retract_choices(const Row& row) {
-  for (int32_t at : row.nodes) {
-    ChoiceNode& node = row.choices->nodes[at];
+  for (int32_t id : row.nodes) {
+    const ChoiceNode& node = row.choices->nodes[id];
     if (node.stops) --shared_[node.kv].users;
   }
   for (auto sequence = row.sequences.rbegin(); sequence != row.sequences.rend(); ++sequence) {
@@ -338,8 +340,8 @@ void StepSearch::observe_choices(const Row& row, std::vector<Distribution>& next
 // All branches have arrived: what none of them has taken is let go.
 void StepSearch::release_choices() {
   for (const Row& row : ahead_) {
-    for (int32_t at : row.nodes) {
-      const ChoiceNode& node = row.choices->nodes[at];
+    for (int32_t id : row.nodes) {
+      const ChoiceNode& node = row.choices->nodes[id];
       if (!node.stops) continue;
       SharedSequence& shared = shared_[node.kv];
       if (--shared.users == 0) ledger_.drop(shared.sequence);

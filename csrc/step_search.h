@@ -306,7 +306,7 @@ class StepSearch {
   void walk_choices();
   void follow_choices(Branch& branch, int32_t token);
   bool choice_wanted(const Branch& branch, const ChoiceNode& node, uint32_t depth) const;
-  void find_choices(const Branch& branch, int32_t node, uint32_t depth, Row& row) const;
+  void find_choices(const Branch& branch, int32_t parent, uint32_t depth, Row& row) const;
   bool add_choices(int32_t id, SearchBatch& batch);
   void place_choices(int32_t parent, uint32_t depth, int32_t kv, Row& row, SearchBatch& batch);
   void retract_choices(const Row& row);

@@ -86,7 +86,7 @@ class Round:
         backend, info = self.backend, self.backend.info
         self.trace = Trace(backend)
         self.prompt = backend.tokenize("ask")
-        encode = Encoder.of(backend)
+        encode = Encoder(backend.token_bytes, backend.tokenize)
         self.given = encode(self.prefix)
         settings = {
             "max_calls": None, "require_call": False, "beams": 2, "root_draws": 16,

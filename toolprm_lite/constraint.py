@@ -156,7 +156,7 @@ class Vocabulary:
         self.size = len(token_bytes)
         self.words = (self.size + 31) // 32
         self.eog_tokens = frozenset(eog_tokens)
-        self.encode = encode = Encoder(token_bytes, tokenize)
+        encode = Encoder(token_bytes, tokenize)
         tokens = list(token_bytes)
         for token in self.eog_tokens:
             tokens[token] = b"\xff<|end-of-generation-%d|>" % token
@@ -234,7 +234,6 @@ class Constraint:
 
     def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
         self.words = vocabulary.words
-        self.encode = vocabulary.encode
         self._root = vocabulary._compile(grammar)
         self._eog_tokens = vocabulary.eog_tokens
         self._fill_many = vocabulary._executor.unsafe_compute_mask_ptr

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from weakref import WeakKeyDictionary
-
-from toolprm_lite.backends.base import Backend
 
 _TEXTS_KEPT = 4096
 
@@ -30,14 +27,6 @@ class Encoder:
         self.special_tokens: dict[str, int] = {}
         self.special_tokens = self._find_special_tokens()
         self._special = frozenset(self.special_tokens.values())
-
-    @classmethod
-    def of(cls, backend: Backend) -> Encoder:
-        """The backend's encoder, made at the first call and kept as long as the backend."""
-        encoder = _encoders.get(backend)
-        if encoder is None:
-            encoder = _encoders[backend] = cls(backend.token_bytes, backend.tokenize)
-        return encoder
 
     def behind(self, context: str, text: str) -> list[int]:
         """The tokens of `text` where it stands behind `context`; its own where one token would hold
@@ -86,6 +75,3 @@ class Encoder:
                 if self._encode("a" + text)[-1:] == [token]:
                     special[text] = token
         return special
-
-
-_encoders: WeakKeyDictionary[Backend, Encoder] = WeakKeyDictionary()

@@ -30,7 +30,7 @@ def plant(
         if masks is not None:
             constraint, matcher = masks.constraint, masks.matchers[branch]
         tree = _Tree(encode, token_bytes, constraint, context, choices)
-        tree.grow(0, matcher, b"", range(len(choices)))
+        tree.grow(matcher)
         first = search.set_choices(branch, tree.parents, tree.tokens, tree.forced, tree.ends)
         if masks is not None:
             masks.planted |= {first - place: known for place, known in tree.matchers.items()}
@@ -56,36 +56,44 @@ class _Tree:
         self.ends = [-1] * len(self.choices)
         self._paths: list[dict[int, int]] = [{} for _ in self.choices]
 
-    def grow(self, node: int, matcher: Matcher | None, written: bytes, open: Sequence[int]) -> None:
-        """Plant what follows `node` of the choices `open`, which all begin with `written`."""
+    def grow(self, matcher: Matcher | None) -> None:
+        """Plant everything; `matcher` stands where the tree does."""
+        # (node, matcher, what leads to it, choices that begin with that)
+        ahead = [(0, matcher, b"", list(range(len(self.choices))))]
+        while ahead:
+            node, matcher, written, choices = ahead.pop()
+            for token, group in self._groups(node, written, choices).items():
+                text = written + self.token_bytes[token]
+                longest = max(len(self.choices[choice][0]) for choice in group)
+                run: list[int] = []
+                follower = None
+                if self.constraint is not None and matcher is not None:
+                    if not self.constraint.allows(matcher, token):
+                        continue
+                    follower = self.constraint.fork(matcher)
+                    run = self.constraint.advance(follower, token)
+                child = self._add(node, token, False)
+                for forced in run:
+                    if len(text) > longest:  # one behind the end tells that there are more
+                        break
+                    child = self._add(child, forced, True)
+                    text += self.token_bytes[forced]
+                if follower is not None:
+                    self.matchers[child - 1] = follower
+                group = [c for c in group if self.choices[c][0].startswith(text[:longest])]
+                ahead.append((child, follower, text, group))
+
+    def _groups(self, node: int, written: bytes, choices: Sequence[int]) -> dict[int, list[int]]:
+        """Choices by their next token; those whose body ends here are noted."""
         groups: dict[int, list[int]] = {}
-        for choice in open:
+        for choice in choices:
             text, body = self.choices[choice]
             token = self._next(choice, written)
             if token is not None and len(written) + len(self.token_bytes[token]) <= body:
                 groups.setdefault(token, []).append(choice)
             elif token is not None or len(written) >= len(text):
                 self.ends[choice] = node
-        for token, choices in groups.items():
-            text = written + self.token_bytes[token]
-            longest = max(len(self.choices[choice][0]) for choice in choices)
-            run: list[int] = []
-            follower = None
-            if self.constraint is not None and matcher is not None:
-                if not self.constraint.allows(matcher, token):
-                    continue
-                follower = self.constraint.fork(matcher)
-                run = self.constraint.advance(follower, token)
-            child = self._add(node, token, False)
-            for forced in run:
-                if len(text) > longest:
-                    break
-                child = self._add(child, forced, True)
-                text += self.token_bytes[forced]
-            if follower is not None:
-                self.matchers[child - 1] = follower
-            common = [c for c in choices if self.choices[c][0].startswith(text[:longest])]
-            self.grow(child, follower, text, common)
+        return groups
 
     def _add(self, parent: int, token: int, forced: bool) -> int:
         self.parents.append(parent)

@@ -326,6 +326,10 @@ class Searcher:
         info = self._backend.info
         return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
 
+    @cached_property
+    def _encode(self) -> Encoder:
+        return Encoder(self._backend.token_bytes, self._backend.tokenize)
+
     def _judge(self, model: str) -> GenerativeReward:
         """The second model of that name, which the searcher owns."""
         with self._alone():
@@ -453,10 +457,7 @@ class Searcher:
         )
         timing = Timing()
         top_k = 2 * config.beams if config.strategy == "token-beam" else config.top_k
-        encode = None
-        if search.choice_width:
-            from_masks = None if constraint is None else constraint.encode
-            encode = from_masks or Encoder.of(self._backend)
+        encode = self._encode if search.choice_width else None
         rounds = run(
             search, self._backend, reward, prompt, constraint, top_k, limits, timing, encode
         )
@@ -509,6 +510,9 @@ class Searcher:
         greedy = config.strategy == "greedy"
         token_level = config.strategy == "token-beam"
         beams, expand = (1, 1) if greedy else (config.beams, config.expand)
+        doubt = _threshold(config, reward) if config.strategy == "doubt" else 1.0
+        # No doubt at all is greedy decoding, to the last token.
+        chooses = config.strategy in ("step-beam", "doubt") and doubt > 0
         definitions = json.dumps(
             [{"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools]
         )
@@ -555,8 +559,8 @@ class Searcher:
                 seed=config.seed,
                 trace=config.trace or listen,
                 token_level=token_level,
-                doubt=_threshold(config, reward) if config.strategy == "doubt" else 1.0,
-                choices=config.choices if config.strategy in ("step-beam", "doubt") else 0,
+                doubt=doubt,
+                choices=config.choices if chooses else 0,
                 forks_within=info.forks_within,
             )
         except ValueError as error:
