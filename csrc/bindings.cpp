@@ -135,7 +135,12 @@ std::shared_ptr<Vocabulary> make_vocabulary(const std::vector<py::bytes>& tokens
   auto vocabulary = std::make_shared<Vocabulary>();
   vocabulary->offsets.push_back(0);
   for (const py::bytes& token : tokens) {
-    vocabulary->bytes += std::string_view(token);
+    const std::string_view text(token);
+    if (!text.empty()) {
+      const auto id = static_cast<int32_t>(vocabulary->offsets.size()) - 1;
+      vocabulary->by_first_byte[static_cast<unsigned char>(text[0])].push_back(id);
+    }
+    vocabulary->bytes += text;
     vocabulary->offsets.push_back(static_cast<uint32_t>(vocabulary->bytes.size()));
   }
   vocabulary->ends.assign(tokens.size(), false);
@@ -210,6 +215,17 @@ py::array_t<int32_t> ops_array(const std::vector<KvLedger::Op>& ops) {
   return result;
 }
 
+py::array_t<int32_t> forks_array(const std::vector<SearchBatch::Fork>& forks) {
+  py::array_t<int32_t> result({static_cast<py::ssize_t>(forks.size()), py::ssize_t{3}});
+  int32_t* out = result.mutable_data();
+  for (const SearchBatch::Fork& fork : forks) {
+    *out++ = fork.token;
+    *out++ = fork.sequence;
+    *out++ = fork.destination;
+  }
+  return result;
+}
+
 // The search as Python drives it; it remembers how many rows the batch in flight asked for.
 class Search {
  public:
@@ -219,6 +235,7 @@ class Search {
       : states_wanted_(options.states_wanted),
         pooled_(options.pool_states),
         grounding_(std::move(grounding)),
+        vocabulary_(vocabulary->size()),
         search_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits),
                 std::move(vocabulary), options, sequences, cells, prompt_tokens) {}
 
@@ -233,7 +250,40 @@ class Search {
     states_ = batch.hidden_at.size();
     return py::make_tuple(ops_array(batch.ops), to_array(batch.tokens), to_array(batch.positions),
                           to_array(batch.sequences), to_array(batch.logits_at),
-                          to_array(batch.hidden_at), batch.branches);
+                          to_array(batch.hidden_at), forks_array(batch.forks), batch.branches);
+  }
+
+  std::vector<py::tuple> take_choices() {
+    std::vector<py::tuple> result;
+    for (const ChoiceRequest& request : search_.take_choices()) {
+      std::vector<std::pair<py::bytes, uint32_t>> choices;
+      for (const Choice& choice : request.choices) choices.emplace_back(choice.text, choice.body);
+      result.push_back(py::make_tuple(request.branch, py::bytes(request.context), choices));
+    }
+    return result;
+  }
+
+  int32_t set_choices(int32_t branch, const std::vector<int32_t>& parents,
+                      const std::vector<int32_t>& tokens, const std::vector<bool>& forced,
+                      const std::vector<int32_t>& ends) {
+    const auto nodes = static_cast<int32_t>(tokens.size());
+    bool sound = parents.size() == tokens.size() && forced.size() == tokens.size() &&
+                 search_.awaits_choices(branch, ends.size());
+    for (int32_t node = 0; node < nodes && sound; ++node) {
+      sound = parents[node] >= 0 && parents[node] <= node && tokens[node] >= 0 &&
+              static_cast<size_t>(tokens[node]) < vocabulary_;
+    }
+    for (int32_t end : ends) sound = sound && end >= -1 && end <= nodes;
+    if (!sound) throw std::invalid_argument("this is no tree of the choices that were asked for");
+    return search_.set_choices(branch, parents, tokens, forced, ends);
+  }
+
+  void narrow(Masks masks) const {
+    if (masks.ndim() != 2 || static_cast<size_t>(masks.shape(0)) != logits_ ||
+        static_cast<size_t>(masks.shape(1)) * 32 < vocabulary_) {
+      throw std::invalid_argument("masks must have shape [rows, ceil(vocabulary / 32)]");
+    }
+    search_.narrow(masks.mutable_data(), static_cast<size_t>(masks.shape(1)));
   }
 
   void observe(const Ints& tokens, const Floats& logprobs, const Floats& entropy,
@@ -419,6 +469,7 @@ class Search {
     result["drawn_tokens"] = counts.drawn_tokens;
     result["rounds"] = counts.rounds;
     result["widened"] = counts.widened;
+    result["choice_sets"] = counts.choice_sets;
     result["rows_max"] = counts.rows_max;
     result["kv_cells"] = counts.cells_max;
     return result;
@@ -485,6 +536,7 @@ class Search {
   bool states_wanted_;
   bool pooled_;
   std::shared_ptr<const Grounding> grounding_;
+  size_t vocabulary_;
   mutable std::vector<const Step*> chain_;  // scratch
   StepSearch search_;
   size_t logits_ = 0;
@@ -612,8 +664,8 @@ PYBIND11_MODULE(_core, m) {
              return KvLedger(sequences, cells, prompt);
            }),
            py::arg("sequences"), py::arg("cells"), py::arg("prompt"))
-      .def("fork", &KvLedger::fork, py::arg("source"))
-      .def("drop", &KvLedger::drop, py::arg("sequence"))
+      .def("fork", &KvLedger::fork, py::arg("source"), py::arg("told") = true)
+      .def("drop", &KvLedger::drop, py::arg("sequence"), py::arg("told") = true)
       .def("append", &KvLedger::append, py::arg("sequence"))
       .def("extend", &KvLedger::extend, py::arg("sequence"), py::arg("count"))
       .def("shorten", &KvLedger::shorten, py::arg("sequence"), py::arg("count"))
@@ -697,7 +749,8 @@ PYBIND11_MODULE(_core, m) {
                        const std::string& aggregate, double policy_weight, float way_floor,
                        uint32_t max_tokens, uint32_t max_step_tokens, uint32_t max_text_tokens,
                        uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
-                       uint64_t seed, bool trace, bool token_level, double doubt) {
+                       uint64_t seed, bool trace, bool token_level, double doubt, uint32_t choices,
+                       bool forks_within) {
              SearchOptions options;
              options.beams = beams;
              options.root_draws = root_draws;
@@ -713,6 +766,8 @@ PYBIND11_MODULE(_core, m) {
              options.policy_weight = policy_weight;
              options.way_floor = way_floor;
              options.doubt = doubt;
+             options.choices = choices;
+             options.forks_within = forks_within;
              options.max_tokens = max_tokens;
              options.max_step_tokens = max_step_tokens;
              options.max_text_tokens = max_text_tokens;
@@ -732,7 +787,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("way_floor"), py::arg("max_tokens"), py::arg("max_step_tokens"),
            py::arg("max_text_tokens"), py::arg("max_batch_tokens"), py::arg("temperature"),
            py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("trace"),
-           py::arg("token_level"), py::arg("doubt"))
+           py::arg("token_level"), py::arg("doubt"), py::arg("choices"), py::arg("forks_within"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def(
           "start_forced",
@@ -747,6 +802,14 @@ PYBIND11_MODULE(_core, m) {
             self.search().set_forced(branch, tokens);
           },
           py::arg("branch"), py::arg("tokens"))
+      .def("take_choices", &Search::take_choices)
+      .def("set_choices", &Search::set_choices, py::arg("branch"), py::arg("parents"),
+           py::arg("tokens"), py::arg("forced"), py::arg("ends"))
+      .def_property_readonly("choice_width",
+                             [](const Search& self) { return self.search().choice_width(); })
+      .def_property_readonly("narrowed",
+                             [](const Search& self) { return self.search().narrowed(); })
+      .def("narrow", &Search::narrow, py::arg("masks").noconvert())
       .def("next_batch", &Search::next_batch)
       .def("observe", &Search::observe, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"),
            py::arg("hidden"))

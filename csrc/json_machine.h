@@ -55,6 +55,13 @@ class JsonMachine {
            lexical_ == kExponentDigits;
   }
   bool reading_key() const { return key_; }
+  // A key has ended and its colon is to come; a value is to come; inside a string, between two
+  // characters.
+  bool before_colon() const { return lexical_ == kColon; }
+  bool before_value() const { return lexical_ == kValue; }
+  bool in_plain_string() const { return lexical_ == kString; }
+  // How much of a literal has been read; 0 when none is being read.
+  size_t literal_read() const { return lexical_ == kLiteral ? count_ : 0; }
   unsigned char literal() const { return literal_; }  // first byte of the literal being read
   bool done() const { return lexical_ == kDone; }
   uint64_t fingerprint() const {

@@ -18,7 +18,7 @@ KvLedger::KvLedger(int32_t sequences, uint32_t cells, uint32_t prompt)
   for (int32_t id = sequences; id >= 1; --id) free_sequences_.push_back(id);
 }
 
-int32_t KvLedger::fork(int32_t source) {
+int32_t KvLedger::fork(int32_t source, bool told) {
   assert(open_[source]);
   if (free_sequences_.empty() || opened_ >= sequences_) return kNone;
   ++opened_;
@@ -27,18 +27,18 @@ int32_t KvLedger::fork(int32_t source) {
   open_[sequence] = true;
   tips_[sequence] = tips_[source];
   if (tips_[source] != kNone) ++cells_by_id_[tips_[source]].references;
-  ops_.push_back({Op::kFork, source, sequence});
+  if (told) ops_.push_back({Op::kFork, source, sequence});
   return sequence;
 }
 
-void KvLedger::drop(int32_t sequence) {
+void KvLedger::drop(int32_t sequence, bool told) {
   assert(sequence != kPrompt && open_[sequence]);
   open_[sequence] = false;
   --opened_;
   free_sequences_.push_back(sequence);
   release(tips_[sequence]);
   tips_[sequence] = kNone;
-  ops_.push_back({Op::kDrop, sequence, 0});
+  if (told) ops_.push_back({Op::kDrop, sequence, 0});
 }
 
 void KvLedger::release(int32_t cell) {

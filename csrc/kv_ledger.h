@@ -22,9 +22,10 @@ class KvLedger {
   // `cells` counts all cells, `prompt` those that the prompt holds from the beginning.
   KvLedger(int32_t sequences, uint32_t cells, uint32_t prompt);
 
-  // A new sequence that shares all cells of `source`; kNone when no id is free.
-  int32_t fork(int32_t source);
-  void drop(int32_t sequence);
+  // A new sequence that shares all cells of `source`; kNone when no id is free. What is not `told`
+  // is not among the operations: a fork within a batch, and its undoing.
+  int32_t fork(int32_t source, bool told = true);
+  void drop(int32_t sequence, bool told = true);
   // A new cell at the end of `sequence`; kNone when all are taken. Cells are numbered in order of
   // arrival, behind the prompt's.
   int32_t append(int32_t sequence);
@@ -39,6 +40,7 @@ class KvLedger {
   uint32_t free_cells() const { return cells_ - std::min(used_, cells_); }
   uint32_t used_max() const { return used_max_; }
   int32_t open_sequences() const { return opened_; }
+  int32_t free_sequences() const { return std::max(0, sequences_ - opened_); }
 
   // Forks and drops since the last call, in order.
   std::vector<Op> take_ops();

@@ -25,6 +25,7 @@ StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
       options_(options),
       sampler_(options.sampler),
       ledger_(sequences, cells, prompt_tokens),
+      logits_limit_(static_cast<uint32_t>(sequences)),
       prompt_tokens_(prompt_tokens) {
   shared_.push_back({KvLedger::kPrompt, 1});  // the search itself always holds the prompt
   counts_.cells_max = prompt_tokens;
@@ -32,6 +33,7 @@ StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
 
 StepSearch::Branch& StepSearch::make_root() {
   branches_.push_back(std::make_unique<Branch>());
+  at(0).told = true;
   ++shared_[0].users;
   beams_ = {0};
   return at(0);
@@ -80,8 +82,12 @@ void StepSearch::begin_round() {
 }
 
 std::vector<NewBranch> StepSearch::take_new() {
+  walk_choices();
   std::vector<NewBranch> result;
   result.swap(new_);
+  for (const NewBranch& fresh : result) {
+    if (branches_[fresh.branch] != nullptr) at(fresh.branch).told = true;
+  }
   return result;
 }
 
@@ -110,6 +116,20 @@ void StepSearch::expand(int32_t id) {
   for (size_t i = 0; i < places_.size(); ++i) {
     if (places_[i] >= 0) group(places_[i]).push_back(parent.draws[i]);
   }
+  const bool chosen = parent.choices != nullptr;
+  if (chosen) {
+    // Every choice is a candidate, drawn or not; of the tokens that end one here the likeliest is.
+    const auto closes = [&](int32_t place) {
+      return parent.choices->child(parent.choice, next->tokens[place]) < 0;
+    };
+    bool closed = std::any_of(groups.begin(), groups.end(),
+                              [&](const auto& known) { return closes(known.first); });
+    for (int32_t place = 0; place < static_cast<int32_t>(next->tokens.size()); ++place) {
+      if (closes(place) && closed) continue;
+      closed |= closes(place);
+      group(place);
+    }
+  }
   std::vector<std::pair<int32_t, bool>> ways;  // place, whether it must be followed to a step
   if (options_.way_floor <= 0 && options_.follow_argmax) {
     turns_.clear();
@@ -136,7 +156,9 @@ void StepSearch::expand(int32_t id) {
     }
   }
   for (auto& [place, draws] : groups) {
-    make_child(id, place, std::move(draws), greedy && place == 0, follow && place == 0);
+    const bool likeliest = place == 0;
+    const bool followed = (follow && likeliest) || (chosen && draws.empty());
+    make_child(id, place, std::move(draws), greedy && likeliest, followed);
   }
   for (const auto& [place, open] : ways) make_child(id, place, {}, false, open);
   drop(id, nullptr);
@@ -201,6 +223,7 @@ int32_t StepSearch::make_child(int32_t parent_id, int32_t place, std::vector<uin
   child.greedy = greedy;
   child.follow = follow;
   child.held = !widened_ && !greedy;
+  child.told = false;
   ++shared_[child.kv].users;
   round_.push_back(id);
   const int32_t token = next->tokens[place];
@@ -227,6 +250,8 @@ bool StepSearch::accept(Branch& branch, int32_t token, float logprob, float entr
   branch.partial += logprob;
   branch.logprob += logprob;
   if (!forced) ++branch.sampled;
+  branch.asked = false;
+  if (branch.choices != nullptr) follow_choices(branch, token);
   steps_.clear();
   if (vocabulary_->ends[token]) {
     if (!segmenter_->finish(branch.state, steps_)) return false;
@@ -240,6 +265,7 @@ bool StepSearch::accept(Branch& branch, int32_t token, float logprob, float entr
   }
   if (!steps_.empty()) {
     tree_[branch.node].boundary = true;
+    branch.choices = nullptr;
     add_records(branch, steps_);
   }
   if (options_.token_level || !steps_.empty()) {
@@ -318,7 +344,10 @@ bool StepSearch::needs_decode(const Branch& branch) const {
 bool StepSearch::next_batch(SearchBatch& batch) {
   batch = SearchBatch();
   in_flight_.clear();
+  narrowed_.clear();
+  requests_.clear();
   if (stopped_) return false;
+  release_choices();
   prune();
   while (true) {
     round_.erase(std::remove_if(round_.begin(), round_.end(),
@@ -389,17 +418,32 @@ void StepSearch::prune() {
 // A branch that finds no sequence or no cells waits for a later batch.
 void StepSearch::add_row(int32_t id, SearchBatch& batch) {
   Branch& branch = at(id);
+  if (branch.choices != nullptr && add_choices(id, batch)) return;
   const uint32_t count = tree_.depth(branch.node) - branch.cached;
-  if (count > ledger_.free_cells()) return;
+  if (count > ledger_.free_cells() || batch.logits_at.size() >= logits_limit_) return;
   if (!in_flight_.empty() && batch.tokens.size() + count > options_.max_batch_tokens) return;
+  if (!own_sequence(branch)) return;
+  add_tail(branch, count, batch);
+  // What is forced to follow needs no distribution, nor does what has ended.
+  const bool logits = branch.forced.empty() && !branch.ended();
+  if (logits) want_logits(id, branch.choices, branch.choice, batch);
+  in_flight_.push_back({id, count, logits, nullptr, {}, 0, {}});
+}
+
+// A sequence that no other branch uses; false when there is none.
+bool StepSearch::own_sequence(Branch& branch) {
   SharedSequence& shared = shared_[branch.kv];
-  if (branch.kv == 0 || shared.users > 1) {
-    const int32_t sequence = ledger_.fork(shared.sequence);
-    if (sequence == KvLedger::kNone) return;
-    --shared.users;
-    branch.kv = static_cast<int32_t>(shared_.size());
-    shared_.push_back({sequence, 1});
-  }
+  if (branch.kv != 0 && shared.users == 1) return true;
+  const int32_t sequence = ledger_.fork(shared.sequence);
+  if (sequence == KvLedger::kNone) return false;
+  --shared.users;
+  branch.kv = static_cast<int32_t>(shared_.size());
+  shared_.push_back({sequence, 1});
+  return true;
+}
+
+// The branch's last `count` tokens, behind what its sequence holds.
+void StepSearch::add_tail(const Branch& branch, uint32_t count, SearchBatch& batch) {
   const int32_t sequence = shared_[branch.kv].sequence;
   tree_.tail(branch.node, count, run_);
   for (int32_t node : run_) {
@@ -410,18 +454,31 @@ void StepSearch::add_row(int32_t id, SearchBatch& batch) {
     batch.sequences.push_back(sequence);
     if (state_wanted(tree_[node])) batch.hidden_at.push_back(place);
   }
-  // What is forced to follow needs no distribution, nor does what has ended.
-  const bool logits = branch.forced.empty() && !branch.ended();
-  if (logits) {
-    batch.logits_at.push_back(static_cast<int32_t>(batch.tokens.size()) - 1);
-    batch.branches.push_back(id);
-  }
-  in_flight_.push_back({id, count, logits});
+}
+
+// The distribution behind the batch's last token: a branch's, or that of a node of its choices.
+void StepSearch::want_logits(int32_t branch, const std::shared_ptr<const ChoiceTree>& choices,
+                             int32_t node, SearchBatch& batch) {
+  const bool narrowed = choices != nullptr && choices->narrows(node);
+  const bool masked = !narrowed || !choices->nodes[node].closers.empty();
+  batch.logits_at.push_back(static_cast<int32_t>(batch.tokens.size()) - 1);
+  batch.branches.push_back(masked ? branch : SearchBatch::kUnmasked);
+  narrowed_.push_back({narrowed ? choices : nullptr, node});
 }
 
 void StepSearch::observe(std::vector<Distribution> next, const float* hidden, size_t width) {
-  counts_.rows_max = std::max(counts_.rows_max, static_cast<uint32_t>(in_flight_.size()));
+  size_t rows = 0;
+  for (const Row& row : in_flight_) rows += 1 + row.sequences.size();
+  counts_.rows_max = std::max(counts_.rows_max, static_cast<uint32_t>(rows));
   counts_.cells_max = std::max(counts_.cells_max, ledger_.used());
+  if (options_.choices > 0) {  // the rows are wider than draws may be
+    for (size_t row = 0; row < next.size(); ++row) {
+      const size_t size = std::min<size_t>(next[row].tokens.size(), options_.sampler.top_k);
+      if (narrowed_[row].choices != nullptr) continue;
+      next[row].tokens.resize(size);
+      next[row].logprobs.resize(size);
+    }
+  }
   size_t row = 0;
   for (const Row& done : in_flight_) {
     Branch& branch = at(done.branch);
@@ -435,15 +492,13 @@ void StepSearch::observe(std::vector<Distribution> next, const float* hidden, si
         if (!widened_) put_off_[branch.beam] += token.draws;
       }
       if (hidden != nullptr && state_wanted(token)) {
-        width_ = width;
-        token.hidden = static_cast<int32_t>(hidden_.size() / width);
-        hidden_.insert(hidden_.end(), hidden, hidden + width);
-        hidden += width;
+        token.hidden = add_hidden(hidden, width);
       }
     }
     if (done.logits) {
       branch.next = std::make_shared<const Distribution>(std::move(next[row++]));
     }
+    if (done.choices != nullptr) observe_choices(done, next, row, hidden, width);
   }
   // Expansion drops its branch, so the rows are read to the end first. Where a round is one token
   // the beams expand together, when all their distributions are there.
@@ -453,11 +508,24 @@ void StepSearch::observe(std::vector<Distribution> next, const float* hidden, si
   in_flight_.clear();
 }
 
-void StepSearch::take_back_rows() {
+// Keeps the state at `hidden`, moves on behind it, and returns its row.
+int32_t StepSearch::add_hidden(const float*& hidden, size_t width) {
+  width_ = width;
+  hidden_.insert(hidden_.end(), hidden, hidden + width);
+  hidden += width;
+  return static_cast<int32_t>(hidden_.size() / width) - 1;
+}
+
+// Returns whether there were choices among them.
+bool StepSearch::take_back_rows() {
+  bool choices = false;
   for (const Row& row : in_flight_) {
+    if (row.choices != nullptr) retract_choices(row);
+    choices |= row.choices != nullptr;
     ledger_.shorten(shared_[at(row.branch).kv].sequence, row.tokens);
   }
   in_flight_.clear();
+  return choices;
 }
 
 void StepSearch::set_room(uint32_t cells, int32_t sequences, uint32_t batch_tokens, bool waits) {
@@ -468,6 +536,7 @@ void StepSearch::set_room(uint32_t cells, int32_t sequences, uint32_t batch_toke
 
 void StepSearch::forget_cells() {
   take_back_rows();
+  forget_choices();
   for (const auto& branch : branches_) {
     if (branch != nullptr && branch->kv != 0) forget_kv(*branch);
   }
@@ -476,7 +545,7 @@ void StepSearch::forget_cells() {
 
 void StepSearch::no_room() {
   const size_t rows = in_flight_.size();
-  take_back_rows();
+  if (take_back_rows()) return;  // one by one they may fit
   if (rows > 1) {
     row_limit_ = static_cast<uint32_t>(rows / 2);
   } else {
@@ -490,6 +559,9 @@ uint64_t StepSearch::planned_tokens() const {
     int32_t node = at(row.branch).node;
     for (uint32_t i = 0; i < row.tokens; ++i, node = tree_[node].parent) {
       if (!tree_[node].forced) ++count;
+    }
+    for (int32_t choice : row.nodes) {
+      if (!row.choices->nodes[choice].forced) ++count;
     }
   }
   return count;

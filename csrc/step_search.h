@@ -2,11 +2,13 @@
 // It says what to decode and is told what came out; it knows neither the model nor the reward.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "choices.h"
 #include "kv_ledger.h"
 #include "sampler.h"
 #include "step_segmenter.h"
@@ -33,6 +35,10 @@ struct SearchOptions {
   bool policy_rewards = false;   // a step's reward is the probability of its sampled tokens
   bool states_wanted = false;    // rewards read the hidden state of every boundary token
   bool pool_states = false;      // and the mean over the step's tokens
+  // A step of at most so many choices is not drawn from the vocabulary: all of them are candidates,
+  // and where the model takes them at once they are decoded in one batch.
+  uint32_t choices = 0;
+  bool forks_within = true;  // as ModelInfo in backends/base.py has it
   Aggregate aggregate = Aggregate::kProd;
   double policy_weight = 0;
   uint32_t max_tokens = 512;
@@ -48,6 +54,7 @@ struct Vocabulary {
   std::string bytes;
   std::vector<uint32_t> offsets;  // token t writes bytes [offsets[t], offsets[t + 1])
   std::vector<bool> ends;         // end-of-generation tokens
+  std::array<std::vector<int32_t>, 256> by_first_byte;
 
   std::string_view text(int32_t token) const {
     return std::string_view(bytes).substr(offsets[token], offsets[token + 1] - offsets[token]);
@@ -75,9 +82,24 @@ struct StepRecord {
 
 // Rows to decode: the field meanings are those of backends/base.py's Batch.
 struct SearchBatch {
+  struct Fork {
+    int32_t token, sequence, destination;
+  };
+
   std::vector<KvLedger::Op> ops;
   std::vector<int32_t> tokens, positions, sequences, logits_at, hidden_at;
-  std::vector<int32_t> branches;  // the branch whose next token each of `logits_at` is for
+  std::vector<Fork> forks;
+  // The branch whose next token each of `logits_at` is for. Below kUnmasked a node of a tree, as
+  // `set_choices` has numbered them; kUnmasked where the choices alone say what is allowed.
+  std::vector<int32_t> branches;
+  static constexpr int32_t kUnmasked = -1;
+};
+
+// A branch that stands before choices.
+struct ChoiceRequest {
+  int32_t branch;
+  std::string context;  // the response from the key on whose value is chosen
+  std::vector<Choice> choices;
 };
 
 struct NewBranch {
@@ -109,7 +131,7 @@ struct Answer {
 
 struct SearchCounts {
   uint64_t decode_tokens = 0, forced_tokens = 0, drawn_tokens = 0;
-  uint32_t rounds = 0, widened = 0, rows_max = 0, cells_max = 0;
+  uint32_t rounds = 0, widened = 0, choice_sets = 0, rows_max = 0, cells_max = 0;
 };
 
 class StepSearch {
@@ -125,8 +147,27 @@ class StepSearch {
 
   // Branches made since the last call. A constraint advances its own state with each, and tells
   // the tokens that must follow by `set_forced` before the next batch.
+  // Then ask again: where choices have been decoded ahead, a branch is known to go on as soon as
+  // its forced tokens are.
   std::vector<NewBranch> take_new();
   void set_forced(int32_t branch, const std::vector<int32_t>& tokens);
+
+  // Branches that stand before choices, each once. The tokens that write them can be told by
+  // `set_choices` before the next batch; else the step is drawn.
+  std::vector<ChoiceRequest> take_choices();
+  bool awaits_choices(int32_t branch, size_t count) const;
+  // Node i + 1 of the tree of choices writes tokens[i] behind node parents[i]; node 0 is the branch
+  // as it stands. ends[c] is the node where the body of choice c ends, or -1 where it is left out.
+  // Returns the number by which batches call node 1, that of node i being i - 1 less.
+  int32_t set_choices(int32_t branch, const std::vector<int32_t>& parents,
+                      const std::vector<int32_t>& tokens, const std::vector<bool>& forced,
+                      const std::vector<int32_t>& ends);
+  // Tokens that rows of logits must tell for every choice to be among them; 0: no choices.
+  uint32_t choice_width() const;
+  // The batch in flight has rows where only choices are allowed.
+  bool narrowed() const;
+  // Takes everything else out of their masks. `masks` has a row of `words` for each of `logits_at`.
+  void narrow(uint32_t* masks, size_t words) const;
 
   // The next rows, or false when the round is complete: then rewards are due, and `keep`.
   bool next_batch(SearchBatch& batch);
@@ -213,6 +254,11 @@ class StepSearch {
     bool candidate = false;
     bool held = false;   // waits until its beam is doubtful; neither decoded nor judged before
     bool stuck = false;  // a candidate that may not go on
+    bool told = false;   // by take_new: its forced tokens are known
+    bool asked = false;  // by take_choices, where it stands
+    bool apart = false;  // its choices did not fit into one batch
+    int32_t choice = 0;  // its place in `choices`
+    std::shared_ptr<ChoiceTree> choices;
     SegmenterState state;
     std::string text;
     std::vector<uint32_t> draws;
@@ -226,6 +272,18 @@ class StepSearch {
     int32_t branch;
     uint32_t tokens;
     bool logits;
+    // Choices that are decoded with it, in order; how many of them lie in the branch's own
+    // sequence, and the sequences of the others.
+    std::shared_ptr<ChoiceTree> choices;
+    std::vector<int32_t> nodes;
+    uint32_t line = 0;
+    std::vector<int32_t> sequences;
+  };
+
+  // What a row of logits is for, where it is narrowed.
+  struct Narrowed {
+    std::shared_ptr<const ChoiceTree> choices;
+    int32_t node;
   };
 
   // Where a value or a call has ended, what comes behind it.
@@ -252,9 +310,32 @@ class StepSearch {
   }
   void absorb_forced(int32_t id);
   void add_records(Branch& branch, const std::vector<Step>& steps);
+  // step_choices.cpp
+  std::vector<int32_t> closers(const std::string& text, const SegmenterState& state,
+                               std::string_view rest) const;
+  void walk_choices();
+  void follow_choices(Branch& branch, int32_t token);
+  bool choice_wanted(const Branch& branch, const ChoiceNode& node, uint32_t depth) const;
+  void find_choices(const Branch& branch, int32_t parent, uint32_t depth, Row& row) const;
+  bool add_choices(int32_t id, SearchBatch& batch);
+  void place_choices(int32_t parent, uint32_t depth, int32_t kv, Row& row, SearchBatch& batch);
+  void retract_choices(const Row& row);
+  void observe_choices(const Row& row, std::vector<Distribution>& next, size_t& at,
+                       const float*& hidden, size_t width);
+  void forget_choices();
+  void release_choices();
+  bool choice_state_wanted(const ChoiceNode& node) const {
+    return options_.states_wanted && (node.boundary || options_.pool_states);
+  }
+
   bool needs_decode(const Branch& branch) const;
+  int32_t add_hidden(const float*& hidden, size_t width);
+  bool own_sequence(Branch& branch);
+  void add_tail(const Branch& branch, uint32_t count, SearchBatch& batch);
+  void want_logits(int32_t branch, const std::shared_ptr<const ChoiceTree>& choices, int32_t node,
+                   SearchBatch& batch);
   void add_row(int32_t id, SearchBatch& batch);
-  void take_back_rows();
+  bool take_back_rows();
   void make_room();
   void release_kv(Branch& branch);
   void forget_kv(Branch& branch);
@@ -278,6 +359,7 @@ class StepSearch {
   Sampler sampler_;
   TokenTree tree_;
   KvLedger ledger_;
+  uint32_t logits_limit_;  // rows of logits that a batch may ask for
   uint32_t prompt_tokens_;
   uint32_t row_limit_ = UINT32_MAX;
   bool waits_ = false;
@@ -293,6 +375,11 @@ class StepSearch {
   std::vector<int32_t> round_;    // branches of this round, open or at a boundary
   std::vector<NewBranch> new_;
   std::vector<Row> in_flight_;
+  std::vector<Narrowed> narrowed_;  // by row of logits of the batch in flight
+  // Choices that are decoded ahead of their branches hold their sequences until all have arrived.
+  std::vector<Row> ahead_;
+  std::vector<std::pair<int32_t, std::vector<Choice>>> requests_;  // by branch
+  int32_t next_choice_ = SearchBatch::kUnmasked;
   std::vector<TraceEntry> trace_;
   SearchCounts counts_;
   bool widened_ = true;            // this round looks at all candidates

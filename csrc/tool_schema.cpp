@@ -219,7 +219,22 @@ class SchemaCompiler {
     for (const JsonValue* value : values) {
       types |= SchemaNode::bit(value->type);
       node.allowed.push_back(canonical_hash(*value));
-      if (value->type == JsonType::kString) strings.push_back(value->string);
+      switch (value->type) {
+        case JsonType::kString:
+          strings.push_back(value->string);
+          break;
+        case JsonType::kNumber:
+          node.scalars.push_back(value->string);
+          break;
+        case JsonType::kBoolean:
+          node.scalars.push_back(value->boolean ? "true" : "false");
+          break;
+        case JsonType::kNull:
+          node.scalars.push_back("null");
+          break;
+        default:
+          node.containers_listed = true;
+      }
     }
     node.types &= types;
     node.strings = StringSet(std::move(strings));

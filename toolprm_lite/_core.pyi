@@ -139,10 +139,11 @@ class KvLedger:
     """Who owns which cell of the KV cache; sequence 0 is the prompt's."""
 
     def __init__(self, sequences: int, cells: int, prompt: int) -> None: ...
-    def fork(self, source: int) -> int:
-        """A new sequence with all of `source`'s cells, or -1 when no id is free."""
+    def fork(self, source: int, told: bool = True) -> int:
+        """A new sequence with all of `source`'s cells, or -1 when no id is free. What is not `told`
+        is not among `take_ops`."""
 
-    def drop(self, sequence: int) -> None: ...
+    def drop(self, sequence: int, told: bool = True) -> None: ...
     def append(self, sequence: int) -> int:
         """A new cell at the sequence's end, or -1 when all are taken."""
 
@@ -274,6 +275,8 @@ class StepSearch:
         trace: bool,
         token_level: bool,
         doubt: float,
+        choices: int,
+        forks_within: bool,
     ) -> None: ...
     def start(self, tokens: _Int32, logprobs: _Float32, entropy: _Float32) -> None:
         """The distribution of the first token: one row of `top_k`'s result."""
@@ -282,16 +285,55 @@ class StepSearch:
         """The first tokens, where the constraint leaves no choice."""
 
     def take_new(self) -> list[tuple[int, int, int]]:
-        """(branch, parent, token) of the branches made since the last call; the root is 0."""
+        """(branch, parent, token) of the branches made since the last call; the root is 0.
+
+        Ask until there are none: choices that were decoded ahead are told level by level.
+        """
 
     def set_forced(self, branch: int, tokens: Sequence[int]) -> None:
         """The tokens that must follow on a new branch."""
 
+    def take_choices(self) -> list[tuple[int, bytes, list[tuple[bytes, int]]]]:
+        """(branch, context, choices) of the branches that stand before choices, each once.
+
+        A choice is (text, bytes of it that come before the token which decides the step); the
+        context is the response from the key on whose value is chosen.
+        """
+
+    def set_choices(
+        self,
+        branch: int,
+        parents: Sequence[int],
+        tokens: Sequence[int],
+        forced: Sequence[bool],
+        ends: Sequence[int],
+    ) -> int:
+        """The tokens that write the choices, before the next batch; without them they are drawn.
+
+        Node i + 1 of the tree is tokens[i] behind node parents[i]; node 0 is the branch as it
+        stands. `ends` has the node where the body of each choice ends, or -1. Node i is number
+        `result - i + 1` among the branches of a batch. Raises ValueError for what is no such tree.
+        """
+
+    @property
+    def choice_width(self) -> int:
+        """Tokens that `observe` must be given for each row, so that every choice is among them; 0
+        where nothing is chosen."""
+
+    @property
+    def narrowed(self) -> bool:
+        """The batch in flight has rows where only choices are allowed: see `narrow`."""
+
+    def narrow(self, masks: npt.NDArray[np.uint32]) -> None:
+        """Take all but the choices out of their rows of `masks` [rows, ceil(vocabulary / 32)]. What
+        ends a choice must be allowed in the mask as well."""
+
     def next_batch(
         self,
-    ) -> tuple[_Int32, _Int32, _Int32, _Int32, _Int32, _Int32, list[int]] | None:
+    ) -> tuple[_Int32, _Int32, _Int32, _Int32, _Int32, _Int32, _Int32, list[int]] | None:
         """The arrays of `backends.base.Batch` and the branch of each row of logits; None when the
-        round is complete."""
+        round is complete. A branch below -1 is a node of `set_choices`, and -1 a row that `narrow`
+        fills by itself."""
 
     def observe(
         self, tokens: _Int32, logprobs: _Float32, entropy: _Float32, hidden: _Float32 | None

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
 
 from toolprm_lite.backends.base import Backend
+from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ConstraintError
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.tools import Schema, Tool, closed_schema, map_subschemas
@@ -34,7 +35,6 @@ _GUIDANCE = {
     "lenient": True,
 }
 _GRAMMARS_KEPT = 64
-_TEXTS_KEPT = 4096
 
 
 def build_grammar(
@@ -156,7 +156,7 @@ class Vocabulary:
         self.size = len(token_bytes)
         self.words = (self.size + 31) // 32
         self.eog_tokens = frozenset(eog_tokens)
-        encode = _Encoder(token_bytes, tokenize)
+        encode = Encoder(token_bytes, tokenize)
         tokens = list(token_bytes)
         for token in self.eog_tokens:
             tokens[token] = b"\xff<|end-of-generation-%d|>" % token
@@ -247,6 +247,10 @@ class Constraint:
         """An independent copy."""
         return matcher.deep_copy()
 
+    def allows(self, matcher: Matcher, token: int) -> bool:
+        """Whether the mask allows this token next."""
+        return bool(matcher.validate_tokens([token]) == 1)
+
     def advance(self, matcher: Matcher, token: int) -> list[int]:
         """Consume a token; return the tokens that are forced after it, consumed as well.
 
@@ -265,8 +269,8 @@ class Constraint:
             raise ConstraintError(_refusal(matcher))
         return forced
 
-    def fill(self, matchers: Sequence[Matcher], masks: MaskArray) -> None:
-        """Write the mask of matcher i into row i of `masks`.
+    def fill(self, matchers: Sequence[Matcher | None], masks: MaskArray) -> None:
+        """Write the mask of matcher i into row i of `masks`; None leaves the row as it is.
 
         `masks` is uint32, C-contiguous, at least [len(matchers), words]: bit t % 32 of word t // 32
         allows token t. The matchers must be distinct objects. Raises `ConstraintError`.
@@ -283,12 +287,13 @@ class Constraint:
                 f"{len(matchers)} rows and {self.words} columns"
             )
         row = self.words * 4
-        if len(matchers) == 1:
-            matchers[0].unsafe_compute_mask_ptr(masks.ctypes.data, row)
-        elif matchers:
-            rows = [(matcher, index) for index, matcher in enumerate(matchers)]
+        rows = [(matcher, index) for index, matcher in enumerate(matchers) if matcher is not None]
+        if len(rows) == 1:
+            ((matcher, index),) = rows
+            matcher.unsafe_compute_mask_ptr(masks.ctypes.data + index * row, row)
+        elif rows:
             self._fill_many(rows, masks.ctypes.data, row, masks.shape[0])
-        for matcher in matchers:
+        for matcher, _ in rows:
             if matcher.is_error():
                 raise ConstraintError(_refusal(matcher))
 
@@ -317,64 +322,6 @@ class _Tokens:
         if not isinstance(text, str):  # the wrapper asks whether bytes are taken, too
             raise TypeError("text must be str")
         return self._encode(text)
-
-
-class _Encoder:
-    """Tokenizes text that stands within a response: without BOS and without the space that
-    SentencePiece models put before a text."""
-
-    _MARK = "\x02"  # https://github.com/guidance-ai/llguidance uses the same guard
-
-    def __init__(self, token_bytes: Sequence[bytes], tokenize: Callable[[str], list[int]]) -> None:
-        self._token_bytes = token_bytes
-        self._tokenize = tokenize
-        self._cache: dict[str, list[int]] = {}
-        self._guard: list[int] | None = None
-        written = b"".join(token_bytes[token] for token in tokenize("a"))
-        if written.endswith(b" a") or written.endswith("▁a".encode()):
-            self._guard = tokenize(self._MARK)
-        # What stands before every text: BOS, or nothing.
-        self._before = len(tokenize(""))
-        self.special_tokens: dict[str, int] = {}
-        self.special_tokens = self._find_special_tokens()
-        self._special = frozenset(self.special_tokens.values())
-
-    def __call__(self, text: str) -> list[int]:
-        found = self._cache.get(text)
-        if found is None:
-            found = self._encode(text)
-            if not self._special.isdisjoint(found):  # text that looks like a special token
-                pieces = re.split(r"(?<=[<\[])", text)
-                found = [token for piece in pieces for token in self._encode(piece)]
-            if len(self._cache) >= _TEXTS_KEPT:
-                self._cache.clear()
-            self._cache[text] = found
-        return found
-
-    def _encode(self, text: str) -> list[int]:
-        if not text:
-            return []
-        if self._guard is not None:
-            tokens = self._tokenize(self._MARK + text)
-            count = len(self._guard)
-            if tokens[:count] == self._guard:
-                return tokens[count:]
-        return self._tokenize(text)[self._before :]
-
-    def _find_special_tokens(self) -> dict[str, int]:
-        """Control tokens and markers, such as <|im_start|> and <tool_call>.
-
-        No mask allows them within text or JSON. They are found by their look, and by staying one
-        token whatever stands before them.
-        """
-        look = re.compile(rb"<[^\s<>()]{2,}>|<s>|\[/?[A-Z_]{3,}\]")
-        special: dict[str, int] = {}
-        for token, written in enumerate(self._token_bytes):
-            if written[:1] in (b"<", b"[") and look.fullmatch(written):
-                text = written.decode(errors="ignore")
-                if self._encode("a" + text)[-1:] == [token]:
-                    special[text] = token
-        return special
 
 
 def _refusal(matcher: LLMatcher) -> str:

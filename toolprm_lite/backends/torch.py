@@ -28,6 +28,7 @@ from toolprm_lite.backends.base import (
     Prefill,
     SequenceOp,
     check_prompt,
+    checked_forks,
     checked_ops,
     common_prefix,
     no_room_for_prompt,
@@ -307,7 +308,10 @@ class TorchBackend:
             raise ModelError(
                 f"a batch has an invalid token; the vocabulary has {self._info.vocab_size}"
             )
-        owners = [self._own(sequence) for sequence in sequences]
+        forks = checked_forks(batch, self._info)
+        made = {destination for _, _, destination in forks}
+        for sequence in {*sequences, *(source for _, source, _ in forks)} - made:
+            self._own(sequence)
         ledger = self._ledger
         if ledger.used + count > self._cells:
             raise NoRoom(
@@ -316,7 +320,7 @@ class TorchBackend:
             )
         self._make_places(count)
         begin = ledger.end
-        cells = [ledger.append(owner) for owner in owners]
+        cells = self._append(sequences, forks)
         end = ledger.end
         self._places[begin:end] = batch.positions
         started = time.perf_counter()
@@ -629,14 +633,31 @@ class TorchBackend:
             raise ModelError(f"sequence {branch} holds nothing; fork it from the prompt first")
         return own
 
+    def _append(self, sequences: list[int], forks: list[tuple[int, int, int]]) -> list[int]:
+        """A cell for each token, and the branches that fork behind some of them."""
+        ledger, branches = self._ledger, self._branches
+        cells = []
+        behind = iter([*forks, (len(sequences), 0, 0)])
+        next_token, source, destination = next(behind)
+        for token, sequence in enumerate(sequences):
+            cells.append(ledger.append(branches[sequence]))
+            while next_token == token:
+                self._fork(source, destination)
+                next_token, source, destination = next(behind)
+        return cells
+
+    def _fork(self, source: int, destination: int) -> None:
+        ledger, branches = self._ledger, self._branches
+        if destination in branches:
+            ledger.drop(branches.pop(destination))
+        branches[destination] = ledger.fork(self._own(source))
+        self._owners[destination] = -source if source <= 0 else self._owners[source]
+
     def _carry_out(self, ops: Int32Array) -> None:
         ledger, branches = self._ledger, self._branches
         for kind, first, second in checked_ops(ops, self._info):
             if kind == SequenceOp.FORK:
-                if second in branches:
-                    ledger.drop(branches.pop(second))
-                branches[second] = ledger.fork(self._own(first))
-                self._owners[second] = -first if first <= 0 else self._owners[first]
+                self._fork(first, second)
             elif first in branches:
                 ledger.drop(branches.pop(first))
                 del self._owners[first]

@@ -135,6 +135,11 @@ size_options = all_of(
             show_default="the head's own, else 0.5",
             help="Strategy doubt: look further at steps that cost more than 1 - T of the score.",
         ),
+        _setting(
+            "choices",
+            metavar="C",
+            help="Names, enums and booleans of at most C choices are scored whole, not drawn.",
+        ),
     ]
 )
 

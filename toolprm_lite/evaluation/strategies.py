@@ -36,7 +36,10 @@ STEPWISE = ("step-beam", "doubt")
 REWARDED = ("best-of-n", "weighted-vote", *STEPWISE)
 KINDS = ("greedy", "token-beam", *POOLED, *STEPWISE)
 
-_PATTERN = re.compile(r"([a-z-]+)(?::([\w.-]+))?(?:@(\d+)(?:x(\d+))?)?(?:/(\d*\.?\d+))?")
+_PATTERN = re.compile(
+    r"([a-z-]+)(?::([\w.-]+))?(?:@(\d+)(?:x(\d+))?)?(?:/(\d*\.?\d+))?(?:\+(\d+))?"
+)
+_CHOICES = SearchConfig().choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Strategy:
 
     `samples` responses are drawn for the kinds of `POOLED`; `beams` are kept by those of `STEPWISE`
     and by token-beam, and `expand` drawn for each by the former. `reward` is a name; `doubt` is the
-    threshold of doubt, None the reward's own.
+    threshold of doubt, None the reward's own. `choices` is that of `SearchConfig`, for the kinds
+    of `STEPWISE`.
     """
 
     kind: str
@@ -54,6 +58,7 @@ class Strategy:
     expand: int = 1
     samples: int = 0
     doubt: float | None = None
+    choices: int = _CHOICES
 
     @classmethod
     def parse(
@@ -64,15 +69,15 @@ class Strategy:
         expand: int = 8,
         samples: int = 16,
         doubt: float | None = None,
+        choices: int = _CHOICES,
     ) -> Strategy:
-        """Read KIND[:REWARD][@SIZE][/DOUBT]; a size is NxM for step-beam and doubt, N for
+        """Read KIND[:REWARD][@SIZE][/DOUBT][+CHOICES]; a size is NxM for step-beam and doubt, N for
         token-beam, else K.
 
-        Without a size or a threshold the arguments give it; without a reward it is "auto". Raises
-        `ConfigError`.
+        What is not written the arguments give; without a reward it is "auto". Raises `ConfigError`.
         """
         match = _PATTERN.fullmatch(text)
-        kind, reward, first, second, threshold = match.groups() if match else (None,) * 5
+        kind, reward, first, second, threshold, sets = match.groups() if match else (None,) * 6
         if kind not in KINDS:
             raise ConfigError(
                 f"strategy {text!r} is none of {', '.join(KINDS)}; write it as "
@@ -91,6 +96,8 @@ class Strategy:
                 f"strategy {text!r}: /{threshold} is no threshold of doubt, 0 .. 1, as in "
                 "doubt:toolprm@2x8/0.5"
             )
+        if sets is not None and not stepwise:
+            raise ConfigError(f"strategy {text!r}: {kind} knows no choices; leave +{sets} out")
         if first == "0" or second == "0":
             raise ConfigError(f"strategy {text!r}: a size is 0; it must be at least 1")
         size = int(first) if first else None
@@ -103,9 +110,12 @@ class Strategy:
         if kind == "token-beam":
             return cls(kind, beams=size or beams)
         sizes = size or beams, int(second) if second else expand
+        if sets is not None:
+            choices = int(sets)
         if kind == "step-beam":
-            return cls(kind, reward, *sizes)
-        return cls(kind, reward, *sizes, doubt=doubt if threshold is None else float(threshold))
+            return cls(kind, reward, *sizes, choices=choices)
+        limit = doubt if threshold is None else float(threshold)
+        return cls(kind, reward, *sizes, doubt=limit, choices=choices)
 
     def __str__(self) -> str:
         reward = f":{self.reward}" if self.reward else ""
@@ -113,7 +123,9 @@ class Strategy:
             return f"{self.kind}{reward}@{self.samples}"
         size = {"greedy": "", "token-beam": f"@{self.beams}"}
         threshold = "" if self.doubt is None else f"/{self.doubt:g}"
-        return self.kind + reward + size.get(self.kind, f"@{self.beams}x{self.expand}") + threshold
+        sets = "" if self.choices == _CHOICES else f"+{self.choices}"
+        whole = size.get(self.kind, f"@{self.beams}x{self.expand}")
+        return self.kind + reward + whole + threshold + sets
 
     def config(self, base: SearchConfig) -> SearchConfig:
         """The settings of its search; those of a pool are `Searcher.record`'s.
@@ -131,6 +143,7 @@ class Strategy:
             expand=self.expand,
             samples=samples,
             doubt=self.doubt,
+            choices=self.choices,
         )
 
 

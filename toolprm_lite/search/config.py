@@ -54,6 +54,9 @@ class SearchConfig:
         way_floor: how a call goes on behind a value (another argument, its end, another call, the
             end of the response) is a finite choice: the likeliest token of each way is a candidate
             too, drawn or not, if the policy gives it this probability; 1 is never.
+        choices: of `step-beam` and `doubt`. A step that is one of at most so many texts (a name, an
+            enum, a boolean) is not drawn from the vocabulary: every choice is a candidate, drawn or
+            not, and all of them are decoded in one model step. 0 is never.
         decline_odds: factor on the odds a head gives that declining is right: below 1 it calls more
             often, above 1 it declines more often. None takes the head's own.
         policy_weight: weight of the policy's log-probability added to the score's logarithm.
@@ -86,6 +89,7 @@ class SearchConfig:
     decline_odds: float | None = None
     policy_weight: float = 0.0
     way_floor: float = 0.001
+    choices: int = 0
     trace: bool = False
     deadline_ms: float | None = None
     max_decode_tokens: int | None = None
@@ -112,6 +116,7 @@ class SearchConfig:
             ("max_tokens", 1, 1 << 16),
             ("max_step_tokens", 1, 1 << 16),
             ("max_text_tokens", 0, 1 << 16),
+            ("choices", 0, 256),
             ("seed", 0, (1 << 64) - 1),
         ):
             value = getattr(self, name)

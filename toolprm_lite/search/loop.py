@@ -15,6 +15,7 @@ from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefil
 from toolprm_lite.errors import NoRoom
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch
 from toolprm_lite.search import limits as outside
+from toolprm_lite.search.choices import UNMASKED, Choices
 from toolprm_lite.search.limits import STEP_TOKENS, Limits
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
@@ -41,6 +42,7 @@ class Masks:
 
     constraint: Constraint
     matchers: dict[int, Matcher] = field(default_factory=dict)
+    planted: dict[int, Matcher] = field(default_factory=dict)  # of choices, see `plant`
     buffer: MaskArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,19 +53,23 @@ class Masks:
         if len(self.buffer) < len(branches):
             self.buffer = np.empty((2 * len(branches), self.constraint.words), np.uint32)
         masks = self.buffer[: len(branches)]
-        self.constraint.fill([self.matchers[branch] for branch in branches], masks)
+        self.constraint.fill([self._matcher(branch) for branch in branches], masks)
         return masks
+
+    def _matcher(self, branch: int) -> Matcher | None:
+        if branch == UNMASKED:
+            return None
+        return self.matchers[branch] if branch > UNMASKED else self.planted[branch]
 
     def follow(self, search: StepSearch) -> None:
         """Advance with the branches the search has made, and tell it the tokens forced on them."""
         constraint, matchers = self.constraint, self.matchers
-        fresh = search.take_new()
-        for branch, parent, token in fresh:
-            matchers[branch] = matcher = constraint.fork(matchers[parent])
-            forced = constraint.advance(matcher, token)
-            if forced:
-                search.set_forced(branch, forced)
-        if fresh:
+        while fresh := search.take_new():
+            for branch, parent, token in fresh:
+                matchers[branch] = matcher = constraint.fork(matchers[parent])
+                forced = constraint.advance(matcher, token)
+                if forced:
+                    search.set_forced(branch, forced)
             live = set(search.live())
             for branch in [known for known in matchers if known not in live]:
                 del matchers[branch]
@@ -74,7 +80,7 @@ class Prepared:
     """A search that can begin. What it found is asked of `search` afterwards.
 
     `top_k` is how many of a distribution's tokens it wants; `working_set` the cells that it mostly
-    fills behind its prompt.
+    fills behind its prompt; `choices` are None where it knows none.
     """
 
     search: StepSearch
@@ -83,6 +89,7 @@ class Prepared:
     constraint: Constraint | None
     top_k: int
     working_set: int
+    choices: Choices | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +103,11 @@ class PromptWanted:
 @dataclass(frozen=True, slots=True)
 class RowsWanted:
     """A model step; the answer is its `Output`, None where there was no room for it, or what
-    forbids it."""
+    forbids it. `width` is how many of a distribution's tokens are wanted."""
 
     batch: Batch
     masks: MaskArray | None
+    width: int
 
 
 Wish: TypeAlias = PromptWanted | RowsWanted | None
@@ -131,7 +139,10 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
         if masks is not None:
             masks.follow(search)
         else:
-            search.take_new()
+            while search.take_new():
+                pass
+        if prepared.choices is not None:
+            prepared.choices.plant(search, masks)
         rows = search.next_batch()
         if rows is None:
             began = clock()
@@ -146,7 +157,10 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
             continue
         *arrays, branches = rows
         allowed = masks.fill(branches) if masks is not None else None
-        output = yield RowsWanted(Batch(*arrays), allowed)
+        if prepared.choices is not None:
+            allowed = prepared.choices.narrow(search, allowed, len(branches))
+        width = max(prepared.top_k, search.choice_width)
+        output = yield RowsWanted(Batch(*arrays), allowed, width)
         if isinstance(output, str):
             search.stop()
         elif output is None:
@@ -172,7 +186,6 @@ def run(
         stopped = limits.reached()
         return stopped is not None
 
-    top_k = prepared.top_k
     prefill = Prefill(0, 0, None)
     answer: Answer = None
     wanted = wishes(prepared, timing)
@@ -190,7 +203,9 @@ def run(
             if not stop():  # else the last prompt may stay
                 began = clock()
                 chunk = None if limits.ends is None else STEP_TOKENS
-                prefill = backend.prefill(wish.tokens, wish.mask, top_k, chunk=chunk, stop=stop)
+                prefill = backend.prefill(
+                    wish.tokens, wish.mask, prepared.top_k, chunk=chunk, stop=stop
+                )
                 timing.prefill = clock() - began
                 if prefill.output is not None:
                     timing.prefill = prefill.output.model_seconds
@@ -199,7 +214,7 @@ def run(
             answer = stopped
         else:
             try:
-                output = backend.decode(wish.batch, wish.masks, top_k)
+                output = backend.decode(wish.batch, wish.masks, wish.width)
             except NoRoom:
                 answer = None
             else:

@@ -78,7 +78,8 @@ class Stats:
     `decode_tokens` counts sampled tokens the model decoded, `forced_tokens` those that the
     constraint left no choice about, `drawn_tokens` what independent draws would have decoded for
     the same search; `token-beam`, which draws nothing, has as many as it decoded. `widened` counts
-    the rounds in which `doubt` looked further than the most likely step.
+    the rounds in which `doubt` looked further than the most likely step, `choice_sets` the steps
+    whose choices were decoded all at once.
     """
 
     prompt_tokens: int = 0
@@ -89,6 +90,7 @@ class Stats:
     drawn_tokens: int = 0
     rounds: int = 0
     widened: int = 0
+    choice_sets: int = 0
     steps: int = 0
     reward_calls: int = 0
     kv_cells: int = 0

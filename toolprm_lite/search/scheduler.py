@@ -364,6 +364,8 @@ class Scheduler:
                 number = job.sequences.pop(first)
                 self._sequences.append(number)
                 self._ops.append((kind, number, 0))
+        for _, _, made in wish.batch.forks.tolist():
+            job.sequences[made] = self._sequences.pop()
 
     def _choose(self) -> list[Job]:
         """The jobs whose rows go into the next step: those first that have waited longest."""
@@ -391,27 +393,29 @@ class Scheduler:
     def _decode(self, chosen: list[Job]) -> None:
         batch, masks = _merged(self._ops, chosen)
         self._ops = []
-        top_k = max(job.prepared.top_k for job in chosen if job.prepared is not None)
+        width = max(_rows(job).width for job in chosen)
         began = outside.clock()
         try:
-            output = self._backend.decode(batch, masks, top_k)
+            output = self._backend.decode(batch, masks, width)
         except NoRoom:  # more than one step takes
             if len(chosen) > 1:
                 self._decode(chosen[: len(chosen) // 2])
             else:
-                self._advance(chosen[0], None)
+                (job,) = chosen
+                for _, _, made in _rows(job).batch.forks.tolist():
+                    self._sequences.append(job.sequences.pop(made))
+                self._advance(job, None)
             return
         outside_model = outside.clock() - began - output.model_seconds
         self._steps += 1
         row = state = 0
         for job in chosen:
-            own = _rows(job).batch
-            assert job.prepared is not None
+            wish = _rows(job)
+            own, k = wish.batch, wish.width
             share = len(own.tokens) / len(batch.tokens)
             rows = slice(row, row + len(own.logits_at))
             states = slice(state, state + len(own.hidden_at))
             row, state = rows.stop, states.stop
-            k = job.prepared.top_k
             job.timing.decode += share * output.model_seconds
             job.timing.core += share * outside_model
             job.stepped = self._steps
@@ -435,6 +439,15 @@ def _ops_array(ops: list[tuple[int, int, int]]) -> Int32Array:
     return np.array(ops, np.int32).reshape(-1, 3)
 
 
+def _forks(jobs: list[Job], begins: Int32Array) -> Int32Array:
+    rows = [
+        (begin + token, job.sequences[source], job.sequences[made])
+        for job, begin in zip(jobs, begins.tolist(), strict=True)
+        for token, source, made in _rows(job).batch.forks.tolist()
+    ]
+    return np.array(rows, np.int32).reshape(-1, 3)
+
+
 def _merged(ops: list[tuple[int, int, int]], jobs: list[Job]) -> tuple[Batch, MaskArray | None]:
     """The rows of all jobs as one batch, in the backend's sequences, and their masks."""
     wishes = [_rows(job) for job in jobs]
@@ -456,6 +469,7 @@ def _merged(ops: list[tuple[int, int, int]], jobs: list[Job]) -> tuple[Batch, Ma
         sequences=np.concatenate(sequences),
         logits_at=shifted([batch.logits_at for batch in batches]),
         hidden_at=shifted([batch.hidden_at for batch in batches]),
+        forks=_forks(jobs, begins),
     )
     given = [wish.masks for wish in wishes if wish.masks is not None]
     if not given:

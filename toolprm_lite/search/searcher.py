@@ -26,6 +26,7 @@ from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend, ModelInfo, Prefill
+from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.open import BackendName, open_backend
 from toolprm_lite.errors import ConfigError, RequestsFailed, ToolprmError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
@@ -44,6 +45,7 @@ from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
 from toolprm_lite.search import limits as outside
 from toolprm_lite.search.background import in_thread
+from toolprm_lite.search.choices import Choices
 from toolprm_lite.search.config import DOUBT, SearchConfig
 from toolprm_lite.search.events import Event, Listener
 from toolprm_lite.search.limits import STEP_TOKENS, Limits
@@ -385,6 +387,11 @@ class Searcher:
         info = self._backend.info
         return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
 
+    @cached_property
+    def _choices(self) -> Choices:
+        backend = self._backend
+        return Choices(backend.token_bytes, Encoder(backend.token_bytes, backend.tokenize))
+
     def _judge(self, model: str) -> GenerativeReward:
         """The second model of that name, which the searcher owns."""
         with self._opening:
@@ -606,6 +613,7 @@ class Searcher:
             search, reward, prompt, constraint,
             top_k=2 * config.beams if config.strategy == "token-beam" else config.top_k,
             working_set=max(64, 8 * (config.samples if whole else draws)),
+            choices=self._choices if search.choice_width else None,
         )  # fmt: skip
 
     def _constraint(
@@ -635,6 +643,9 @@ class Searcher:
         greedy = config.strategy == "greedy"
         token_level = config.strategy == "token-beam"
         beams, expand = (1, 1) if greedy else (config.beams, config.expand)
+        doubt = _threshold(config, reward) if config.strategy == "doubt" else 1.0
+        # No doubt at all is greedy decoding, to the last token.
+        chooses = config.strategy in ("step-beam", "doubt") and doubt > 0
         definitions = json.dumps(
             [{"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools]
         )
@@ -681,7 +692,9 @@ class Searcher:
                 seed=config.seed,
                 trace=config.trace or listen,
                 token_level=token_level,
-                doubt=_threshold(config, reward) if config.strategy == "doubt" else 1.0,
+                doubt=doubt,
+                choices=config.choices if chooses else 0,
+                forks_within=info.forks_within,
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
