@@ -337,19 +337,6 @@ void StepSearch::observe_choices(const Row& row, std::vector<Distribution>& next
   ahead_.push_back(row);
 }
 
-// Their cells are gone; the distributions and states stay.
-void StepSearch::forget_choices() {
-  for (const Row& row : ahead_) {
-    for (int32_t id : row.nodes) {
-      ChoiceNode& node = row.choices->nodes[id];
-      if (!node.stops) continue;
-      node.stops = false;
-      SharedSequence& shared = shared_[node.kv];
-      if (--shared.users == 0) ledger_.drop(shared.sequence);
-    }
-  }
-}
-
 // All branches have arrived: what none of them has taken is let go.
 void StepSearch::release_choices() {
   for (const Row& row : ahead_) {

@@ -535,8 +535,7 @@ void StepSearch::set_room(uint32_t cells, int32_t sequences, uint32_t batch_toke
 }
 
 void StepSearch::forget_cells() {
-  take_back_rows();
-  forget_choices();
+  take_back_rows();  // a batch is wanted, so nothing else is decoded ahead
   for (const auto& branch : branches_) {
     if (branch != nullptr && branch->kv != 0) forget_kv(*branch);
   }

@@ -322,7 +322,6 @@ class StepSearch {
   void retract_choices(const Row& row);
   void observe_choices(const Row& row, std::vector<Distribution>& next, size_t& at,
                        const float*& hidden, size_t width);
-  void forget_choices();
   void release_choices();
   bool choice_state_wanted(const ChoiceNode& node) const {
     return options_.states_wanted && (node.boundary || options_.pool_states);

@@ -582,8 +582,7 @@ def test_many_in_a_small_cache_choose_the_same(
 
 
 def test_one_that_is_put_back_keeps_what_it_chose() -> None:
-    """There are cells for less than two or three that were begun: what one has decoded ahead is
-    gone when it is put back."""
+    """There are cells for less than two or three that were begun."""
     asked = asked_at_once(6)
     expected = one_by_one(asked, ByChance())
     most = max(result.stats.kv_cells for result in expected)
