@@ -93,6 +93,16 @@ def many(found: Any) -> Iterator[Row]:
         )
 
 
+def draws(found: Any) -> Iterator[Row]:
+    for name, row in found.items():
+        yield (
+            f"{name}, independent / shared: tokens",
+            f"{row['token_ratio']['median']:.1f} x",
+            _spread(row["token_ratio"]),
+        )
+        yield "… time", f"{row['time_ratio']['median']:.1f} x", _spread(row["time_ratio"])
+
+
 def usual_way(found: Any) -> Iterator[Row]:
     for name, values in found["ratios"].items():
         ordered = sorted(values)
@@ -115,6 +125,7 @@ def benchmarks(options: argparse.Namespace) -> list[Benchmark]:
         Benchmark(
             "bench_usual_way", [data, *model, *threads, "--limit", str(options.few)], usual_way
         ),
+        Benchmark("bench_draws", [data, *model, *threads], draws),
         Benchmark(
             "bench_deadlines", [data, *model, *threads, "--limit", str(options.limit)], deadlines
         ),
