@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from toolprm_lite.errors import ConfigError
+from toolprm_lite.errors import ConfigError, ToolprmError
 from toolprm_lite.evaluation.runs import slug
 from toolprm_lite.evaluation.strategies import Strategy
 from toolprm_lite.reward.head import Head, load_head, save_head
@@ -89,4 +90,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ToolprmError, OSError) as error:
+        sys.exit(f"Error: {error}")

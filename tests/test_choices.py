@@ -360,7 +360,10 @@ def test_fewer_model_steps() -> None:
     for constrain in ("off", "on"):
         without, whole = (
             searcher.search(
-                "?", tools, SearchConfig(choices=choices, constrain=constrain), reward=StateReward()
+                "?",
+                tools,
+                SearchConfig(strategy="step-beam", choices=choices, constrain=constrain),
+                reward=StateReward(),
             )
             for choices in (0, 3)
         )
@@ -444,7 +447,11 @@ def test_limits_in_the_middle_of_a_set() -> None:
     backend = MockBackend({response: 1.0})
     backend.on_step = steps.append
     result = Searcher(backend).search(
-        "?", tools, SearchConfig(choices=8, deadline_ms=1e6, constrain="off", max_step_tokens=40)
+        "?",
+        tools,
+        SearchConfig(
+            strategy="step-beam", choices=8, deadline_ms=1e6, constrain="off", max_step_tokens=40
+        ),
     )
     assert result.complete
     assert max(steps) <= 64

@@ -365,8 +365,9 @@ def test_usage_errors(arguments: list[str], message: str) -> None:
 
 def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> None:
     result = run(
-        "--tools", small_tools, "Paris?", "--model", str(tiny_gguf), "--json", "--max-tokens", "60"
-    )
+        "--tools", small_tools, "Paris?", "--model", str(tiny_gguf), "--json", "--max-tokens", "60",
+        "--strategy", "step-beam",
+    )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
@@ -387,7 +388,8 @@ def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> No
         assert {"calls", "score"} <= set(other)
     assert list(record["stats"]) == [
         "prompt_tokens", "prefill_tokens", "reused_tokens", "decode_tokens", "forced_tokens",
-        "drawn_tokens", "rounds", "widened", "steps", "reward_calls", "kv_cells", "rows_max", "ms",
+        "drawn_tokens", "rounds", "widened", "choice_sets", "steps", "reward_calls", "kv_cells",
+        "rows_max", "ms",
     ]  # fmt: skip
     assert list(record["stats"]["ms"]) == ["total", "prefill", "decode", "core", "reward"]
 
@@ -764,7 +766,7 @@ def test_an_interrupted_run_goes_on(fake: FakeSearcher, tmp_path: Path) -> None:
     ("change", "message"),
     [
         (["--beams", "3"], "beams was 2, is 3"),
-        (["--strategy", "greedy"], 'strategy was "step-beam", is "greedy"'),
+        (["--strategy", "greedy"], 'strategy was "doubt", is "greedy"'),
         (["--reward", "policy"], 'reward was "auto", is "policy"'),
         (["--model", PROBLEMS], 'model was "fake.gguf", is "problems.jsonl"'),
         (["--tools", "TOOLS2"], "tools was "),

@@ -280,7 +280,7 @@ def test_the_judge_reads_the_whole_request() -> None:
         {"role": "tool", "tool_call_id": "c1", "content": "Noon."},
         {"role": "user", "content": "And the weather in Rome?"},
     ]
-    config = SearchConfig(expand=16, constrain="off", temperature=1.0)
+    config = SearchConfig(strategy="step-beam", expand=16, constrain="off", temperature=1.0)
     Searcher(MockBackend(RESPONSES)).search(
         messages, TOOLS, config, reward=GenerativeReward(backend)
     )

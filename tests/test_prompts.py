@@ -372,7 +372,9 @@ def tools_of(name: str) -> list[dict[str, Any]]:
 
 def test_search_many_on_a_real_cache(opened: Opened) -> None:
     """A random model's answers say little, but the same alone and at once."""
-    config = SearchConfig(beams=2, expand=3, max_tokens=40, tool_choice="required")
+    config = SearchConfig(
+        strategy="step-beam", beams=2, expand=3, max_tokens=40, tool_choice="required"
+    )
     asked = [
         SearchRequest(f"Call {name}", tools_of(name), config)
         for name in ("weather", "clock", "news", "weather", "traffic", "clock")

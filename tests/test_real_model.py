@@ -143,7 +143,7 @@ def test_every_strategy_answers_validly(searcher: Searcher, strategy: Any) -> No
 
 
 def test_a_small_cache_gives_up_nothing_it_need_not(smollm2_path: Path, searcher: Searcher) -> None:
-    config = SearchConfig(beams=4, expand=8, constrain="on", seed=1)
+    config = SearchConfig(strategy="step-beam", beams=4, expand=8, constrain="on", seed=1)
     wide = searcher.search(QUESTIONS[1], TOOLS, config)
     room = (wide.stats.prompt_tokens // 256 + 1) * 256
     with Searcher.from_model(smollm2_path, threads=1, context=room) as tight:

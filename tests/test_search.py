@@ -60,7 +60,7 @@ RESPONSES = {
 
 def search(responses: dict[str, float] = RESPONSES, reward: object = "auto", **settings: object):
     backend = settings.pop("backend", None) or MockBackend(responses)
-    defaults = {"constrain": "off", "temperature": 1.0}
+    defaults = {"strategy": "step-beam", "constrain": "off", "temperature": 1.0}
     searcher = Searcher(backend)
     config = SearchConfig(**{**defaults, **settings})
     return searcher.search("Weather in Rome?", TOOLS, config, reward=reward)
@@ -490,7 +490,7 @@ def test_a_tagged_format_ends_with_the_model() -> None:
 
 def test_the_second_question_reuses_the_prompt() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
-    config = SearchConfig(constrain="off")
+    config = SearchConfig(strategy="step-beam", constrain="off")
     first = searcher.search("Weather in Rome?", TOOLS, config)
     second = searcher.search("Weather in Oslo?", TOOLS, config)
     assert first.stats.reused_tokens == 0
@@ -499,7 +499,7 @@ def test_the_second_question_reuses_the_prompt() -> None:
 
 def test_threads_queue() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
-    config = SearchConfig(constrain="off", temperature=1.0)
+    config = SearchConfig(strategy="step-beam", constrain="off", temperature=1.0)
     alone = [searcher.search(f"Q{n}", TOOLS, config).text for n in range(4)]
     found: dict[int, list[str]] = {}
 
@@ -654,7 +654,9 @@ def test_a_way_on_is_not_taken_for_one_inside_of_a_value() -> None:
     tools = [{"name": "f", "parameters": {"type": "object", "properties": {
         "a": {"type": "array", "items": {"type": "integer"}}}}}]  # fmt: skip
     likely, other = (json.dumps([{"name": "f", "arguments": {"a": a}}]) for a in ([1, 2], [1]))
-    config = SearchConfig(constrain="off", beams=4, expand=1, temperature=0.0, way_floor=0.001)
+    config = SearchConfig(
+        strategy="step-beam", constrain="off", beams=4, expand=1, temperature=0.0, way_floor=0.001
+    )
     backend = MockBackend({likely: 0.9, other: 0.1})
     result = Searcher(backend).search("q", tools, config, reward=lambda steps: [0.5] * len(steps))
     assert result.calls == [{"name": "f", "arguments": {"a": [1, 2]}}]

@@ -248,7 +248,9 @@ def test_the_event_loop_goes_on_meanwhile() -> None:
 @pytest.mark.parametrize("way", ["search", "stream", "aclose"])
 def test_cancelling_a_task_cancels_the_search(way: str) -> None:
     searcher = Searcher(MockBackend({call("A" + "long" * 200): 1.0}))
-    config = SearchConfig(constrain="off", max_step_tokens=5000, max_tokens=5000)
+    config = SearchConfig(
+        strategy="step-beam", constrain="off", max_step_tokens=5000, max_tokens=5000
+    )
     step_beam = settings("step-beam")
     steps = 0
 

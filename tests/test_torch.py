@@ -361,7 +361,9 @@ def test_an_applications_model_is_left_as_it_was(model: Any) -> None:
     with torch.inference_mode():
         plain = model(ids).logits
     searcher = Searcher.from_model(model, tokenizer=tiny_tokenizer())
-    config = SearchConfig(beams=2, expand=4, max_tokens=48, tool_choice="required")
+    config = SearchConfig(
+        strategy="step-beam", beams=2, expand=4, max_tokens=48, tool_choice="required"
+    )
     result = searcher.search("Weather in Oslo?", [TOOL], config, reward="policy")
     assert result.stats.steps
     assert model.config._attn_implementation == before

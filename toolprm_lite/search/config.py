@@ -69,7 +69,7 @@ class SearchConfig:
             best response so far is the answer. None: no limit.
     """
 
-    strategy: Strategy = "step-beam"
+    strategy: Strategy = "doubt"
     beams: int = 2
     expand: int = 8
     doubt: float | None = None
