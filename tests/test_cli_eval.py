@@ -42,7 +42,9 @@ def test_a_run_has_answers_and_a_summary(problems: Path, tiny_gguf: Path, tmp_pa
     assert result.stdout.startswith(f"# {problems}: tiny.gguf")
     assert "| step-beam:auto@1x2 |" in result.stdout
     assert (output / "summary.md").read_text() == result.stdout
-    names = {"greedy.jsonl", "majority-2.jsonl", "step-beam-auto-1x2.jsonl"}
+    names = {
+        "greedy.jsonl", "majority-2.jsonl", "step-beam-auto-1x2.jsonl", "doubt-auto-1x2.jsonl",
+    }  # fmt: skip
     assert {path.name for path in (output / "answers").iterdir()} == names
     for name in names:
         lines = (output / "answers" / name).read_text().splitlines()

@@ -127,7 +127,7 @@ output_option = click.option(
     "strategies",
     multiple=True,
     metavar="NAME",
-    show_default="greedy, majority, best-of-n, weighted-vote, step-beam",
+    show_default="greedy, majority, best-of-n, weighted-vote, step-beam, doubt",
     help="What to compare; give it several times.",
 )
 @size_options
@@ -255,7 +255,7 @@ def asking(
         if not asked:
             head = isinstance(searcher.reward("auto", base.call_format), Head)
             judged = ["best-of-n", "weighted-vote"] if head else []
-            usual = ["greedy", "majority", *judged, "step-beam"]
+            usual = ["greedy", "majority", *judged, "step-beam", "doubt"]
             asked = [Strategy.parse(kind, **sizes) for kind in usual]
         asked = list(dict.fromkeys(asked))
         names = list(dict.fromkeys(s.reward for s in asked if s.reward is not None))
