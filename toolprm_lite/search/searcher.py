@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import threading
 from collections.abc import (
@@ -22,49 +20,38 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from toolprm_lite._core import CallFormat as CoreFormat
-from toolprm_lite._core import Grounding, StepSearch
-from toolprm_lite._core import Vocabulary as CoreVocabulary
-from toolprm_lite.backends.base import Backend, ModelInfo, Prefill
-from toolprm_lite.backends.encoder import Encoder
+from toolprm_lite._core import StepSearch
+from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
-from toolprm_lite.errors import ConfigError, RequestsFailed, ToolprmError, ToolsError
-from toolprm_lite.formats import CallFormat, detect_format, get_format
+from toolprm_lite.errors import ConfigError, RequestsFailed, ToolprmError
+from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
-from toolprm_lite.prompt import parse_messages, render_prompt
-from toolprm_lite.reward.base import (
-    FEATURES,
-    STEP_KINDS,
-    RequestReward,
-    Reward,
-    RewardFunction,
-)
+from toolprm_lite.prompt import parse_messages
+from toolprm_lite.reward.base import FEATURES, Reward, RewardFunction
 from toolprm_lite.reward.generative import GenerativeReward
 from toolprm_lite.reward.head import Head, load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
 from toolprm_lite.search import limits as outside
 from toolprm_lite.search.background import in_thread
-from toolprm_lite.search.choices import Choices
-from toolprm_lite.search.config import DOUBT, SearchConfig
+from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.events import Event, Listener
-from toolprm_lite.search.limits import STEP_TOKENS, Limits
+from toolprm_lite.search.limits import Limits
 from toolprm_lite.search.loop import Prepared, Timing, run
-from toolprm_lite.search.requests import Messages, SearchRequest, Tools
-from toolprm_lite.search.result import (
-    Alternative,
-    Candidate,
-    SearchResult,
-    Stats,
-    Stop,
-    call_confidence,
+from toolprm_lite.search.outcome import (
+    found_result,
+    found_stats,
+    judged_kinds,
+    unsearched_result,
 )
+from toolprm_lite.search.prepare import Preparer
+from toolprm_lite.search.requests import Messages, SearchRequest, Tools
+from toolprm_lite.search.result import SearchResult, Stats, Stop
 from toolprm_lite.search.scheduler import Ended, Job, Scheduler
-from toolprm_lite.search.text import closed_calls, made_step, missing_parts
-from toolprm_lite.tools import Tool, closed_schema, parse_tools
+from toolprm_lite.tools import Tool, parse_tools
 
 if TYPE_CHECKING:
-    from toolprm_lite.constraint import Constraint
+    pass
 
 RewardChoice: TypeAlias = str | os.PathLike[str] | Reward | RewardFunction
 T = TypeVar("T")
@@ -77,9 +64,7 @@ class Searcher:
         """Search with `backend`, which the searcher owns from now on."""
         self.model = name or backend.info.name
         self._backend = backend
-        self._vocabulary = CoreVocabulary(
-            list(backend.token_bytes), sorted(backend.info.eog_tokens)
-        )
+        self._preparer = Preparer(backend)
         self._lock = threading.Lock()
         self._opening = threading.Lock()  # of a second model
         self._reader: int | None = None  # thread in whose hands a stream rests between two events
@@ -384,13 +369,7 @@ class Searcher:
 
     def call_format(self, name: str = "auto") -> CallFormat:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
-        info = self._backend.info
-        return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
-
-    @cached_property
-    def _choices(self) -> Choices:
-        backend = self._backend
-        return Choices(backend.token_bytes, Encoder(backend.token_bytes, backend.tokenize))
+        return self._preparer.call_format(name)
 
     def _judge(self, model: str) -> GenerativeReward:
         """The second model of that name, which the searcher owns."""
@@ -439,7 +418,7 @@ class Searcher:
         scorer = self._scorer(config, reward)
         stopped = self._acquire(limits)
         if stopped is not None:
-            yield self._unsearched(config, scorer, known, stopped)
+            yield unsearched_result(config, scorer, self.model, known, stopped)
             return
         try:
             for event in self._search(conversation, known, config, scorer, limits, listen):
@@ -461,12 +440,12 @@ class Searcher:
     ) -> Generator[Event, None, None]:
         started = outside.clock()
         if config.tool_choice == "none":
-            yield self._unsearched(config, reward, tools, None)
+            yield unsearched_result(config, reward, self.model, tools, None)
             return
         search, stats, stopped = yield from self._run(
             messages, tools, config, reward, limits, listen
         )
-        result = _result(search, config, reward, self.model, stats, tools, stopped)
+        result = found_result(search, config, reward, self.model, stats, tools, stopped)
         stats.ms["total"] = 1e3 * (outside.clock() - started)
         yield result
 
@@ -483,16 +462,16 @@ class Searcher:
 
         def conclude(ended: Ended) -> SearchResult:
             if ended.prepared is None:
-                return self._unsearched(config, scorer, tools, ended.stopped)
-            stats = _stats(ended.prepared, ended.prefill, ended.timing)
+                return unsearched_result(config, scorer, self.model, tools, ended.stopped)
+            stats = found_stats(ended.prepared, ended.prefill, ended.timing)
             stats.ms["total"] = 1e3 * ended.seconds
             search = ended.prepared.search
-            return _result(search, config, scorer, self.model, stats, tools, ended.stopped)
+            return found_result(search, config, scorer, self.model, stats, tools, ended.stopped)
 
         def prepare() -> Prepared | None:
             if config.tool_choice == "none":
                 return None
-            return self._prepare(messages, tools, config, scorer)
+            return self._preparer.prepare(messages, tools, config, scorer)
 
         job = Job(limits, prepare, conclude)
         job.future.set_running_or_notify_cancel()  # it can't be cancelled but by its limits
@@ -532,20 +511,6 @@ class Searcher:
             return PolicyReward()
         return self.reward(reward, config.call_format)
 
-    def _unsearched(
-        self, config: SearchConfig, reward: Reward, tools: list[Tool], stopped: Stop | None
-    ) -> SearchResult:
-        """The result where nothing may be called (`stopped` is None), or no model step was made."""
-        if stopped is None:
-            return SearchResult(
-                [], True, 1.0, None, [], [], self.model, reward.name, config.strategy, Stats()
-            )
-        return SearchResult(
-            [], False, 0.0, None, [], [], self.model, reward.name, config.strategy, Stats(),
-            stopped=stopped, missing=missing_parts([], tools),
-            confidence=[] if reward.calibrated else None, trace=[] if config.trace else None,
-        )  # fmt: skip
-
     def _run(
         self,
         messages: list[dict[str, Any]],
@@ -556,174 +521,17 @@ class Searcher:
         listen: bool = False,
         follow_argmax: bool | None = None,
     ) -> Generator[Event, None, tuple[StepSearch, Stats, Stop | None]]:
-        prepared = self._prepare(messages, tools, config, reward, listen, follow_argmax)
+        prepared = self._preparer.prepare(messages, tools, config, reward, listen, follow_argmax)
         if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
             self._backend.tap(reward.layers)
         timing = Timing()
         rounds = run(prepared, self._backend, limits, timing)
         if listen:
-            listener = Listener(prepared.search, _judged_kinds(reward))
+            listener = Listener(prepared.search, judged_kinds(reward))
             prefill, stopped = yield from listener.follow(rounds)
         else:
             prefill, stopped = _returned(rounds)
-        return prepared.search, _stats(prepared, prefill, timing), stopped
-
-    def _prepare(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[Tool],
-        config: SearchConfig,
-        reward: Reward,
-        listen: bool = False,
-        follow_argmax: bool | None = None,
-    ) -> Prepared:
-        choice = config.tool_choice
-        allowed = tools
-        if choice not in ("auto", "required"):
-            allowed = [tool for tool in tools if tool.name == choice]
-            if not allowed:
-                names = ", ".join(tool.name for tool in tools)
-                raise ConfigError(
-                    f"tool_choice is {choice!r}; it must be auto, required, none, or one of {names}"
-                )
-        info = self._backend.info
-        form = self.call_format(config.call_format)
-        text = render_prompt(
-            messages,
-            tools,
-            format=form,
-            chat_template=info.chat_template,
-            bos_token=info.bos_token,
-            eos_token=info.eos_token,
-            tool_choice=choice,
-            parallel=config.parallel,
-        )
-        prompt = self._backend.tokenize(text)
-        constraint = self._constraint(tools, form, config)
-        if isinstance(reward, RequestReward):
-            reward = reward.for_request(messages, tools)
-        if isinstance(reward, Head) and config.decline_odds is not None:
-            reward = reward.with_decline_odds(config.decline_odds)
-        search = self._core_search(
-            allowed, messages, form, config, reward, len(prompt), follow_argmax, listen
-        )
-        whole = config.strategy in ("majority", "best-of-n")
-        draws = 1 if config.strategy == "greedy" else config.beams * config.expand
-        return Prepared(
-            search, reward, prompt, constraint,
-            top_k=2 * config.beams if config.strategy == "token-beam" else config.top_k,
-            working_set=max(64, 8 * (config.samples if whole else draws)),
-            choices=self._choices if search.choice_width else None,
-        )  # fmt: skip
-
-    def _constraint(
-        self, tools: list[Tool], form: CallFormat, config: SearchConfig
-    ) -> Constraint | None:
-        if config.constrain == "off":
-            return None
-        from toolprm_lite.constraint import Vocabulary
-
-        return Vocabulary.of(self._backend).constraint(
-            tools, form, tool_choice=config.tool_choice, parallel=config.parallel
-        )
-
-    def _core_search(
-        self,
-        tools: list[Tool],
-        messages: list[dict[str, Any]],
-        form: CallFormat,
-        config: SearchConfig,
-        reward: Reward,
-        prompt_tokens: int,
-        follow_argmax: bool | None,
-        listen: bool,
-    ) -> StepSearch:
-        info = self._backend.info
-        whole = config.strategy in ("majority", "best-of-n")
-        greedy = config.strategy == "greedy"
-        token_level = config.strategy == "token-beam"
-        beams, expand = (1, 1) if greedy else (config.beams, config.expand)
-        doubt = _threshold(config, reward) if config.strategy == "doubt" else 1.0
-        # No doubt at all is greedy decoding, to the last token.
-        chooses = config.strategy in ("step-beam", "doubt") and doubt > 0
-        definitions = json.dumps(
-            [{"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools]
-        )
-        if follow_argmax is None:
-            follow_argmax = not (whole or greedy or token_level)
-        grounding = None
-        if reward.grounded:
-            grounding = Grounding(
-                json.dumps([tool.to_dict() for tool in tools]),
-                [(message["role"], message.get("content") or "") for message in messages],
-            )
-        try:
-            return StepSearch(
-                tools_json=definitions,
-                format=CoreFormat(
-                    form.open_marker, form.close_marker, form.name_key, form.arguments_key
-                ),
-                vocabulary=self._vocabulary,
-                sequences=info.max_sequences,
-                cells=info.context,
-                prompt_tokens=prompt_tokens,
-                max_calls=None if config.parallel else 1,
-                require_call=config.tool_choice != "auto",
-                beams=config.samples if whole else beams,
-                root_draws=config.samples if whole else 1 if token_level else beams * expand,
-                beam_draws=1 if token_level else expand,
-                follow_argmax=follow_argmax,
-                whole_responses=whole,
-                rank_by_draws=config.strategy == "majority",
-                policy_rewards=isinstance(reward, PolicyReward),
-                states_wanted=bool(reward.layers),
-                pool_states=reward.pooled,
-                grounding=grounding,
-                aggregate=config.aggregate or reward.aggregate,
-                policy_weight=config.policy_weight,
-                way_floor=math.log(config.way_floor) if config.way_floor < 1 else 1.0,
-                max_tokens=config.max_tokens,
-                max_step_tokens=config.max_step_tokens,
-                max_text_tokens=config.max_text_tokens,
-                max_batch_tokens=512 if config.deadline_ms is None else STEP_TOKENS,
-                temperature=0.0 if greedy else config.temperature,
-                top_k=config.top_k,
-                top_p=config.top_p,
-                seed=config.seed,
-                trace=config.trace or listen,
-                token_level=token_level,
-                doubt=doubt,
-                choices=config.choices if chooses else 0,
-                forks_within=info.forks_within,
-            )
-        except ValueError as error:
-            raise ToolsError(f"tool {error}") from None
-
-
-def _threshold(config: SearchConfig, reward: Reward) -> float:
-    if config.doubt is not None:
-        return config.doubt
-    known = reward.card.doubt if isinstance(reward, Head) else None
-    return DOUBT if known is None else known
-
-
-def _stats(prepared: Prepared, prefill: Prefill, timing: Timing) -> Stats:
-    """The counts of a search that has ended, and its times but for the total."""
-    stats = Stats(
-        prompt_tokens=len(prepared.prompt),
-        prefill_tokens=prefill.prefill_tokens,
-        reused_tokens=prefill.reused_tokens,
-        steps=timing.steps,
-        reward_calls=timing.reward_calls,
-        **prepared.search.counts(),
-    )
-    stats.ms |= {
-        "prefill": 1e3 * timing.prefill,
-        "decode": 1e3 * timing.decode,
-        "core": 1e3 * timing.core,
-        "reward": 1e3 * timing.reward,
-    }
-    return stats
+        return prepared.search, found_stats(prepared, prefill, timing), stopped
 
 
 def _returned(events: Generator[object, None, T]) -> T:
@@ -736,56 +544,7 @@ def _returned(events: Generator[object, None, T]) -> T:
             return value
 
 
-def _judged_kinds(reward: Reward) -> Sequence[str]:
-    """The kinds of step whose reward is a probability."""
-    if isinstance(reward, Head):
-        return reward.card.kinds  # it gives the others 1.0
-    return STEP_KINDS if reward.calibrated else ()
-
-
 def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
     return parse_tools(
         [tool.to_dict() if isinstance(tool, Tool) else tool for tool in tools], "tools"
-    )
-
-
-def _result(
-    search: StepSearch,
-    config: SearchConfig,
-    reward: Reward,
-    model: str,
-    stats: Stats,
-    tools: Iterable[Tool],
-    stopped: Stop | None,
-) -> SearchResult:
-    (response, scored, tokens, score, _, _, complete), *others = search.answers()
-    kinds = _judged_kinds(reward)
-    steps = [made_step(step, response, value, logprob, kinds) for step, value, logprob in scored]
-    alternatives = [
-        Alternative(closed_calls((step for step, *_ in other_steps), text), value, finished, draws)
-        for text, other_steps, _, value, _, draws, finished in others
-    ]
-    trace = None
-    if config.trace:
-        trace = [
-            Candidate(turn, beam, text.decode("utf-8", "replace"), kinds, value, draws, fate)
-            for turn, beam, text, kinds, value, draws, fate in search.trace()
-        ]
-    return SearchResult(
-        calls=closed_calls((step for step, *_ in scored), response),
-        complete=complete,
-        score=score if steps else 0.0,
-        probability=steps[-1].probability if complete else None,
-        steps=steps,
-        alternatives=alternatives,
-        model=model,
-        reward=reward.name,
-        strategy=config.strategy,
-        stats=stats,
-        text=response.decode("utf-8", "replace"),
-        tokens=tokens,
-        stopped=stopped,
-        missing=[] if complete else missing_parts(steps, tools),
-        confidence=call_confidence(steps) if reward.calibrated else None,
-        trace=trace,
     )

@@ -1,0 +1,106 @@
+"""What a search has found, as a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from toolprm_lite._core import StepSearch
+from toolprm_lite.backends.base import Prefill
+from toolprm_lite.reward.base import STEP_KINDS, Reward
+from toolprm_lite.reward.head import Head
+from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.loop import Prepared, Timing
+from toolprm_lite.search.result import (
+    Alternative,
+    Candidate,
+    SearchResult,
+    Stats,
+    Stop,
+    call_confidence,
+)
+from toolprm_lite.search.text import closed_calls, made_step, missing_parts
+from toolprm_lite.tools import Tool
+
+
+def found_result(
+    search: StepSearch,
+    config: SearchConfig,
+    reward: Reward,
+    model: str,
+    stats: Stats,
+    tools: Iterable[Tool],
+    stopped: Stop | None,
+) -> SearchResult:
+    """The answer of a search that has ended, with what else it has found."""
+    (response, scored, tokens, score, _, _, complete), *others = search.answers()
+    kinds = judged_kinds(reward)
+    steps = [made_step(step, response, value, logprob, kinds) for step, value, logprob in scored]
+    alternatives = [
+        Alternative(closed_calls((step for step, *_ in other_steps), text), value, finished, draws)
+        for text, other_steps, _, value, _, draws, finished in others
+    ]
+    trace = None
+    if config.trace:
+        trace = [
+            Candidate(turn, beam, text.decode("utf-8", "replace"), kinds, value, draws, fate)
+            for turn, beam, text, kinds, value, draws, fate in search.trace()
+        ]
+    return SearchResult(
+        calls=closed_calls((step for step, *_ in scored), response),
+        complete=complete,
+        score=score if steps else 0.0,
+        probability=steps[-1].probability if complete else None,
+        steps=steps,
+        alternatives=alternatives,
+        model=model,
+        reward=reward.name,
+        strategy=config.strategy,
+        stats=stats,
+        text=response.decode("utf-8", "replace"),
+        tokens=tokens,
+        stopped=stopped,
+        missing=[] if complete else missing_parts(steps, tools),
+        confidence=call_confidence(steps) if reward.calibrated else None,
+        trace=trace,
+    )
+
+
+def unsearched_result(
+    config: SearchConfig, reward: Reward, model: str, tools: Iterable[Tool], stopped: Stop | None
+) -> SearchResult:
+    """The result where nothing may be called (`stopped` is None), or no model step was made."""
+    if stopped is None:
+        return SearchResult(
+            [], True, 1.0, None, [], [], model, reward.name, config.strategy, Stats()
+        )
+    return SearchResult(
+        [], False, 0.0, None, [], [], model, reward.name, config.strategy, Stats(),
+        stopped=stopped, missing=missing_parts([], tools),
+        confidence=[] if reward.calibrated else None, trace=[] if config.trace else None,
+    )  # fmt: skip
+
+
+def found_stats(prepared: Prepared, prefill: Prefill, timing: Timing) -> Stats:
+    """The counts of a search that has ended, and its times but for the total."""
+    stats = Stats(
+        prompt_tokens=len(prepared.prompt),
+        prefill_tokens=prefill.prefill_tokens,
+        reused_tokens=prefill.reused_tokens,
+        steps=timing.steps,
+        reward_calls=timing.reward_calls,
+        **prepared.search.counts(),
+    )
+    stats.ms |= {
+        "prefill": 1e3 * timing.prefill,
+        "decode": 1e3 * timing.decode,
+        "core": 1e3 * timing.core,
+        "reward": 1e3 * timing.reward,
+    }
+    return stats
+
+
+def judged_kinds(reward: Reward) -> Sequence[str]:
+    """The kinds of step whose reward is a probability."""
+    if isinstance(reward, Head):
+        return reward.card.kinds  # it gives the others 1.0
+    return STEP_KINDS if reward.calibrated else ()

@@ -1,0 +1,192 @@
+"""From a request to a search that can begin."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from toolprm_lite._core import CallFormat as CoreFormat
+from toolprm_lite._core import Grounding, StepSearch
+from toolprm_lite._core import Vocabulary as CoreVocabulary
+from toolprm_lite.backends.base import Backend
+from toolprm_lite.backends.encoder import Encoder
+from toolprm_lite.errors import ConfigError, ToolsError
+from toolprm_lite.formats import CallFormat, detect_format, get_format
+from toolprm_lite.prompt import render_prompt
+from toolprm_lite.reward.base import RequestReward, Reward
+from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.policy import PolicyReward
+from toolprm_lite.search.choices import Choices
+from toolprm_lite.search.config import DOUBT, SearchConfig
+from toolprm_lite.search.limits import STEP_TOKENS
+from toolprm_lite.search.loop import Prepared
+from toolprm_lite.tools import Tool, closed_schema
+
+if TYPE_CHECKING:
+    from toolprm_lite.constraint import Constraint
+
+
+class Preparer:
+    """Makes searches for one model, and keeps what all of them need of its vocabulary."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._vocabulary = CoreVocabulary(
+            list(backend.token_bytes), sorted(backend.info.eog_tokens)
+        )
+
+    @cached_property
+    def _choices(self) -> Choices:
+        backend = self._backend
+        return Choices(backend.token_bytes, Encoder(backend.token_bytes, backend.tokenize))
+
+    def call_format(self, name: str = "auto") -> CallFormat:
+        """How the model writes calls; `name` as in `SearchConfig.call_format`."""
+        info = self._backend.info
+        return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
+
+    def prepare(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[Tool],
+        config: SearchConfig,
+        reward: Reward,
+        listen: bool = False,
+        follow_argmax: bool | None = None,
+    ) -> Prepared:
+        """The search that `config` describes. `listen` records what happens to candidates;
+        `follow_argmax` None leaves to the strategy whether the most likely path is one.
+
+        Raises `ConfigError` for a `tool_choice` that is no tool's name, `ToolsError` for schemas
+        that can't be followed.
+        """
+        choice = config.tool_choice
+        allowed = tools
+        if choice not in ("auto", "required"):
+            allowed = [tool for tool in tools if tool.name == choice]
+            if not allowed:
+                names = ", ".join(tool.name for tool in tools)
+                raise ConfigError(
+                    f"tool_choice is {choice!r}; it must be auto, required, none, or one of {names}"
+                )
+        info = self._backend.info
+        form = self.call_format(config.call_format)
+        text = render_prompt(
+            messages,
+            tools,
+            format=form,
+            chat_template=info.chat_template,
+            bos_token=info.bos_token,
+            eos_token=info.eos_token,
+            tool_choice=choice,
+            parallel=config.parallel,
+        )
+        prompt = self._backend.tokenize(text)
+        constraint = self._constraint(tools, form, config)
+        if isinstance(reward, RequestReward):
+            reward = reward.for_request(messages, tools)
+        if isinstance(reward, Head) and config.decline_odds is not None:
+            reward = reward.with_decline_odds(config.decline_odds)
+        search = self._core_search(
+            allowed, messages, form, config, reward, len(prompt), follow_argmax, listen
+        )
+        whole = config.strategy in ("majority", "best-of-n")
+        draws = 1 if config.strategy == "greedy" else config.beams * config.expand
+        return Prepared(
+            search, reward, prompt, constraint,
+            top_k=2 * config.beams if config.strategy == "token-beam" else config.top_k,
+            working_set=max(64, 8 * (config.samples if whole else draws)),
+            choices=self._choices if search.choice_width else None,
+        )  # fmt: skip
+
+    def _constraint(
+        self, tools: list[Tool], form: CallFormat, config: SearchConfig
+    ) -> Constraint | None:
+        if config.constrain == "off":
+            return None
+        from toolprm_lite.constraint import Vocabulary
+
+        return Vocabulary.of(self._backend).constraint(
+            tools, form, tool_choice=config.tool_choice, parallel=config.parallel
+        )
+
+    def _core_search(
+        self,
+        tools: list[Tool],
+        messages: list[dict[str, Any]],
+        form: CallFormat,
+        config: SearchConfig,
+        reward: Reward,
+        prompt_tokens: int,
+        follow_argmax: bool | None,
+        listen: bool,
+    ) -> StepSearch:
+        info = self._backend.info
+        whole = config.strategy in ("majority", "best-of-n")
+        greedy = config.strategy == "greedy"
+        token_level = config.strategy == "token-beam"
+        beams, expand = (1, 1) if greedy else (config.beams, config.expand)
+        doubt = _threshold(config, reward) if config.strategy == "doubt" else 1.0
+        # No doubt at all is greedy decoding, to the last token.
+        chooses = config.strategy in ("step-beam", "doubt") and doubt > 0
+        definitions = json.dumps(
+            [{"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools]
+        )
+        if follow_argmax is None:
+            follow_argmax = not (whole or greedy or token_level)
+        grounding = None
+        if reward.grounded:
+            grounding = Grounding(
+                json.dumps([tool.to_dict() for tool in tools]),
+                [(message["role"], message.get("content") or "") for message in messages],
+            )
+        try:
+            return StepSearch(
+                tools_json=definitions,
+                format=CoreFormat(
+                    form.open_marker, form.close_marker, form.name_key, form.arguments_key
+                ),
+                vocabulary=self._vocabulary,
+                sequences=info.max_sequences,
+                cells=info.context,
+                prompt_tokens=prompt_tokens,
+                max_calls=None if config.parallel else 1,
+                require_call=config.tool_choice != "auto",
+                beams=config.samples if whole else beams,
+                root_draws=config.samples if whole else 1 if token_level else beams * expand,
+                beam_draws=1 if token_level else expand,
+                follow_argmax=follow_argmax,
+                whole_responses=whole,
+                rank_by_draws=config.strategy == "majority",
+                policy_rewards=isinstance(reward, PolicyReward),
+                states_wanted=bool(reward.layers),
+                pool_states=reward.pooled,
+                grounding=grounding,
+                aggregate=config.aggregate or reward.aggregate,
+                policy_weight=config.policy_weight,
+                way_floor=math.log(config.way_floor) if config.way_floor < 1 else 1.0,
+                max_tokens=config.max_tokens,
+                max_step_tokens=config.max_step_tokens,
+                max_text_tokens=config.max_text_tokens,
+                max_batch_tokens=512 if config.deadline_ms is None else STEP_TOKENS,
+                temperature=0.0 if greedy else config.temperature,
+                top_k=config.top_k,
+                top_p=config.top_p,
+                seed=config.seed,
+                trace=config.trace or listen,
+                token_level=token_level,
+                doubt=doubt,
+                choices=config.choices if chooses else 0,
+                forks_within=info.forks_within,
+            )
+        except ValueError as error:
+            raise ToolsError(f"tool {error}") from None
+
+
+def _threshold(config: SearchConfig, reward: Reward) -> float:
+    if config.doubt is not None:
+        return config.doubt
+    known = reward.card.doubt if isinstance(reward, Head) else None
+    return DOUBT if known is None else known
