@@ -143,11 +143,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--limit", type=int, default=100, help="problems (default 100)")
     parser.add_argument("--few", type=int, default=5, help="problems of the usual way (default 5)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the benchmarks' files")
     options = parser.parse_args()
+    chosen = benchmarks(options)
+    names = [benchmark.name for benchmark in chosen]
+    unknown = sorted({*(options.only or names)} - {*names})
+    if unknown:
+        parser.error(f"--only {', '.join(unknown)}: the benchmarks are {', '.join(names)}")
     options.output.mkdir(parents=True, exist_ok=True)
     lines = [f"| {platform.machine()}, Python {platform.python_version()} | median | spread |"]
     lines.append("|---|--:|--:|")
-    for benchmark in benchmarks(options):
+    for benchmark in chosen:
+        if options.only and benchmark.name not in options.only:
+            continue
         path = options.output / f"{benchmark.name}.json"
         if not path.is_file():
             print(f"{benchmark.name} …", file=sys.stderr, flush=True)
