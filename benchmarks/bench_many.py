@@ -8,6 +8,8 @@ the bring-up problems are taken.
 - throughput: `--count` problems with tools of their own, by `search` one after the other and by
   `search_many`; then the same questions, all with the tools of the first. Everything is forgotten
   before each run, the two ways take turns, and the first turn is not counted.
+- queue: `--callers` threads, each of which asks those problems with their own tools in turn through
+  a `SearchQueue`: searches a second against one after the other, and the share of equal answers.
 - reuse: questions on `--lists` lists of tools in turn, with and without the cache of prompt states:
   the prompt tokens computed and the seconds of a search whose tools were seen before.
 - memory: the process's resident memory after 100 and after `--searches` searches, half of them by
@@ -23,6 +25,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ from typing import Any
 from problems import load
 from timing import spread
 
-from toolprm_lite import SearchConfig, Searcher, SearchRequest, SearchResult
+from toolprm_lite import SearchConfig, Searcher, SearchQueue, SearchRequest, SearchResult
 
 
 def resident_mib() -> float:
@@ -77,6 +80,40 @@ def throughput(searcher: Searcher, requests: list[SearchRequest], repeats: int) 
     pairs = zip(found["solo"], found["many"], strict=True)
     report["equal"] = sum(solo.calls == many.calls for solo, many in pairs) / len(requests)
     return report
+
+
+def queue(
+    searcher: Searcher, requests: list[SearchRequest], callers: int, each: int
+) -> dict[str, Any]:
+    searcher.forget()
+    began = time.perf_counter()
+    expected = [searcher.search(one.messages, one.tools, one.config) for one in requests]
+    alone = len(requests) / (time.perf_counter() - began)
+    shared = SearchQueue(searcher, length=callers)
+
+    def call(caller: int) -> int:
+        equal = 0
+        for turn in range(each):
+            place = (caller + turn) % len(requests)
+            one = requests[place]
+            found = shared.search(one.messages, one.tools, one.config)
+            equal += found.calls == expected[place].calls
+        return equal
+
+    searcher.forget()
+    began = time.perf_counter()
+    with ThreadPoolExecutor(callers) as pool:
+        equal = sum(pool.map(call, range(callers)))
+    seconds = time.perf_counter() - began
+    asked = callers * each
+    return {
+        "callers": callers,
+        "requests": asked,
+        "equal": equal / asked,
+        "requests_per_second": asked / seconds,
+        "requests_per_second_alone": alone,
+        "speedup": asked / seconds / alone,
+    }
 
 
 def reuse(searcher: Searcher, requests: list[SearchRequest], rounds: int) -> dict[str, Any]:
@@ -128,7 +165,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--lists", type=int, default=8)
     parser.add_argument("--searches", type=int, default=1000)
-    parser.add_argument("--only", choices=("throughput", "reuse", "memory"))
+    parser.add_argument("--callers", type=int, default=16, help="threads of queue (default 16)")
+    parser.add_argument("--each", type=int, default=20, help="searches of each (default 20)")
+    parser.add_argument("--only", choices=("throughput", "queue", "reuse", "memory"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     options = {"backend": args.backend, "threads": args.threads, "context": args.context}
@@ -163,6 +202,15 @@ def main() -> None:
                     f"processor time {found['processor_speedup']['median']:.2f} times; "
                     f"{found['equal']:.0%} equal answers"
                 )
+        if args.only in (None, "queue"):
+            report["queue"] = found = queue(
+                searcher, requests[: args.count], args.callers, args.each
+            )
+            say(
+                f"queue: {found['callers']} threads, {found['requests']} searches, "
+                f"{found['requests_per_second']:.2f} a second, {found['speedup']:.2f} times those "
+                f"of one after the other; {found['equal']:.0%} equal answers"
+            )
         if args.only in (None, "memory"):
             report["memory"] = memory(searcher, requests[: args.lists], args.searches)
             say(f"memory: {report['memory']}")

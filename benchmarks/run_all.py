@@ -81,6 +81,12 @@ def many(found: Any) -> Iterator[Row]:
             f"{row['speedup']['median']:.2f} x as fast, {row['equal']:.0%} equal",
             f"{row['speedup']['min']:.2f} .. {row['speedup']['max']:.2f}",
         )
+    row = found["queue"]
+    yield (
+        f"{row['callers']} threads, {row['requests']} searches in a queue / one by one",
+        f"{row['speedup']:.2f} x as fast, {row['equal']:.0%} equal",
+        "",
+    )
     for name, size in found["memory"].items():
         yield f"resident memory {name.removeprefix('mib_')} searches", f"{size:,.0f} MiB", ""
     for name in ("with_cache", "without_cache"):
