@@ -9,7 +9,7 @@ the bring-up problems are taken.
   `search_many`; then the same questions, all with the tools of the first. Everything is forgotten
   before each run, the two ways take turns, and the first turn is not counted.
 - queue: `--callers` threads, each of which asks those problems with their own tools in turn through
-  a `SearchQueue`: searches a second against one after the other, and the share of equal answers.
+  a `SearchQueue`, against the same searches one after the other: time, share of equal answers.
 - reuse: questions on `--lists` lists of tools in turn, with and without the cache of prompt states:
   the prompt tokens computed and the seconds of a search whose tools were seen before.
 - memory: the process's resident memory after 100 and after `--searches` searches, half of them by
@@ -21,6 +21,7 @@ Answers count as equal when their calls are.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -85,19 +86,23 @@ def throughput(searcher: Searcher, requests: list[SearchRequest], repeats: int) 
 def queue(
     searcher: Searcher, requests: list[SearchRequest], callers: int, each: int
 ) -> dict[str, Any]:
+    order = [[(caller + turn) % len(requests) for caller in range(callers)] for turn in range(each)]
+
+    expected: dict[int, SearchResult] = {}
     searcher.forget()
     began = time.perf_counter()
-    expected = [searcher.search(one.messages, one.tools, one.config) for one in requests]
-    alone = len(requests) / (time.perf_counter() - began)
+    for place in itertools.chain(*order):
+        one = requests[place]
+        expected[place] = searcher.search(one.messages, one.tools, one.config)
+    seconds_alone = time.perf_counter() - began
     shared = SearchQueue(searcher, length=callers)
 
     def call(caller: int) -> int:
         equal = 0
-        for turn in range(each):
-            place = (caller + turn) % len(requests)
-            one = requests[place]
+        for places in order:
+            one = requests[places[caller]]
             found = shared.search(one.messages, one.tools, one.config)
-            equal += found.calls == expected[place].calls
+            equal += found.calls == expected[places[caller]].calls
         return equal
 
     searcher.forget()
@@ -110,9 +115,9 @@ def queue(
         "callers": callers,
         "requests": asked,
         "equal": equal / asked,
-        "requests_per_second": asked / seconds,
-        "requests_per_second_alone": alone,
-        "speedup": asked / seconds / alone,
+        "seconds": seconds,
+        "seconds_alone": seconds_alone,
+        "speedup": seconds_alone / seconds,
     }
 
 
@@ -207,9 +212,9 @@ def main() -> None:
                 searcher, requests[: args.count], args.callers, args.each
             )
             say(
-                f"queue: {found['callers']} threads, {found['requests']} searches, "
-                f"{found['requests_per_second']:.2f} a second, {found['speedup']:.2f} times those "
-                f"of one after the other; {found['equal']:.0%} equal answers"
+                f"queue: {found['callers']} threads, {found['requests']} searches in "
+                f"{found['seconds']:.0f} s, {found['speedup']:.2f} times as fast as one after the "
+                f"other; {found['equal']:.0%} equal answers"
             )
         if args.only in (None, "memory"):
             report["memory"] = memory(searcher, requests[: args.lists], args.searches)

@@ -551,8 +551,8 @@ def test_files_that_are_no_model(
 
 def test_settings_out_of_range(tiny_gguf: Path) -> None:
     for settings, message in [
-        ({"max_sequences": 0}, "between 1 and 240"),
-        ({"max_sequences": 241}, "between 1 and 240"),
+        ({"max_sequences": 0}, "between 1 and 252"),
+        ({"max_sequences": 253}, "between 1 and 252"),
         ({"max_sequences": 256, "max_prompts": 1}, "between 1 and 255"),
         ({"max_prompts": 0}, "at least 1"),
         ({"context": 8}, "at least 32"),

@@ -88,9 +88,9 @@ class LlamaCppBackend:
     cores this process may use. `context`: KV cells that prompt and branches share, rounded up to
     a multiple of 256; None = the model's training context, at most 8192. `max_sequences`: live
     branches; None = 128, or 32 for a recurrent or hybrid model, whose branches each hold a state
-    of their own. `max_prompts`: prompts that searches may use at once; None = 16, or 4 for such a
-    model. `prompt_cache`: bytes of memory for the states of prompts that are not in use. `verbose`
-    lets llama.cpp's log through.
+    of their own. `max_prompts`: prompts that searches may use at once; None = 4, or 16 on a GPU if
+    the model is none of these. `prompt_cache`: bytes of memory for the states of prompts that are
+    not in use. `verbose` lets llama.cpp's log through.
 
     Hidden states (`tap`) are the residual stream: layer L is the input of block L, as
     transformers' `hidden_states[L]`. L = number of blocks is the last block's output before the
@@ -130,7 +130,8 @@ class LlamaCppBackend:
         if max_sequences is None:
             max_sequences = 32 if self._stateful else 128
         if max_prompts is None:
-            max_prompts = 4 if self._stateful else 16
+            # On a CPU a row costs nearly what it costs alone, and it attends to all prompts' cells.
+            max_prompts = 16 if gpu_layers and not self._stateful else 4
         if max_prompts < 1:
             raise ModelError(f"max_prompts is {max_prompts}; it must be at least 1")
         limit = _MAX_SEQUENCES - max_prompts
