@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from backend_steps import (
 )
 from tiny_model import TOOL_CALL, TinyLlama, vocabulary
 
+from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.backends import llamacpp, llamacpp_tap
 from toolprm_lite.backends.base import Batch, SequenceOp
 from toolprm_lite.backends.llamacpp import LlamaCppBackend
@@ -647,3 +650,14 @@ def test_greedy_is_llama_cpps_own(smollm2_path: Path, question: str) -> None:
         output = made.decode(step, None, 1)
     assert tokens == expected
     made.close()
+
+
+def test_a_searcher_that_is_forgotten_frees_its_model(tiny_gguf: Path) -> None:
+    tool = {"name": "go", "parameters": {"type": "object", "properties": {}}}
+    searcher = Searcher(LlamaCppBackend(tiny_gguf, threads=1, context=1024))
+    searcher.search("go", [tool], SearchConfig(strategy="greedy", max_tokens=8))  # with its masks
+    backend = weakref.ref(searcher._backend)
+    assert backend() is not None
+    del searcher
+    gc.collect()
+    assert backend() is None

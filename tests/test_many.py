@@ -548,3 +548,107 @@ def test_the_searcher_waits_for_the_queue_and_closes_after_it() -> None:
     same([searcher.search(one.messages, one.tools, one.config) for one in asked], alone(asked))
     same([future.result(30) for future in futures], alone(asked))
     searcher.close()
+
+
+def test_a_thread_that_left_a_stream_open_is_not_the_next_one() -> None:
+    """Thread ids are given again: who holds the model is told by the thread itself."""
+    searcher = Searcher(backend())
+    one = request(1)
+    kept: list[Any] = []
+
+    def begin() -> None:
+        kept.append(searcher.stream(one.messages, one.tools))
+        next(kept[0])
+
+    first = threading.Thread(target=begin)
+    first.start()
+    first.join()
+    queue = SearchQueue(searcher)
+    futures = [queue.submit(one.messages, one.tools) for _ in range(3)]
+    time.sleep(0.05)
+    assert not any(future.done() for future in futures)
+    kept[0].close()
+    assert all(future.result(timeout=30).calls for future in futures)
+
+
+def test_a_queue_outlives_a_reward_that_ends_its_thread() -> None:
+    class Leaves(States):
+        def score(self, batch: Any) -> Any:
+            raise SystemExit("enough")
+
+    queue = SearchQueue(Searcher(backend()))
+    one = request(1)
+    with pytest.raises(SystemExit):
+        queue.search(one.messages, one.tools, reward=Leaves())
+    assert queue.submit(one.messages, one.tools).result(timeout=30).calls
+
+
+def test_a_thread_that_does_not_start_leaves_the_queue_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = SearchQueue(Searcher(backend()))
+    one = request(1)
+    with monkeypatch.context() as patched:
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            queue.submit(one.messages, one.tools)
+    assert len(queue) == 0
+    assert queue.search(one.messages, one.tools).calls
+
+
+def test_a_prompt_is_interrupted_for_what_arrives() -> None:
+    class Parts(MockBackend):
+        """Prefills 512 tokens at a time where nothing else is asked for."""
+
+        def prefill(self, *args: Any, chunk: int | None = None, **more: Any) -> Any:
+            return super().prefill(*args, chunk=chunk or 512, **more)
+
+    model = Parts({'[{"name": "tool_1", "arguments": {"city": "Rome"}}]': 1.0}, context=20000)
+    reached, go = threading.Event(), threading.Event()
+    parts: list[int] = []
+
+    def on_step(tokens: int) -> None:
+        parts.append(tokens)
+        if len(parts) == 2:
+            reached.set()
+            assert go.wait(30)
+
+    model.on_step = on_step
+    searcher = Searcher(model)
+    queue = SearchQueue(searcher)
+    long = queue.submit("x" * 8000, [tool(1)])
+    assert reached.wait(30)
+    given_up = threading.Event()
+    given_up.set()
+    short = queue.submit("q", [tool(1)], cancel=given_up)
+    short.add_done_callback(lambda _: parts.append(-1))
+    go.set()
+    assert short.result(timeout=30).stopped == "cancelled"
+    assert long.result(timeout=30).calls
+    assert parts.index(-1) <= 3  # behind the part that was under way, at most
+
+
+def test_requests_that_are_none_fail_alone() -> None:
+    searcher = Searcher(backend())
+    good = request(1)
+    bad: list[Any] = [("q", None), ("q",), 7, ("q", "tool"), SearchRequest("q", [tool(1)], {})]  # type: ignore[arg-type]
+    with pytest.raises(RequestsFailed) as raised:
+        searcher.search_many([good, *bad])
+    kinds = [ToolsError, ProblemError, ProblemError, ToolsError, ConfigError]
+    assert [type(raised.value.errors[n]) for n in range(1, 6)] == kinds
+    assert raised.value.results[0] is not None
+    assert raised.value.results[0].calls
+
+
+def test_the_clock_of_many_begins_with_the_call(clock: Clock) -> None:
+    def slowly() -> Iterator[SearchRequest]:
+        for n in range(3):
+            yield request(n, SearchConfig(deadline_ms=700))
+            clock.now += 0.4
+
+    found = Searcher(backend()).search_many(slowly())
+    assert [result.stopped for result in found] == ["deadline"] * 3

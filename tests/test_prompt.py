@@ -253,3 +253,15 @@ def test_messages_are_not_changed() -> None:
 def test_template_can_not_reach_out() -> None:
     text = render(template="{{ messages.__class__.__mro__ }}{{ messages.append(1) }}")
     assert text.startswith("<|im_start|>system")
+
+
+def test_half_of_a_surrogate_pair_is_read_as_a_question_mark() -> None:
+    call = {"function": {"name": "f", "arguments": {"a\ud83d": ["\udce9"]}}, "id": "1"}
+    parsed = parse_messages(
+        [
+            {"role": "user", "content": "caf\udce9 \ud83d"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+        ]
+    )
+    assert parsed[0]["content"] == "caf? ?"
+    assert parsed[1]["tool_calls"][0]["arguments"] == {"a?": ["?"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -541,6 +542,11 @@ def test_result_forms() -> None:
         ({"seed": -1}, "seed"),
         ({"aggregate": "max"}, "aggregate"),
         ({"call_format": "xml"}, "call_format"),
+        ({"policy_weight": float("nan")}, "policy_weight is nan; it must be a finite number"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"way_floor": None}, "way_floor is None"),
+        ({"doubt": "much"}, "doubt is 'much'"),
+        ({"deadline_ms": float("inf")}, "deadline_ms is inf"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, object], named: str) -> None:
@@ -555,6 +561,25 @@ def test_bad_rewards_are_named() -> None:
         search(reward="no such reward")
     with pytest.raises(ConfigError, match="reward is a int"):
         search(reward=5)
+    for value, named in (
+        (7.0, "gave 7.0"),
+        (float("nan"), "gave nan"),
+        ("x", "no list of numbers"),
+    ):
+        with pytest.raises(ToolprmError, match=named):
+            search(reward=lambda steps, value=value: [value for _ in steps])
+
+
+def test_a_reward_can_not_search_with_its_own_model() -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+
+    def asks(steps: list[CandidateStep]) -> list[float]:
+        searcher.search("Weather?", TOOLS)
+        return [1.0 for _ in steps]
+
+    with pytest.raises(ToolprmError, match="nor can a reward search"):
+        searcher.search("Weather?", TOOLS, reward=asks)
+    assert searcher.search("Weather?", TOOLS).calls
 
 
 def short(steps: list[CandidateStep]) -> list[float]:
@@ -869,3 +894,13 @@ def test_token_beam_traces_every_token() -> None:
     result = search(strategy="token-beam", beams=1, trace=True)
     assert "".join(entry.text for entry in result.trace if entry.fate == "kept") == result.text
     assert result.stats.rounds == len(result.tokens)
+
+
+def test_numbers_beyond_the_largest_can_be_written_again() -> None:
+    tools = [{"name": "f", "parameters": {"properties": {"n": {"type": "number"}}}}]
+    text = '[{"name": "f", "arguments": {"n": -1e999}}]'
+    config = SearchConfig(strategy="greedy", constrain="off")
+    result = Searcher(MockBackend({text: 1.0})).search("n?", tools, config)
+    (call,) = result.tool_calls()
+    assert json.loads(call["function"]["arguments"]) == {"n": -sys.float_info.max}
+    assert "Infinity" not in call["function"]["arguments"]

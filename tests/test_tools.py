@@ -348,3 +348,11 @@ def test_any_json_is_read_or_refused(parameters: Any) -> None:
     jsonschema.Draft202012Validator.check_schema(tool.parameters)
     assert Tool.from_dict(tool.to_dict()) == tool
     closed_schema(tool.parameters)
+
+
+@pytest.mark.parametrize(
+    "part", [{"name": "f\ud83d"}, {"description": "\udce9"}, {"parameters": {"title": "\ud83d"}}]
+)
+def test_half_of_a_surrogate_pair_in_a_tool_is_named(part: dict[str, Any]) -> None:
+    with pytest.raises(ToolsError, match=r"tool 1 .*half of a surrogate pair"):
+        parse_tools([{"name": "f", **part}])

@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod
 
 import numpy as np
 import numpy.typing as npt
@@ -173,7 +173,14 @@ class Vocabulary:
         """The backend's vocabulary, built at the first call and kept as long as the backend."""
         vocabulary = _vocabularies.get(backend)
         if vocabulary is None:
-            vocabulary = cls(backend.token_bytes, backend.info.eog_tokens, backend.tokenize)
+            method = WeakMethod(backend.tokenize)  # else the value would keep its key alive
+
+            def tokenize(text: str) -> list[int]:
+                of_backend = method()
+                assert of_backend is not None
+                return of_backend(text)
+
+            vocabulary = cls(backend.token_bytes, backend.info.eog_tokens, tokenize)
             _vocabularies[backend] = vocabulary
         return vocabulary
 

@@ -34,7 +34,8 @@ def parse_messages(messages: object, where: str = "") -> list[Message]:
 
     Every message has `role` (system, user, assistant, tool) and `content` (str). An assistant's
     may have `tool_calls`: a list of {"name", "arguments": dict, "id"}; a tool's `name` and
-    `tool_call_id` are kept. Raises `ProblemError`, which names the message and the mend.
+    `tool_call_id` are kept. Half of a surrogate pair, as of an emoji that was cut, becomes "?".
+    Raises `ProblemError`, which names the message and the mend.
     """
     prefix = f"{where}: " if where else ""
     if isinstance(messages, str):
@@ -201,7 +202,18 @@ def _message(message: object, where: str) -> Message:
         for key in ("name", "tool_call_id"):
             if isinstance(message.get(key), str):
                 parsed[key] = message[key]
-    return parsed
+    whole: Message = _without_surrogates(parsed)
+    return whole
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_surrogates(each) for each in value]
+    return value
 
 
 def _tool_call(call: object, where: str, number: int) -> dict[str, Any]:

@@ -97,6 +97,12 @@ class Tool:
         description = definition.get("description")
         if _deeper_than(parameters, _MAX_DEPTH):
             raise ToolsError(f"{where}: its parameters are nested too deep; flatten them")
+        try:
+            json.dumps([name, description, parameters], ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            raise ToolsError(
+                f"{where}: half of a surrogate pair (\\ud800) stands in its text; take it out"
+            ) from None
         schema = _parameters(parameters, where)
         return cls(name, description if isinstance(description, str) else "", schema)
 

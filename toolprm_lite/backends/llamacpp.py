@@ -364,6 +364,7 @@ class LlamaCppBackend:
 
     def close(self) -> None:
         """Free the model. Safe to call twice."""
+        self._cache.clear()
         self._finalizer()
 
     # Context and memory

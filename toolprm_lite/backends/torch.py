@@ -339,7 +339,11 @@ class TorchBackend:
 
     def close(self) -> None:
         """Let go of model and cache. Safe to call twice."""
-        self._model = self._tokenizer = self._cache = None
+        self._model = self._tokenizer = self._cache = self._pool = None
+        self._blocks = []
+        self._steps.clear()
+        self._states.clear()
+        self._states_kept.clear()
 
     # The model
 

@@ -8,6 +8,8 @@ from toolprm_lite.errors import ToolprmError
 from toolprm_lite.reward.base import Float32Array, RewardFunction, StepBatch
 from toolprm_lite.search.config import Aggregate
 
+_ROUNDING = 1e-5  # by which a sum of probabilities may pass 1
+
 
 class PolicyReward:
     """The probability the policy gave to what it wrote for the step: exp of the log-probability's
@@ -39,10 +41,23 @@ class FunctionReward:
 
     def score(self, batch: StepBatch) -> Float32Array:
         candidates = batch.candidates()
-        rewards = np.asarray(self._function(candidates), dtype=np.float32)
-        if rewards.shape != (len(candidates),) or not np.isfinite(rewards).all():
+        given = self._function(candidates)
+        wanted = "it must give one number in 0 .. 1 for each"
+        try:
+            rewards = np.asarray(given, dtype=np.float32)
+        except (TypeError, ValueError):
             raise ToolprmError(
-                f"reward function {self.name} gave {rewards.shape} values for {len(candidates)} "
-                "steps; it must give one finite number in 0 .. 1 for each"
+                f"reward function {self.name} gave no list of numbers for {len(candidates)} "
+                f"steps; {wanted}"
+            ) from None
+        if rewards.shape != (len(candidates),):
+            raise ToolprmError(
+                f"reward function {self.name} gave values of shape {rewards.shape} for "
+                f"{len(candidates)} steps; {wanted}"
             )
-        return rewards
+        wrong = ~((rewards >= -_ROUNDING) & (rewards <= 1 + _ROUNDING))
+        if wrong.any():
+            raise ToolprmError(
+                f"reward function {self.name} gave {rewards[wrong][0]} for a step; {wanted}"
+            )
+        return rewards.clip(0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 from toolprm_lite.errors import ConfigError
@@ -63,7 +64,8 @@ class SearchConfig:
         trace: record every candidate, kept or dropped.
         deadline_ms: milliseconds from the call, the wait for the model included, after which no
             model step begins: the best response so far is the answer. Every model step then takes
-            at most 64 tokens, those of the prompt too. None: no deadline.
+            at most 64 tokens, those of the prompt too, if it is no single row with more forced
+            ones. None: no deadline.
         max_decode_tokens: sampled tokens that all branches together may decode, as
             `Stats.decode_tokens` counts them; the step that would go beyond is not taken and the
             best response so far is the answer. None: no limit.
@@ -122,6 +124,11 @@ class SearchConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(f"{name} is {value!r}; it must be an integer {least} .. {most}")
+        for name in ("temperature", "top_p", "way_floor", "policy_weight"):
+            _check_number(name, getattr(self, name))
+        for name in ("doubt", "decline_odds", "deadline_ms"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name))
         if not 0.0 <= self.temperature <= 100.0:
             raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 .. 100")
         if self.doubt is not None and not 0.0 <= self.doubt <= 1.0:
@@ -147,3 +154,8 @@ class SearchConfig:
             )
         if not self.tool_choice:
             raise ConfigError("tool_choice is empty; use auto, required, none or a tool's name")
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; it must be a finite number")

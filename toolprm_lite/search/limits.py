@@ -26,9 +26,15 @@ class Limits:
     cancels: tuple[threading.Event, ...] = ()
 
     @classmethod
-    def of(cls, config: SearchConfig, *cancels: threading.Event | None) -> Limits:
-        """The limits of a search that is called now."""
-        ends = None if config.deadline_ms is None else clock() + config.deadline_ms / 1e3
+    def of(
+        cls,
+        config: SearchConfig,
+        *cancels: threading.Event | None,
+        called: float | None = None,
+    ) -> Limits:
+        """The limits of a search that was `called` when the clock said so; None is now."""
+        called = clock() if called is None else called
+        ends = None if config.deadline_ms is None else called + config.deadline_ms / 1e3
         events = tuple(event for event in cancels if event is not None)
         return cls(ends, config.max_decode_tokens, events)
 

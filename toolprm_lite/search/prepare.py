@@ -136,13 +136,13 @@ class Preparer:
         )
         if follow_argmax is None:
             follow_argmax = not (whole or greedy or token_level)
-        grounding = None
-        if reward.grounded:
-            grounding = Grounding(
-                json.dumps([tool.to_dict() for tool in tools]),
-                [(message["role"], message.get("content") or "") for message in messages],
-            )
         try:
+            grounding = None
+            if reward.grounded:
+                grounding = Grounding(
+                    json.dumps([tool.to_dict() for tool in tools]),
+                    [(message["role"], message.get("content") or "") for message in messages],
+                )
             return StepSearch(
                 tools_json=definitions,
                 format=CoreFormat(

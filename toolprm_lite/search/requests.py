@@ -48,10 +48,10 @@ class SearchQueue:
             raise ConfigError(f"length is {length!r}; a queue holds at least 1 search")
         self.length = length
         self._searcher = searcher
-        self._scheduler = Scheduler(searcher._backend)
         self._mutex = threading.Lock()
         self._arrived: list[Job] = []
         self._news = threading.Event()  # that something has
+        self._scheduler = Scheduler(searcher._backend, self._news.is_set)
         self._held: list[Future[SearchResult]] = []
         self._working = False
 
@@ -88,7 +88,11 @@ class SearchQueue:
             start = not self._working
             self._working = True
         if start:
-            threading.Thread(target=self._work, name="toolprm-queue").start()
+            try:
+                threading.Thread(target=self._work, name="toolprm-queue").start()
+            except BaseException as error:
+                self._fail_arrived(error)
+                raise
         return job.future
 
     def search(
@@ -110,9 +114,21 @@ class SearchQueue:
             return arrived
 
     def _work(self) -> None:
-        while True:
-            self._searcher._serve(self._scheduler, self._arrivals, (self._news,))
-            with self._mutex:
-                if not self._arrived:
-                    self._working = False
-                    return
+        try:
+            while True:
+                self._searcher._serve(self._scheduler, self._arrivals, (self._news,))
+                with self._mutex:
+                    if not self._arrived:
+                        self._working = False
+                        return
+        except BaseException as error:  # who waits for a result is told
+            self._fail_arrived(error)
+
+    def _fail_arrived(self, error: BaseException) -> None:
+        """End what no thread will search; the next that arrives starts a new one."""
+        with self._mutex:
+            self._working = False
+            arrived, self._arrived = self._arrived, []
+            self._news.clear()
+        for job in arrived:
+            job.future.set_exception(error)

@@ -68,7 +68,7 @@ class Candidate:
     kinds: list[str]
     score: float
     draws: int
-    fate: str  # kept | merged | variant | outscored | dead | unfinished
+    fate: str  # kept, merged, variant, outscored, unfinished, or what it died of
 
 
 @dataclass(slots=True)

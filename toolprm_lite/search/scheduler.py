@@ -104,10 +104,12 @@ class Job:
 
 
 class Scheduler:
-    """Not thread-safe: whoever calls has the model to himself meanwhile."""
+    """Not thread-safe: whoever calls has the model to himself meanwhile. `arrived` tells whether
+    there are jobs that have not been added yet: a prompt is interrupted for them."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, arrived: Callable[[], bool] = bool) -> None:
         self._backend = backend
+        self._arrived = arrived
         self._waiting: deque[Job] = deque()
         self._live: list[Job] = []  # in the order in which they were admitted
         self._begin()
@@ -239,7 +241,8 @@ class Scheduler:
         return True
 
     def _go_on_with_prompt(self, job: Job) -> None:
-        """Prefill; where another job has a deadline, one part of the prompt at a time."""
+        """Prefill; one part of the prompt at a time where another job has a deadline or is to be
+        ended, and where jobs arrive."""
         wish, prompt, prepared = job.wish, job.prompt, job.prepared
         assert isinstance(wish, PromptWanted)
         assert prompt is not None
@@ -252,7 +255,10 @@ class Scheduler:
             nonlocal asked
             asked += 1
             job.stopped = job.limits.reached()
-            return job.stopped is not None or (in_parts and asked > 1)
+            if job.stopped is not None or asked == 1:
+                return job.stopped is not None
+            besides = (other.limits.reached() for other in [*others, *self._waiting])
+            return in_parts or self._arrived() or any(besides)
 
         room = RESPONSE_ROOM
         if others:

@@ -18,12 +18,12 @@ from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
-from toolprm_lite.errors import ConfigError, RequestsFailed, ToolprmError
+from toolprm_lite.errors import ConfigError, ProblemError, RequestsFailed, ToolprmError
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages
@@ -50,9 +50,6 @@ from toolprm_lite.search.result import SearchResult, Stats, Stop
 from toolprm_lite.search.scheduler import Ended, Job, Scheduler
 from toolprm_lite.tools import Tool, parse_tools
 
-if TYPE_CHECKING:
-    pass
-
 RewardChoice: TypeAlias = str | os.PathLike[str] | Reward | RewardFunction
 T = TypeVar("T")
 
@@ -67,7 +64,9 @@ class Searcher:
         self._preparer = Preparer(backend)
         self._lock = threading.Lock()
         self._opening = threading.Lock()  # of a second model
-        self._reader: int | None = None  # thread in whose hands a stream rests between two events
+        self._holder: threading.Thread | None = (
+            None  # that has the lock, or read the stream that has it
+        )
         self._heads: dict[tuple[str, str], Head | None] = {}
         self._judges: dict[str, GenerativeReward] = {}
         self._open: Callable[[str], Backend] = open_backend
@@ -156,7 +155,7 @@ class Searcher:
         Raises:
             ToolprmError: of the kind that says what was wrong with the input.
         """
-        config = config or SearchConfig()
+        config = _settings(config)
         limits = Limits.of(config, cancel)
         (result,) = self._events(messages, tools, config, reward, limits, listen=False)
         assert isinstance(result, SearchResult)
@@ -191,17 +190,14 @@ class Searcher:
             RequestsFailed: once all have ended, where some could not be answered; it names them,
                 says why, and has the results of the others.
         """
-        config = config or SearchConfig()
+        config = _settings(config)
+        called = outside.clock()
         scheduler = Scheduler(self._backend)
         futures: list[Future[SearchResult]] = []
         for request in requests:
-            if not isinstance(request, SearchRequest):
-                request = SearchRequest(*request)
-            if request.config is None:
-                request = replace(request, config=config)
             try:
-                job = self._job(request, reward, cancel)
-            except ToolprmError as error:
+                job = self._job(_request(request, config), reward, cancel, called)
+            except Exception as error:
                 futures.append(Future())
                 futures[-1].set_exception(error)
             else:
@@ -233,7 +229,7 @@ class Searcher:
 
         Arguments and errors are those of `search`; errors come with the first event.
         """
-        config = config or SearchConfig()
+        config = _settings(config)
         limits = Limits.of(config, cancel)
         return self._events(messages, tools, config, reward, limits, listen=True)
 
@@ -251,7 +247,7 @@ class Searcher:
         Cancelling the task cancels the search and waits for its last model step, so that the model
         is free afterwards. Arguments and errors are those of `search`.
         """
-        config, stop = config or SearchConfig(), threading.Event()
+        config, stop = _settings(config), threading.Event()
         limits = Limits.of(config, cancel, stop)
         found = in_thread(
             lambda: self._events(messages, tools, config, reward, limits, listen=False), stop
@@ -276,7 +272,7 @@ class Searcher:
         Cancelling the task or `aclose()` cancels the search and waits for its last model step.
         Leave a loop early only within `contextlib.aclosing`, or the search ends when Python likes.
         """
-        config, stop = config or SearchConfig(), threading.Event()
+        config, stop = _settings(config), threading.Event()
         limits = Limits.of(config, cancel, stop)
         return in_thread(
             lambda: self._events(messages, tools, config, reward, limits, listen=True), stop
@@ -388,12 +384,19 @@ class Searcher:
             return self._judges[model]
 
     def _acquire(self, limits: Limits) -> Stop | None:
-        if self._lock.locked() and self._reader == threading.get_ident():
+        if self._holder is threading.current_thread():
             raise ToolprmError(
                 "a stream that this thread reads still holds the model; read it to its end, or "
-                "close it first"
+                "close it first (nor can a reward search with the model that it judges)"
             )
-        return limits.acquire(self._lock)
+        stopped = limits.acquire(self._lock)
+        if stopped is None:
+            self._holder = threading.current_thread()
+        return stopped
+
+    def _release(self) -> None:
+        self._holder = None
+        self._lock.release()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -401,7 +404,7 @@ class Searcher:
         try:
             yield
         finally:
-            self._lock.release()
+            self._release()
 
     def _events(
         self,
@@ -422,12 +425,10 @@ class Searcher:
             return
         try:
             for event in self._search(conversation, known, config, scorer, limits, listen):
-                self._reader = threading.get_ident()
                 yield event
-                self._reader = None
+                self._holder = threading.current_thread()
         finally:
-            self._reader = None
-            self._lock.release()
+            self._release()
 
     def _search(
         self,
@@ -450,12 +451,16 @@ class Searcher:
         yield result
 
     def _job(
-        self, request: SearchRequest, reward: RewardChoice, cancel: threading.Event | None
+        self,
+        request: SearchRequest,
+        reward: RewardChoice,
+        cancel: threading.Event | None,
+        called: float | None = None,
     ) -> Job:
-        """A search for a scheduler. Raises what is wrong with the input as far as no model is
-        needed to see it."""
-        config = request.config or SearchConfig()
-        limits = Limits.of(config, cancel)
+        """A search for a scheduler, `called` when the clock said so; None is now. Raises what is
+        wrong with the input as far as no model is needed to see it."""
+        config = _settings(request.config)
+        limits = Limits.of(config, cancel, called=called)
         messages = parse_messages(request.messages)
         tools = _tools(request.tools)
         scorer = self._scorer(config, reward)
@@ -504,7 +509,7 @@ class Searcher:
                 if not isinstance(error, Exception):
                     raise
             finally:
-                self._lock.release()
+                self._release()
 
     def _scorer(self, config: SearchConfig, reward: RewardChoice) -> Reward:
         if config.strategy == "token-beam":
@@ -544,7 +549,24 @@ def _returned(events: Generator[object, None, T]) -> T:
             return value
 
 
-def _tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[Tool]:
-    return parse_tools(
-        [tool.to_dict() if isinstance(tool, Tool) else tool for tool in tools], "tools"
-    )
+def _settings(config: SearchConfig | None) -> SearchConfig:
+    if config is not None and not isinstance(config, SearchConfig):
+        raise ConfigError(f"config is a {type(config).__name__}; give a SearchConfig")
+    return config or SearchConfig()
+
+
+def _request(
+    request: SearchRequest | tuple[Messages, Tools], config: SearchConfig
+) -> SearchRequest:
+    """A request of several, with its settings."""
+    if not isinstance(request, SearchRequest):
+        if not isinstance(request, Sequence) or len(request) not in (2, 3):
+            raise ProblemError("a request is a SearchRequest, or a pair of messages and tools")
+        request = SearchRequest(*request)
+    return request if request.config is not None else replace(request, config=config)
+
+
+def _tools(tools: object) -> list[Tool]:
+    if isinstance(tools, Iterable) and not isinstance(tools, (str, bytes, Mapping)):
+        tools = [tool.to_dict() if isinstance(tool, Tool) else tool for tool in tools]
+    return parse_tools(tools, "tools")
