@@ -176,7 +176,7 @@ def test_what_is_left_out_is_told(tiny_gguf: Path, tmp_path: Path) -> None:
             answers=[{"name": "bookb", "arguments": {"city": "Paris", "seats": "1"}}],
         ),
         record(2, id="guess", answers=[{"name": "bookc", "arguments": {"city": "Tokyo"}}]),
-        record(3, id="half", query="half \ud800 of a pair in Paris"),
+        record(3, id="half", answers=[{"name": "bookd", "arguments": {"city": "\ud800Paris"}}]),
     )  # fmt: skip
     listed = tmp_path / "left-out.jsonl"
     arguments = ["collect", path, "--model", tiny_gguf, *QUICK, "--rejected", listed]
