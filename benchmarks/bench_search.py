@@ -20,7 +20,7 @@ import numpy as np
 from problems import load
 
 from toolprm_lite import SearchConfig, Searcher
-from toolprm_lite.evaluation.strategies import Strategy
+from toolprm_lite.evaluation.strategies import POOLED, Strategy
 
 STRATEGIES = ["greedy", "step-beam@2x8", "step-beam@4x16", "doubt@2x8"]
 
@@ -39,7 +39,11 @@ def main() -> None:
     options = parser.parse_args()
     names = ["greedy", *(n for n in options.strategy or STRATEGIES if n != "greedy")]
     base = SearchConfig(max_tokens=256, max_step_tokens=64)
-    configs = {name: Strategy.parse(name).config(base) for name in names}
+    strategies = {name: Strategy.parse(name) for name in names}
+    for name, strategy in strategies.items():
+        if strategy.kind in POOLED or ":" in name:
+            parser.error(f"{name}: give a search, without its reward, which --reward names")
+    configs = {name: strategy.config(base) for name, strategy in strategies.items()}
     items = load(options.problems, options.limit)
     behind: dict[str, list[float]] = {name: [] for name in names}
     whole: dict[str, list[float]] = {name: [] for name in names}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def usual_way(found: Any) -> Iterator[Row]:
         ordered = sorted(values)
         yield (
             f"{name} way / ours, after the prompt",
-            f"{ordered[len(ordered) // 2]:.1f} x",
+            f"{statistics.median(ordered):.1f} x",
             f"{ordered[0]:.1f} .. {ordered[-1]:.1f}",
         )
 
@@ -172,9 +173,12 @@ def main() -> None:
                 "--json",
             ]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            json.loads(done.stdout)
-            path.write_bytes(done.stdout)
-        found = json.loads(path.read_bytes())
+            record = {"arguments": benchmark.arguments, "found": json.loads(done.stdout)}
+            path.write_text(json.dumps(record))
+        record = json.loads(path.read_bytes())
+        if record.get("arguments") != benchmark.arguments:
+            parser.error(f"{path} was measured with other arguments; give another --output")
+        found = record["found"]
         lines.append(f"| **{benchmark.name}** | | |")
         lines += [f"| {what} | {value} | {range} |" for what, value, range in benchmark.rows(found)]
     text = "\n".join(lines) + "\n"

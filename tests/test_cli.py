@@ -810,6 +810,8 @@ def test_failed_results_bind_to_no_settings(fake: FakeSearcher, tmp_path: Path) 
         ('{"id": "p0", "calls": []}\n', "is missing"),
         ('{"id": "p0", "calls": []}\nnonsense\n', "line 2 is not a result"),
         ('{"id": "p0", "query": "q"}\n', "line 1 is not a result"),
+        ('[{"name": "a tool"}]', "something else than results"),
+        ('{"id": "p0", "query": "q"}', "something else than results"),
     ],
 )
 def test_files_that_are_no_output_are_left_alone(

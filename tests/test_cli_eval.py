@@ -194,3 +194,14 @@ def test_errors_are_one_line(problems: Path, tiny_gguf: Path, tmp_path: Path) ->
     (tmp_path / "other" / "file").touch()
     result = run("eval", problems, "--model", tiny_gguf, "--output", tmp_path / "other")
     assert_error(result, "not an evaluation's folder")
+
+
+def test_heads_are_judges_where_no_strategy_is_named(
+    problems: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    arguments = ["eval", problems, "--model", tiny_gguf, "--heads", heads, "--output"]
+    assert_error(run(*arguments, tmp_path / "none"), "no head in it")
+    (heads / "mine.safetensors").write_bytes(b"no head")
+    assert_error(run(*arguments, tmp_path / "some"), "mine.safetensors")

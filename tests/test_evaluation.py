@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mock_backend import MockBackend
 from test_pool import RESPONSES, TOOLS, call, random_head
 
 from toolprm_lite import SearchConfig, Searcher
-from toolprm_lite.errors import ConfigError, DatasetError, ProblemError
+from toolprm_lite.errors import ConfigError, ContextError, DatasetError, ProblemError
 from toolprm_lite.evaluation import bfcl, budget, toolalpaca
 from toolprm_lite.evaluation.failures import failure
 from toolprm_lite.evaluation.items import Item, read_problems, read_set, sample
@@ -509,7 +510,8 @@ def test_more_draws_against_more_beams(tmp_path: Path) -> None:
         for (n, m), right in shares.items()
     }
     answers["greedy"] = {i: answer(i, k < 12) for k, i in enumerate(identities)}
-    found = budget.study(answers, identities)
+    cells = [name for name in answers if name.startswith("step-beam")]
+    found = budget.study(answers, identities, cells)
     assert found["contrasts"]["more_draws"]["points"] == pytest.approx(50)
     assert found["contrasts"]["more_beams"]["points"] == pytest.approx(7.5)
     contrast = found["contrasts"]["draws_over_beams"]
@@ -523,3 +525,69 @@ def test_more_draws_against_more_beams(tmp_path: Path) -> None:
     for name in ("grid.png", "budget.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert np.isfinite(contrast["interval"]).all()
+
+
+def test_only_the_grids_own_cells_are_in_it() -> None:
+    identities = ["p0", "p1"]
+    grid = [f"step-beam:toolprm@{n}x{m}" for n, m in ((4, 1), (4, 4))]
+    answers = {name: {i: answer(i, True) for i in identities} for name in grid}
+    answers["step-beam:policy@4x16"] = {i: answer(i, False) for i in identities}
+    found = budget.study(answers, identities, grid)
+    assert [cell["strategy"] for cell in found["grid"]] == grid
+    assert found["contrasts"]["more_draws"]["points"] == 0
+    unjudged = {name: {"p0": answer("p0", None)} for name in grid}
+    with pytest.raises(DatasetError, match="no answer can be judged"):
+        budget.study(unjudged, ["p0"], grid)
+
+
+def test_names_of_strategies_are_names_of_different_files() -> None:
+    names = ["step-beam:my_head@2x8", "step-beam:my-head@2x8", "doubt:a@2x8/1", "doubt:a@2x8+1"]
+    assert len({slug(name) for name in names}) == 4
+
+
+def test_an_error_is_asked_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", SETTINGS)
+    run.add({"greedy": {"id": "p0", "category": "a", "right": False, "error": "too long"}})
+    assert run.known(["greedy"], "p0") == []
+    run.add({"greedy": answer("p0", True)})
+    assert RunFolder(tmp_path / "run", SETTINGS).known(["greedy"], "p0") == ["greedy"]
+
+
+def test_one_strategys_error_is_its_own() -> None:
+    class Deaf:
+        def record(self, *unused: Any) -> Any:
+            raise ContextError("too long")
+
+        def search(self, *unused: Any, **more: Any) -> Any:
+            return Searcher(MockBackend({"[]": 1.0})).search("q", TOOLS, BASE)
+
+    strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
+    found = Contest(Deaf(), strategies, {}, BASE).ask(item(right=[]))  # type: ignore[arg-type]
+    assert found["greedy"]["right"]
+    assert found["majority@4"]["error"] == "too long"
+
+
+def test_an_answer_that_broke_off_has_no_verdict_where_none_can_be_given() -> None:
+    searcher = Searcher(MockBackend({'[{"name": "weather", "arguments": {}}]': 1.0}))
+    short = replace(BASE, max_tokens=3)
+    java = replace(item(), judge=lambda calls: None, answers=None)
+    strategies = [Strategy.parse("greedy")]
+    (own,) = Contest(searcher, strategies, {}, short).ask(item()).values()
+    (none,) = Contest(searcher, strategies, {}, short).ask(java).values()
+    assert (own["complete"], own["right"]) == (False, False)
+    assert (none["complete"], none["right"]) == (False, None)
+
+
+def test_calls_that_no_function_answers_are_counted(tmp_path: Path) -> None:
+    write_category(tmp_path, "irrelevance", [question("irrelevance_0")], None)
+    (declining,) = bfcl.read_bfcl(tmp_path, ("irrelevance",))
+    assert failure([{"name": "book", "arguments": {}}], declining.answers, "bfcl") == "called"
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"id": "x"}'])
+def test_bfcl_lines_of_another_form_are_named(line: str, tmp_path: Path) -> None:
+    write_category(tmp_path, "simple_python", [question("simple_python_0")])
+    path = tmp_path / "bfcl_eval" / "data" / "possible_answer" / "BFCL_v4_simple_python.json"
+    path.write_text(f"{line}\n")
+    with pytest.raises(ProblemError, match=r"line 1: .*is this BFCL v4"):
+        bfcl.read_bfcl(tmp_path, ("simple_python",))

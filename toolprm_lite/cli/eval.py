@@ -232,6 +232,16 @@ def read_items(source: str, values: Mapping[str, Any]) -> list[Item]:
 # Running
 
 
+def _judges(heads: Path | None) -> list[str]:
+    """The names of a folder's heads, ToolPRM first. Raises `HeadError` where it has none."""
+    if heads is None:
+        return []
+    names = sorted(path.stem for path in heads.glob("*.safetensors"))
+    if not names:
+        raise HeadError(f"{heads}: no head in it; give --heads the folder that `train` wrote")
+    return sorted(names, key=lambda name: name != "toolprm")
+
+
 @contextlib.contextmanager
 def asking(
     output: Path,
@@ -253,10 +263,15 @@ def asking(
     with open_searcher(values) as searcher, contextlib.ExitStack() as stack:
         asked = list(strategies)
         if not asked:
-            head = isinstance(searcher.reward("auto", base.call_format), Head)
-            judged = ["best-of-n", "weighted-vote"] if head else []
-            usual = ["greedy", "majority", *judged, "step-beam", "doubt"]
-            asked = [Strategy.parse(kind, **sizes) for kind in usual]
+            judges = _judges(values["heads"])
+            if not judges and isinstance(searcher.reward("auto", base.call_format), Head):
+                judges = ["auto"]
+            usual = ["greedy", "majority"]
+            for kind in ("best-of-n", "weighted-vote"):
+                usual += [f"{kind}:{judge}" for judge in judges]
+            for kind in ("step-beam", "doubt"):
+                usual += [f"{kind}:{judge}" for judge in judges or ["auto"]]
+            asked = [Strategy.parse(text, **sizes) for text in usual]
         asked = list(dict.fromkeys(asked))
         names = list(dict.fromkeys(s.reward for s in asked if s.reward is not None))
         rewards = {name: _reward(name, searcher, values, stack) for name in names}

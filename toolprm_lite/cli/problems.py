@@ -271,8 +271,15 @@ def _settings(
         "model": found.name,
         "model_bytes": found.stat().st_size if found.is_file() else None,
         "reward": reward,
+        "reward_file": _digest(reward),
         **asdict(config),
     }
+
+
+def _digest(reward: str) -> str | None:
+    """Of a head's file; None where the reward is a name."""
+    path = Path(reward)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
@@ -299,12 +306,21 @@ def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
         if "calls" in record:
             done.add(_key(record["id"]))
             kept.append(text + b"\n")
+    rest = data[data.rfind(b"\n") + 1 :]
+    if rest and not (_beside(path).exists() and _begins_a_result(rest)):
+        raise ConfigError(f"{path} holds something else than results; give another --output")
     if done:
         _check_settings(path, settings)
     whole = b"".join(kept)
     if whole != data:
         replace_file(path, whole)
     return done
+
+
+def _begins_a_result(rest: bytes) -> bool:
+    """Whether this may be a line that an interrupt cut off."""
+    start = b'{"id": '
+    return rest.startswith(start) or start.startswith(rest)
 
 
 def _is_special(path: Path) -> bool:

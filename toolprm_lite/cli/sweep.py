@@ -105,7 +105,8 @@ def sweep(
     with asking(output, source, values, [*compared, *grid], {}) as (run, asked, ask):
         answer_all(run, items, asked, ask)
         answers = {str(strategy): run.answers(str(strategy)) for strategy in asked}
-    found = budget.study(answers, [item.id for item in items])
+    fresh = [item for item in items if not item.bring_up] or items
+    found = budget.study(answers, [item.id for item in fresh], list(map(str, grid)))
     whole = summary.summarise(items, answers)
     text = summary.markdown(whole, f"{source}: {run.settings['model']}")
     write_summary(output, {"settings": run.settings, **whole}, text)

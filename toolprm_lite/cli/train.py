@@ -119,6 +119,7 @@ def train(
     from toolprm_lite.training.report import judge, scores, table, write_report
 
     data = open_supervision(sets)
+    notes_about = None if about is None else _text(about)
     output.mkdir(parents=True, exist_ok=True)
     settings = FitSettings(seed=seed, epochs=epochs, members=members)
     trajectories = data.trajectories()
@@ -138,8 +139,8 @@ def train(
         notes: dict[str, Any] = {
             "scores": {split: scores(report) for split, report in judged.items()}
         }
-        if about is not None:
-            notes["about"] = about.read_text(encoding="utf-8").strip()
+        if notes_about is not None:
+            notes["about"] = notes_about
         head = found.head.noted(notes)
         save_head(output / f"{name}.safetensors", head)
         reports.append(judged["validation"])
@@ -221,3 +222,10 @@ def _progress(
             )
 
         yield on_fit, on_epoch
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise TrainingError(f"{path}: not UTF-8 text; save it as UTF-8") from None

@@ -75,7 +75,10 @@ def _read_category(folder: Path, category: str) -> Iterator[Item]:
     truths: dict[str, Any] = {}
     if "relevance" not in category:
         answers = folder / "possible_answer" / path.name
-        truths = {record["id"]: record["ground_truth"] for _, record in _lines(answers)}
+        for line, record in _lines(answers):
+            if not {"id", "ground_truth"} <= record.keys():
+                raise ProblemError(f"{answers}, line {line}: no ground truth; is this BFCL v4?")
+            truths[record["id"]] = record["ground_truth"]
     for line, record in _lines(path):
         where = f"{path}, line {line}"
         try:
@@ -91,10 +94,10 @@ def _read_category(folder: Path, category: str) -> Iterator[Item]:
         yield Item(
             id=identity,
             category=f"{category} (bring-up)" if bring_up else category,
-            messages=parse_messages(turn),
+            messages=parse_messages(turn, where),
             tools=_shown(functions, category),
             judge=_judge(category, truth, functions),
-            answers=truth if category not in OTHER_LANGUAGES else None,
+            answers=_answers(category, truth),
             rule="bfcl",
             source={**record, "ground_truth": truth, "category": category},
             declines=category.endswith("irrelevance"),
@@ -110,11 +113,21 @@ def _lines(path: Path) -> Iterator[tuple[int, Record]]:
                     record = json.loads(line)
                 except ValueError as error:
                     raise ProblemError(f"{path}, line {number}: not JSON ({error})") from None
+                if not isinstance(record, dict):
+                    raise ProblemError(f"{path}, line {number}: not an object; is this BFCL v4?")
                 yield number, record
+    except UnicodeDecodeError:
+        raise ProblemError(f"{path}: not UTF-8 text; unpack the bfcl-eval wheel anew") from None
     except OSError as error:
         raise DatasetError(
             f"{path}: {error.strerror}; unpack the bfcl-eval wheel into --data"
         ) from None
+
+
+def _answers(category: str, truth: Any) -> Any:
+    if category.endswith("irrelevance"):
+        return []
+    return None if category in OTHER_LANGUAGES else truth
 
 
 def _judge(category: str, truth: Any, functions: Sequence[Mapping[str, Any]]) -> Judge:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toolprm_lite.errors import ConfigError
+from toolprm_lite.errors import ConfigError, DatasetError
 from toolprm_lite.evaluation.strategies import Strategy
 from toolprm_lite.files import replace_file
 from toolprm_lite.training.metrics import bootstrap
@@ -30,13 +30,23 @@ def cells(beams: Sequence[int], expand: Sequence[int], most: int | None) -> list
     return sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair[0]))
 
 
-def study(answers: Mapping[str, Mapping[str, Record]], identities: Sequence[str]) -> Record:
+def study(
+    answers: Mapping[str, Mapping[str, Record]], identities: Sequence[str], cells: Sequence[str]
+) -> Record:
     """Accuracy and tokens of each cell, and whether more draws are worth more than more beams.
 
-    `answers` are by strategy (step-beam:REWARD@NxM, and others for comparison) and problem. A
+    `answers` are by strategy and problem; `cells` are the grid's (step-beam:REWARD@NxM), the others
+    are there for comparison. Problems whose answers have no verdict are left out. A
     contrast is the gain of the second setting over the first, in points, with 95% of a bootstrap
     over the problems; `draws_over_beams` is the difference of the two gains at the fixed sizes.
     """
+    identities = [
+        identity
+        for identity in identities
+        if all(found[identity]["right"] is not None for found in answers.values())
+    ]
+    if not identities:
+        raise DatasetError("no answer can be judged here; ask problems of another category")
     grid: list[Record] = []
     others: list[Record] = []
     right: dict[tuple[int, int], Float64Array] = {}
@@ -51,7 +61,7 @@ def study(answers: Mapping[str, Mapping[str, Record]], identities: Sequence[str]
             "interval": list(bootstrap(values, numbers)),
             **_cost(records),
         }
-        if strategy.kind == "step-beam":
+        if name in cells:
             right[strategy.beams, strategy.expand] = values
             grid.append({"beams": strategy.beams, "expand": strategy.expand, **cell})
         else:

@@ -62,8 +62,12 @@ class RunFolder:
             known[record["id"]] = record
 
     def known(self, strategies: Iterable[str], identity: str) -> list[str]:
-        """The strategies that have answered this problem."""
-        return [strategy for strategy in strategies if identity in self.answers(strategy)]
+        """The strategies that have answered this problem; an error is asked again."""
+        return [
+            strategy
+            for strategy in strategies
+            if "error" not in self.answers(strategy).get(identity, {"error": "not asked yet"})
+        ]
 
     def fill(
         self,
@@ -106,7 +110,7 @@ class RunFolder:
 
 def slug(strategy: str) -> str:
     """A strategy's name as a file's."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", strategy).strip("-")
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", strategy).strip("-")
 
 
 def _read_settings(path: Path) -> Record:

@@ -187,16 +187,20 @@ class Contest:
         """
         wanted = [strategy for strategy in self._strategies if str(strategy) not in known]
         answers: dict[str, Record] = {}
-        try:
-            for samples in sorted({strategy.samples for strategy in wanted if strategy.samples}):
-                pooled = [strategy for strategy in wanted if strategy.samples == samples]
-                answers |= self._choose(item, pooled)
-            for strategy in wanted:
-                if strategy.kind not in POOLED:
-                    answers[str(strategy)] = self._search(item, strategy)
-        except (ContextError, ConstraintError, ToolsError, ProblemError) as error:
-            message = " ".join(str(error).splitlines())
-            return {str(s): {**_named(item), "right": False, "error": message} for s in wanted}
+        groups = [
+            [strategy for strategy in wanted if strategy.samples == samples]
+            for samples in sorted({strategy.samples for strategy in wanted if strategy.samples})
+        ]
+        groups += [[strategy] for strategy in wanted if strategy.kind not in POOLED]
+        for group in groups:
+            try:
+                if group[0].kind in POOLED:
+                    answers |= self._choose(item, group)
+                else:
+                    answers[str(group[0])] = self._search(item, group[0])
+            except (ContextError, ConstraintError, ToolsError, ProblemError) as error:
+                told = {"right": _wrong(item), "error": " ".join(str(error).splitlines())}
+                answers |= {str(strategy): {**_named(item), **told} for strategy in group}
         return answers
 
     def _choose(self, item: Item, strategies: Sequence[Strategy]) -> dict[str, Record]:
@@ -275,6 +279,11 @@ def _named(item: Item) -> Record:
     return {"id": item.id, "category": item.category}
 
 
+def _wrong(item: Item) -> bool | None:
+    """The verdict on no answer: None where only a checker from outside can judge any."""
+    return None if item.judge([]) is None else False
+
+
 def _answer(
     item: Item,
     calls: list[dict[str, Any]],
@@ -284,7 +293,7 @@ def _answer(
     any_right: bool,
     stats: Stats,
 ) -> Record:
-    right = item.judge(calls) if complete else False
+    right = item.judge(calls) if complete else _wrong(item)
     record = {
         **_named(item),
         "calls": calls,

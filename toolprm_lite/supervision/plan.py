@@ -551,6 +551,7 @@ def _planned(
         messages=shown.messages,
         tools=shown.tools,
         answers=shown.answers,
+        possible=None if refusal or hide else problem.possible,
     )
 
 

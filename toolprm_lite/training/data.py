@@ -279,11 +279,16 @@ class Supervision:
         numbers: dict[str, int] = {}
         for part, name in zip(self._sets, self.names, strict=True):
             known: dict[str, int] = {}
-            for record in part.problems:
-                if record["split"] not in SPLITS:
+            for line, record in enumerate(part.problems, 1):
+                if "id" not in record:
                     raise TrainingError(
-                        f"{name}: problem {record['id']}: split is {record['split']!r}; it must "
-                        f"be one of {_list(SPLITS)}"
+                        f"{name}: problems.jsonl, line {line}: no problem of a set; collect anew"
+                    )
+                given = record.get("split")
+                if given not in SPLITS:
+                    raise TrainingError(
+                        f"{name}: problem {record['id']}: split is {given!r}; it must be one of "
+                        f"{_list(SPLITS)}"
                     )
                 split = SPLITS.index(record["split"])
                 number = numbers.setdefault(record["id"], len(numbers))
