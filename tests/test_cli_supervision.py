@@ -8,6 +8,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -605,3 +606,20 @@ def test_questions_asked_together(tiny_gguf: Path, tmp_path: Path) -> None:
     again = [*joined, "--beside", tmp_path / "joined"]
     result = run(*again, "--output", tmp_path / "again")
     assert result.exit_code == 0, result.stderr
+
+
+def test_a_set_holds_rollouts_of_one_file_of_a_model(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write_problems(tmp_path / "a.jsonl", *map(record, range(3)))
+    arguments = ["collect", path, *QUICK, "--output", tmp_path / "set", "--model"]
+    assert run(*arguments, tiny_gguf, "--limit", "1").exit_code == 0
+    other = tmp_path / "other.gguf"
+    shutil.copy(tiny_gguf, other)
+    assert_error(run(*arguments, other), "weights.model 'tiny.gguf' where 'other.gguf'")
+    assert run(*arguments, tiny_gguf).exit_code == 0
+
+
+def test_fit_has_nothing_to_fit_to_as_is(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write_problems(tmp_path / "a.jsonl", record(0))
+    result = run("fit", path, "--model", tiny_gguf, "--as-is", "--output", tmp_path / "fitted")
+    assert_error(result, "--as-is", "leave it out")
+    assert not (tmp_path / "fitted").exists()

@@ -40,6 +40,18 @@ def find_model(name: str | os.PathLike[str] | None) -> Path | str:
     )
 
 
+def weights_of(name: str | os.PathLike[str] | None) -> dict[str, str | int | None]:
+    """What tells the weights that `find_model` finds from others: "model", the hub id or the name
+    of the file or folder, and "model_bytes", a file's size. Raises as `find_model` does."""
+    found = find_model(name)
+    if isinstance(found, str):
+        return {"model": found, "model_bytes": None}
+    return {
+        "model": found.name,
+        "model_bytes": found.stat().st_size if found.is_file() else None,
+    }
+
+
 def _embedded() -> Path:
     # Its __init__ imports the tool it is a plugin of, so the package is found but not imported.
     spec = importlib.util.find_spec(_PACKAGE)

@@ -183,9 +183,11 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
 
     Ends with exit code 130 by Ctrl-C. Raises `ToolprmError`, and `Failure` where the disk is full.
     """
-    from toolprm_lite.models import find_model
+    from toolprm_lite.models import weights_of
 
-    find_model(values["model"])  # a wrong path is told before the problems are read
+    weights = {  # a wrong path is told before the problems are read
+        **weights_of(values["model"]), "backend": values["backend"], "dtype": values["dtype"],
+    }  # fmt: skip
     settings = _settings(values)
     from toolprm_lite.supervision.plan import as_is, make_plan
 
@@ -207,7 +209,7 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
 
     with open_searcher(values) as searcher, _watching(folder) as watch:
         try:
-            collect_set(searcher, plan, folder, settings, watch, values["limit"])
+            collect_set(searcher, plan, folder, settings, watch, values["limit"], weights)
         except OSError as error:
             if error.errno in _FULL:
                 raise _full(error, folder) from error

@@ -255,11 +255,10 @@ def asking(
     """The run's folder, its strategies (without any: the usual ones), and what asks problems."""
     from toolprm_lite.evaluation.runs import RunFolder
     from toolprm_lite.evaluation.strategies import Contest, Strategy
-    from toolprm_lite.models import find_model
+    from toolprm_lite.models import weights_of
     from toolprm_lite.reward.head import Head
 
     base = search_config(values)
-    found = find_model(values["model"])
     with open_searcher(values) as searcher, contextlib.ExitStack() as stack:
         asked = list(strategies)
         if not asked:
@@ -281,10 +280,7 @@ def asking(
         settings = {
             "source": source if source in ("bfcl", "toolalpaca") else Path(source).name,
             "split": values["split"] if Path(source).is_dir() else None,
-            "model": getattr(found, "name", str(found)),
-            "model_bytes": found.stat().st_size
-            if isinstance(found, Path) and found.is_file()
-            else None,
+            **weights_of(values["model"]),
             "backend": values["backend"],
             "dtype": values["dtype"],
             **depends,

@@ -13,7 +13,7 @@ import click
 from toolprm_lite.cli.collect import collect_options, gather, problem_files
 from toolprm_lite.cli.options import model_options
 from toolprm_lite.cli.train import MEMBERS, RIVALS, train
-from toolprm_lite.errors import TrainingError
+from toolprm_lite.errors import ConfigError, TrainingError
 
 _EPILOG = """\b
 Example:
@@ -52,6 +52,8 @@ def fit(
     for package in _NEEDS:  # told now, not after hours of collecting
         if importlib.util.find_spec(package) is None:
             raise TrainingError(f"fitting needs {package}: pip install 'toolprm_lite[train]'")
+    if values["as_is"]:
+        raise ConfigError("--as-is makes every problem one for testing; leave it out to fit heads")
     supervision, heads = output / "set", output / "heads"
     files = [heads / f"{name}.safetensors" for name in RIVALS]
     _say(f"1 of 3: collecting into {supervision}")

@@ -26,7 +26,7 @@ from toolprm_lite.cli.options import open_searcher
 from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ConfigError, ProblemError, ToolprmError
 from toolprm_lite.files import replace_file
-from toolprm_lite.models import find_model
+from toolprm_lite.models import weights_of
 from toolprm_lite.prompt import Message, parse_messages
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.tools import Tool, parse_tools
@@ -260,7 +260,6 @@ def _settings(
     model: str | None,
 ) -> dict[str, Any]:
     """What results depend on. A larger context or more threads don't make them others."""
-    found = Path(find_model(model))
     digest = None
     if tools is not None:
         listing = json.dumps([tool.to_dict() for tool in tools], sort_keys=True)
@@ -268,8 +267,7 @@ def _settings(
     return {
         "input": "stdin" if source == "-" else Path(source).name,
         "tools": digest,
-        "model": found.name,
-        "model_bytes": found.stat().st_size if found.is_file() else None,
+        **weights_of(model),
         "reward": reward,
         "reward_file": _digest(reward),
         **asdict(config),

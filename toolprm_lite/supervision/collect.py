@@ -4,7 +4,7 @@ step. Knows neither how problems are prepared nor how steps are labelled."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,13 +140,15 @@ def collect(
     settings: CollectSettings,
     report: Callable[[Progress], None] = lambda progress: None,
     limit: int | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Collect the set of `plan` into `folder`, going on where an earlier run has stopped.
 
     A shard depends on its own problems alone, so an interrupted collection ends as the same set.
     With `limit` it ends with the shard that holds the plan's problem of that number; a later run
-    may go further. Raises `ConfigError` for layers that the model hasn't got, `DatasetError` when
-    `folder` holds something else, `OSError` when it can't be written.
+    may go further. `weights` tells the model's file and precision from others of the same model: a
+    set holds rollouts of one. Raises `ConfigError` for layers that the model hasn't got,
+    `DatasetError` when `folder` holds something else, `OSError` when it can't be written.
     """
     info = searcher.info
     layers = settings.layers or middle_layers(info.layers)
@@ -165,6 +167,7 @@ def collect(
             "layers": info.layers,
             "vocabulary": searcher.vocabulary_hash,
         },
+        "weights": dict(weights or {}),
         "call_format": searcher.call_format(settings.call_format).name,
         "layers": list(layers),
         "pooled": True,
