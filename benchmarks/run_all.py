@@ -172,7 +172,9 @@ def main() -> None:
                 *benchmark.arguments,
                 "--json",
             ]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE)
+            if done.returncode:
+                sys.exit(f"{benchmark.name} ended with {done.returncode}; mend that and go on")
             record = {"arguments": benchmark.arguments, "found": json.loads(done.stdout)}
             path.write_text(json.dumps(record))
         record = json.loads(path.read_bytes())
