@@ -310,10 +310,9 @@ def _chosen(
 
 
 def _is_text(problem: Problem) -> bool:
-    tools = [tool.to_dict() for tool in problem.tools]
+    """Whether what was read as it stands is text; messages and tools have been seen to."""
     try:
-        whole = [problem.id, problem.source, problem.messages, tools, problem.answers]
-        json.dumps(whole, ensure_ascii=False).encode()
+        json.dumps([problem.id, problem.source, problem.answers], ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -345,12 +344,13 @@ def _reward(
 
 def _identity(reward: Reward | str, values: Mapping[str, Any]) -> str:
     """What tells one reward from another: the bytes of a head, the name of a judge."""
+    from toolprm_lite.files import digest_of
     from toolprm_lite.reward.head import Head
 
     if isinstance(reward, str):
         return reward
     if isinstance(reward, Head):
-        return hashlib.sha256(Path(reward.source).read_bytes()).hexdigest()[:16]
+        return digest_of(Path(reward.source))
     if reward.name == "generative":
         return f"generative: {Path(values['judge'] or values['model'] or EMBEDDED).name}"
     return reward.name

@@ -25,7 +25,7 @@ from toolprm_lite.cli import one_line
 from toolprm_lite.cli.options import open_searcher
 from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ConfigError, ProblemError, ToolprmError
-from toolprm_lite.files import replace_file
+from toolprm_lite.files import digest_of, replace_file
 from toolprm_lite.models import weights_of
 from toolprm_lite.prompt import Message, parse_messages
 from toolprm_lite.search.config import SearchConfig
@@ -269,15 +269,9 @@ def _settings(
         "tools": digest,
         **weights_of(model),
         "reward": reward,
-        "reward_file": _digest(reward),
+        "reward_file": digest_of(Path(reward)) if Path(reward).is_file() else None,
         **asdict(config),
     }
-
-
-def _digest(reward: str) -> str | None:
-    """Of a head's file; None where the reward is a name."""
-    path = Path(reward)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:

@@ -66,7 +66,8 @@ class RunFolder:
         return [
             strategy
             for strategy in strategies
-            if "error" not in self.answers(strategy).get(identity, {"error": "not asked yet"})
+            if (record := self.answers(strategy).get(identity)) is not None
+            and "error" not in record
         ]
 
     def fill(

@@ -290,7 +290,7 @@ class Supervision:
                         f"{name}: problem {record['id']}: split is {given!r}; it must be one of "
                         f"{_list(SPLITS)}"
                     )
-                split = SPLITS.index(record["split"])
+                split = SPLITS.index(given)
                 number = numbers.setdefault(record["id"], len(numbers))
                 if number == len(self._splits):
                     self._splits.append(split)
