@@ -26,7 +26,18 @@ using namespace toolprm;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr size_t kMaxBatches = 4000;
-constexpr uint32_t kMaxTokens = 40;
+constexpr uint32_t kMaxTokens = 60;
+
+// Tools like those of applications, beside those that the input makes up.
+constexpr std::string_view kTools = R"([
+  {"name": "get_weather", "parameters": {"type": "object", "additionalProperties": false,
+    "required": ["city"], "properties": {
+      "city": {"type": "string"},
+      "days": {"type": "integer", "minimum": 1, "maximum": 14},
+      "unit": {"enum": ["C", "F"]},
+      "at": {"type": "array", "items": {"type": "number"}}}}},
+  {"name": "get", "parameters": {"type": "object", "properties": {"a": {"type": "boolean"}}}},
+  {"name": "f"}])";
 
 using Path = std::vector<int32_t>;  // tokens of a response
 
@@ -105,14 +116,16 @@ struct Policy {
   Distribution next(const Path& path) const {
     fuzz::Random random(mix64(seed, hash_of(path)));
     std::vector<int32_t> likely;
+    size_t scripted = 0;  // of `likely`
     for (const Path& script : preferred) {
       const size_t depth = path.size();
       const bool on =
           depth <= script.size() && std::equal(path.begin(), path.end(), script.begin());
-      if (on || random.chance(3)) {
+      if (on || random.chance(6)) {
         likely.push_back(depth < script.size() ? script[depth] : words.ends[0]);
       }
     }
+    scripted = likely.size();
     const auto any = [&] {
       const auto size = static_cast<uint32_t>(words.tokens.size());
       return static_cast<int32_t>(random.chance(3) ? random.below(size)
@@ -134,7 +147,9 @@ struct Policy {
     }
     const size_t size = words.tokens.size();
     std::vector<float> logits(size, -20.0f);
-    for (int32_t token : likely) logits[token] = static_cast<float>(random.uniform() * 4);
+    for (size_t i = likely.size(); i > 0; --i) {
+      logits[likely[i - 1]] = static_cast<float>(random.uniform() * 4) + (i > scripted ? -2 : 0);
+    }
     const bool odd = broken && random.chance(2);
     for (uint32_t i = 0; odd && i < 3; ++i) {
       static constexpr float kOdd[] = {-kInfinity, kInfinity, kNan, 3.4e38f, -3.4e38f};
@@ -281,8 +296,8 @@ SearchOptions make_options(fuzz::Input& input) {
   options.follow_argmax = flags & 1 ? options.root_draws == 0 : true;
   options.way_floor = flags & 2 ? -3.0f : 1.0f;
 
-  options.whole_responses = (flags & 0x18) == 0x18;
   options.token_level = (flags & 0xE0) == 0xE0;
+  options.whole_responses = (flags & 0x18) == 0x18 && !options.token_level;
   if ((flags & 4) && !options.token_level) options.doubt = input.below(5) / 4.0;
   options.rank_by_draws = (flags & 0x300) == 0x300;
   options.policy_rewards = (flags & 0x400) != 0;
@@ -291,8 +306,8 @@ SearchOptions make_options(fuzz::Input& input) {
   options.trace = (flags & 0x2000) != 0;
   options.aggregate = static_cast<Aggregate>(input.below(4));
   options.policy_weight = input.below(3) / 2.0;
-  options.max_tokens = 1 + input.below(kMaxTokens);
-  options.max_step_tokens = 1 + input.below(24);
+  options.max_tokens = input.chance(4) ? 1 + input.below(12) : kMaxTokens;
+  options.max_step_tokens = input.chance(4) ? 1 + input.below(6) : 24;
   options.max_text_tokens = input.below(12);
   options.max_batch_tokens = 1 + input.below(32);
   static constexpr float kTemperatures[] = {0.8f, 0.0f, 2.0f, 1e-6f, 100.0f};
@@ -335,6 +350,7 @@ class Run {
         continue;
       }
       CHECK(!stopped_);
+      for (int32_t branch : batch.branches) CHECK(is_live(branch));
       decode(batch);
     }
     check_answers();
@@ -345,6 +361,11 @@ class Run {
  private:
   // Whether something happens that is rare or never in a run of its own.
   bool event(uint32_t kind) { return (events_ >> kind & 1) && random_.chance(4); }
+
+  bool is_live(int32_t branch) const {
+    const std::vector<int32_t> live = search_.live();
+    return std::find(live.begin(), live.end(), branch) != live.end();
+  }
 
   std::vector<int32_t> forced(const Path& path) {
     if (!event(0)) return {};
@@ -381,6 +402,7 @@ class Run {
     for (auto fresh = search_.take_new(); !fresh.empty(); fresh = search_.take_new()) {
       for (const NewBranch& made : fresh) {
         CHECK(paths_.count(made.parent) == 1 && paths_.count(made.branch) == 0);
+        CHECK(made.parent < made.branch);
         Path path = paths_.at(made.parent);
         path.push_back(made.token);
         const std::vector<int32_t> tokens = forced(path);
@@ -584,7 +606,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (input.chance(3)) format.open_marker = "<tool_call>", format.close_marker = "</tool_call>";
 
   fuzz::Generator generator(input, fuzz::Generator::Combined::kWithoutReferences);
-  const fuzz::JsonValue tools = generator.tools();
+  const fuzz::JsonValue tools = input.chance(2) ? parse_accepted_json(kTools) : generator.tools();
   std::shared_ptr<const StepSegmenter> segmenter;
   try {
     segmenter =
@@ -595,13 +617,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::string> texts;
   for (int i = 0; i < 3; ++i) {
     std::string text = format.tagged() ? "" : "[";
-    for (uint32_t calls = input.below(3); calls > 0; --calls) {
+    for (uint32_t calls = (1 + input.below(4)) % 4; calls > 0; --calls) {
       const auto [name, arguments] = generator.call(tools);
       if (!format.tagged() && text.size() > 1) text += ", ";
       text += format.open_marker + "{\"name\": " + fuzz::write_json(fuzz::json_string(name)) +
               ", \"arguments\": " + fuzz::write_json(arguments) + "}" + format.close_marker;
     }
     if (!format.tagged()) text += "]";
+    if (i > 0 && input.below(3) == 0) text = texts[0];  // the same in other tokens
     fuzz::show("preferred", text);
     texts.push_back(std::move(text));
   }
