@@ -40,10 +40,12 @@ uint64_t SegmenterState::decided() const {
   return mix64(closed_decided, function >= 0 ? mix64(open_decided) : 0);
 }
 
-StepSegmenter::StepSegmenter(ToolSchema tools, CallFormat format, Limits limits)
+StepSegmenter::StepSegmenter(ToolSchema tools, CallFormat format, Limits limits,
+                             std::shared_ptr<const ArgumentJudge> judge)
     : tools_(std::move(tools)),
       format_(std::move(format)),
       limits_(limits),
+      judge_(std::move(judge)),
       open_(format_.open_marker),
       name_probe_('"' + format_.name_key + '"') {}
 
@@ -426,13 +428,22 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
       state.parameter >= 0 ? arguments.property_nodes[state.parameter] : arguments.additional;
   const SchemaNode& node = tools_.node(id);
   const std::string_view raw = response.substr(state.value_begin, end - state.value_begin);
+  const bool judged = node.judged || tools_.functions()[state.function].judged_each;
   uint64_t value_hash;
-  if (raw.front() == '"' && node.type_only && raw.find('\\') == std::string_view::npos) {
+  if (raw.front() == '"' && node.type_only && !judged && raw.find('\\') == std::string_view::npos) {
     value_hash = hash_string(raw.substr(1, raw.size() - 2));
   } else {
     const JsonValue value = parse_accepted_json(raw);
     if (has_duplicate_keys(value)) return kill(state, Death::kRepeatedKey);
-    if (!tools_.valid(id, value)) return kill(state, Death::kWrongValue);
+    if (!all_finite(value)) return kill(state, Death::kWrongValue);
+    if (judged) {
+      std::string argument = "{";
+      argument.append(response.substr(state.key_begin, state.key_end - state.key_begin));
+      argument.append(":").append(raw).append("}");
+      if (!judge(state, false, argument)) return kill(state, Death::kWrongValue);
+    } else if (!tools_.valid(id, value)) {
+      return kill(state, Death::kWrongValue);
+    }
     value_hash = canonical_hash(value);
   }
   const uint64_t name =
@@ -447,23 +458,35 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
   return true;
 }
 
+bool StepSegmenter::judge(const SegmenterState& state, bool whole,
+                          std::string_view arguments) const {
+  return judge_ == nullptr || judge_->accepts(state.function, whole, arguments);
+}
+
 bool StepSegmenter::end_arguments(SegmenterState& state, uint32_t end, std::string_view response,
                                   std::vector<Step>& steps) const {
   state.key = Key::kOther;
   const ToolFunction& function = tools_.functions()[state.function];
   const SchemaNode& node = tools_.node(function.parameters);
-  for (uint16_t index : node.required) {
+  for (uint32_t index : node.required) {
     if (!((state.seen[index / 64] >> (index % 64)) & 1)) {
       return kill(state, Death::kMissingParameter);
     }
   }
-  if (function.whole_check) {
-    const bool written = state.has_arguments;
-    const JsonValue value = parse_accepted_json(
-        written ? response.substr(state.arguments_begin, end - state.arguments_begin) : "{}");
+  const std::string_view raw =
+      state.has_arguments ? response.substr(state.arguments_begin, end - state.arguments_begin)
+                          : "{}";
+  const bool counted = node.min_properties > 0 || node.max_properties != UINT32_MAX;
+  // Where others than the named parameters may stand, `seen` does not tell whether one is repeated.
+  if (counted || node.additional != kNothing) {
+    const JsonValue value = parse_accepted_json(raw);
     if (has_duplicate_keys(value)) return kill(state, Death::kRepeatedKey);
-    if (!tools_.valid(function.parameters, value)) return kill(state, Death::kWrongValue);
+    const size_t size = value.members.size();
+    if (size < node.min_properties || size > node.max_properties) {
+      return kill(state, Death::kWrongValue);
+    }
   }
+  if (function.judged_whole && !judge(state, true, raw)) return kill(state, Death::kWrongValue);
   const uint32_t begin = state.has_arguments ? state.arguments_begin : end;
   emit(state, StepKind::kParamFinish, begin, end, steps);
   return true;

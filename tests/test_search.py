@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -21,9 +20,10 @@ from toolprm_lite.errors import ConfigError, HeadError, ProblemError
 from toolprm_lite.formats import JSON_LIST
 from toolprm_lite.reward.base import FEATURES, STEP_KINDS, CandidateStep, StepBatch
 from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.config import STRATEGIES
 from toolprm_lite.search.result import CallConfidence, Step, call_confidence
-from toolprm_lite.tools import closed_schema, parse_tools
+from toolprm_lite.tools import parse_tools
 
 TOOLS = [
     {
@@ -896,11 +896,13 @@ def test_token_beam_traces_every_token() -> None:
     assert result.stats.rounds == len(result.tokens)
 
 
-def test_numbers_beyond_the_largest_can_be_written_again() -> None:
+def test_a_number_beyond_the_largest_is_no_value() -> None:
     tools = [{"name": "f", "parameters": {"properties": {"n": {"type": "number"}}}}]
-    text = '[{"name": "f", "arguments": {"n": -1e999}}]'
-    config = SearchConfig(strategy="greedy", constrain="off")
-    result = Searcher(MockBackend({text: 1.0})).search("n?", tools, config)
-    (call,) = result.tool_calls()
-    assert json.loads(call["function"]["arguments"]) == {"n": -sys.float_info.max}
-    assert "Infinity" not in call["function"]["arguments"]
+    huge = '[{"name": "f", "arguments": {"n": -1e999}}]'
+    large = '[{"name": "f", "arguments": {"n": -1e300}}]'
+    config = SearchConfig(beams=1, expand=8, constrain="off")
+    result = Searcher(MockBackend({huge: 0.7, large: 0.3})).search("n?", tools, config)
+    assert result.complete
+    assert result.calls == [{"name": "f", "arguments": {"n": -1e300}}]
+    alone = Searcher(MockBackend({huge: 1.0})).search("n?", tools, config)
+    assert not alone.complete

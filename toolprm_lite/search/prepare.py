@@ -14,15 +14,17 @@ from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
+from toolprm_lite.judge import ArgumentJudge
 from toolprm_lite.prompt import render_prompt
 from toolprm_lite.reward.base import RequestReward, Reward
 from toolprm_lite.reward.head import Head
 from toolprm_lite.reward.policy import PolicyReward
+from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.choices import Choices
 from toolprm_lite.search.config import DOUBT, SearchConfig
 from toolprm_lite.search.limits import STEP_TOKENS
 from toolprm_lite.search.loop import Prepared
-from toolprm_lite.tools import Tool, closed_schema
+from toolprm_lite.tools import Tool
 
 if TYPE_CHECKING:
     from toolprm_lite.constraint import Constraint
@@ -154,6 +156,7 @@ class Preparer:
                 prompt_tokens=prompt_tokens,
                 max_calls=None if config.parallel else 1,
                 require_call=config.tool_choice != "auto",
+                judge=ArgumentJudge.of(tool.parameters for tool in tools),
                 beams=config.samples if whole else beams,
                 root_draws=config.samples if whole else 1 if token_level else beams * expand,
                 beam_draws=1 if token_level else expand,
