@@ -31,6 +31,8 @@ const char* death_text(Death death) {
       return "no call where one is required";
     case Death::kUnexpectedEnd:
       return "the response ends inside a call";
+    case Death::kRunaway:
+      return "the same call too often";
   }
   return "";
 }
@@ -62,7 +64,7 @@ void StepSegmenter::emit(SegmenterState& state, StepKind kind, uint32_t begin, u
   steps.push_back({kind, total ? -1 : static_cast<int32_t>(state.calls),
                    total ? -1 : state.function, argument ? state.parameter : -1,
                    argument ? state.key_begin : 0, argument ? state.key_end : 0, begin, end,
-                   state.position, state.decided()});
+                   state.position, state.decided(), 0});
   // A number's delimiter belongs to what comes after it, as any other value's does.
   state.tail_begin = argument ? end : state.position;
 }
@@ -497,7 +499,8 @@ bool StepSegmenter::end_call(SegmenterState& state, std::string_view response,
   if (state.function < 0) return kill(state, Death::kUnknownFunction);
   if (!state.has_arguments && !end_arguments(state, state.position, response, steps)) return false;
   emit(state, StepKind::kFuncFinish, state.call_begin, state.position, steps);
-  state.closed_decided += mix64(state.open_decided, 24);
+  steps.back().written_call = mix64(state.open_decided, 24);
+  state.closed_decided += steps.back().written_call;
   state.function = -1;
   ++state.calls;
   // The closed call counts as decided in the step that closed it.

@@ -65,6 +65,7 @@ struct Step {
   uint32_t begin, end;          // the name, value, arguments or call; empty for TOTAL_FINISH
   uint32_t boundary;            // just past the byte that decided the step
   uint64_t decided;             // canonical hash of all that is decided with this step
+  uint64_t written_call = 0;    // FUNC_FINISH: canonical hash of the call; else 0
 };
 
 enum class Death : uint8_t {
@@ -79,6 +80,7 @@ enum class Death : uint8_t {
   kTooManyCalls,
   kNoCall,
   kUnexpectedEnd,
+  kRunaway,  // told by the search
 };
 const char* death_text(Death death);
 

@@ -184,7 +184,7 @@ def check_tools(path: Path, vocabulary: Vocabulary, walks: int) -> int:
 def walk(tool: Tool, vocabulary: Vocabulary, rng: random.Random) -> Any:
     """The arguments of a call that a random walk through the mask has written, judged as a search
     judges them; None where it came to no end."""
-    constraint = vocabulary.constraint([tool], JSON_LIST, tool_choice=tool.name, parallel=False)
+    constraint = vocabulary.constraint([tool], JSON_LIST, tool_choice=tool.name, max_calls=1)
     judge = ArgumentJudge.of([tool.parameters])
     closed = closed_schema(tool.parameters)
     segmenter = _core.Segmenter(

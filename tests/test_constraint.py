@@ -148,7 +148,9 @@ def test_calls(
     name: str, form: CallFormat, calls: Any, choice: str, parallel: bool, possible: bool
 ) -> None:
     vocabulary = VOCABULARIES[name]
-    constraint = vocabulary.constraint(TOOLS, form, tool_choice=choice, parallel=parallel)
+    constraint = vocabulary.constraint(
+        TOOLS, form, tool_choice=choice, max_calls=16 if parallel else 1
+    )
     text = form.write([{**call} for call in calls])
     if "arguments" in calls[0] and next(iter(calls[0])) == "arguments":
         text = text.replace('"name": "clock", "arguments": {}', '"arguments": {}, "name": "clock"')
@@ -182,7 +184,7 @@ def test_text_is_not_half_a_call(name: str, text: str) -> None:
 def test_forced_tokens_write_the_call(name: str, form: CallFormat) -> None:
     """What has no choice is forced, in the model's own tokens, up to the very end."""
     vocabulary = VOCABULARIES[name]
-    constraint = vocabulary.constraint(TOOLS, form, tool_choice="clock", parallel=False)
+    constraint = vocabulary.constraint(TOOLS, form, tool_choice="clock", max_calls=1)
     matcher, forced = constraint.start()
     text = form.write(CALLS[1:])
     assert b"".join(TEXTS[token] for token in forced).decode() == text
@@ -267,6 +269,14 @@ def test_special_tokens_stay_out_of_strings() -> None:
 def test_unknown_choice() -> None:
     with pytest.raises(ConfigError, match=r"'clocks'.*weather\.now, clock"):
         VOCABULARIES["plain"].constraint(TOOLS, JSON_LIST, tool_choice="clocks")
+
+
+@FORMS
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_the_number_of_calls_is_bounded(form: CallFormat, count: int) -> None:
+    vocabulary = VOCABULARIES["plain"]
+    constraint = vocabulary.constraint(TOOLS, form, max_calls=3)
+    assert accepts(vocabulary, constraint, form.write([CALLS[1]] * count)) == (count <= 3)
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,46 @@ def test_tool_choice_and_parallel() -> None:
             search(tool_choice="nobody", constrain=constrain)
 
 
+def repeated(city: str, count: int) -> str:
+    return json.dumps(json.loads(call(city)) * count)
+
+
+def test_the_number_of_calls_is_limited() -> None:
+    many = json.dumps([json.loads(call(f"city {n}"))[0] for n in range(20)])
+    few = json.dumps(json.loads(many)[:16])
+    assert len(search({few: 1.0}).calls) == 16
+    assert not search({many: 1.0}).complete
+    assert len(search({many: 1.0}, constrain="on").calls) <= 16
+    config = {"max_calls": 20, "max_tokens": 2000}
+    assert len(search({many: 1.0}, **config).calls) == 20
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_call_again_and_again_is_no_answer(strategy: str) -> None:
+    twice = search({repeated("Rome", 2): 1.0}, strategy=strategy, samples=4)
+    assert twice.complete
+    assert len(twice.calls) == 2
+    runaway = search({repeated("Rome", 12): 1.0}, strategy=strategy, samples=4)
+    assert not runaway.complete
+    assert len(runaway.calls) <= 3
+
+
+def test_a_repeated_call_is_paid_for() -> None:
+    """A reward that likes everything leaves the choice to what the repetition costs."""
+    responses = {repeated("Rome", 2): 0.3, repeated("Rome", 1): 0.7}
+    result = search(responses, lambda steps: [0.9] * len(steps), aggregate="mean", expand=64)
+    assert len(result.calls) == 1
+    again = next(other for other in result.alternatives if len(other.calls) == 2)
+    assert again.score == pytest.approx(0.9 * 0.3)
+    # Escapes, white space and the order of arguments make no other call of it.
+    first = {"name": "weather", "arguments": {"city": "Rome", "unit": "C"}}
+    second = {"name": "weather", "arguments": {"unit": "C", "city": "Rome"}}
+    responses = {json.dumps([first, second]): 0.3, json.dumps([first]): 0.7}
+    result = search(responses, lambda steps: [0.9] * len(steps), aggregate="mean", expand=64)
+    again = next(other for other in result.alternatives if len(other.calls) == 2)
+    assert again.score == pytest.approx(0.9 * 0.3)
+
+
 def test_forced_tokens_are_counted_apart() -> None:
     result = search({call("Rome"): 1.0}, constrain="on", tool_choice="weather", strategy="greedy")
     assert result.calls == [{"name": "weather", "arguments": {"city": "Rome"}}]

@@ -45,7 +45,7 @@ def build_grammar(
     format: CallFormat,
     *,
     tool_choice: str = "auto",
-    parallel: bool = True,
+    max_calls: int = 16,
     special_tokens: Mapping[str, int] | None = None,
 ) -> str:
     """The grammar, in llguidance's form, of every response that `tools` allow.
@@ -74,12 +74,12 @@ def build_grammar(
             schema["minItems"] = 1
         if tool_choice == "none":
             schema["maxItems"] = 0
-        elif not parallel:
-            schema["maxItems"] = 1
+        else:
+            schema["maxItems"] = max_calls
         return LLMatcher.grammar_from_json_schema(json.dumps(schema))
     call: Schema = {**shared, **calls}
     return LLMatcher.grammar_from_lark(
-        _tagged_grammar(call, format, tool_choice, required, parallel, special_tokens or {})
+        _tagged_grammar(call, format, tool_choice, required, max_calls, special_tokens or {})
     )
 
 
@@ -88,7 +88,7 @@ def _tagged_grammar(
     format: CallFormat,
     tool_choice: str,
     required: bool,
-    parallel: bool,
+    max_calls: int,
     special_tokens: Mapping[str, int],
 ) -> str:
     def literal(text: str) -> str:
@@ -100,7 +100,8 @@ def _tagged_grammar(
         lines.append('start: TEXT | ""')
     else:
         lines.append("start: calls" + ("" if required else ' | TEXT | ""'))
-        lines.append('calls: call ("\\n" call)*' if parallel else "calls: call")
+        more = f' ("\\n" call){{0,{max_calls - 1}}}' if max_calls > 1 else ""
+        lines.append(f"calls: call{more}")
         opening, closing = literal(format.open_marker), literal(format.close_marker)
         lines.append(f'call: {opening} "\\n" body "\\n" {closing}')
         lines.append(f"body: %json {json.dumps(call)}")
@@ -184,7 +185,7 @@ class Vocabulary:
         format: CallFormat,
         *,
         tool_choice: str = "auto",
-        parallel: bool = True,
+        max_calls: int = 16,
     ) -> Constraint:
         """The constraint of these tools; see `build_grammar`. The last few are kept.
 
@@ -200,7 +201,7 @@ class Vocabulary:
                     tools,
                     format,
                     tool_choice=tool_choice,
-                    parallel=parallel,
+                    max_calls=max_calls,
                     special_tokens=self.special_tokens,
                 ),
             )

@@ -111,7 +111,7 @@ class Preparer:
         from toolprm_lite.constraint import Vocabulary
 
         return Vocabulary.of(self._backend).constraint(
-            tools, form, tool_choice=config.tool_choice, parallel=config.parallel
+            tools, form, tool_choice=config.tool_choice, max_calls=config.call_limit
         )
 
     def _core_search(
@@ -154,7 +154,7 @@ class Preparer:
                 sequences=info.max_sequences,
                 cells=info.context,
                 prompt_tokens=prompt_tokens,
-                max_calls=None if config.parallel else 1,
+                max_calls=config.call_limit,
                 require_call=config.tool_choice != "auto",
                 judge=ArgumentJudge.of(tool.parameters for tool in tools),
                 beams=config.samples if whole else beams,
