@@ -35,9 +35,7 @@ def inherited(made: int) -> bool:
 def refuse_inherited(made: int) -> None:
     """Raise `ModelError` for what belongs to a parent of this process."""
     if inherited(made):
-        raise ModelError(
-            "this model was opened before a fork; open it again in the child process"
-        )
+        raise ModelError("this model was opened before a fork; open it again in the child process")
 
 
 def compute(function: Callable[[], T]) -> T:

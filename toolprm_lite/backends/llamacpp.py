@@ -7,16 +7,19 @@ this way, so the C functions are called directly. Knows nothing of tools, steps 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib
 import os
 import sys
+import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +50,13 @@ from toolprm_lite.backends.prompt_cache import (
     most_shared,
 )
 from toolprm_lite.errors import ModelError, NoRoom
+from toolprm_lite.process import (
+    compute,
+    forks,
+    inherited,
+    refuse_inherited,
+    sleep_until_exit,
+)
 
 TESTED_VERSION = "0.3.36"
 
@@ -75,10 +85,28 @@ _UBATCH = 512  # tokens llama.cpp computes at once
 _MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ, prompts and branches together
 _MIN_CHECKPOINT = 64  # tokens; a shorter shared beginning is not worth a checkpoint
 
-# llama.cpp has one log for the whole process. The callback must outlive every context, and the
-# last errors make a failed load explain itself.
+# llama.cpp has one log for the whole process, and a thread may be in its callback at any time: it
+# is made once. The last errors make a failed load explain itself.
 _log_errors: deque[str] = deque(maxlen=4)
 _log_callback: Any = None
+_verbose = False
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_use(
+    method: Callable[Concatenate[LlamaCppBackend, P], T],
+) -> Callable[Concatenate[LlamaCppBackend, P], T]:
+    """A method that uses llama.cpp's pointers."""
+
+    @wraps(method)
+    def inside(backend: LlamaCppBackend, /, *args: P.args, **more: P.kwargs) -> T:
+        with backend._use():
+            return method(backend, *args, **more)
+
+    return inside
 
 
 class LlamaCppBackend:
@@ -121,6 +149,21 @@ class LlamaCppBackend:
             )
         self._native = _Native(llama)
         self._finalizer = weakref.finalize(self, self._native.free)
+        self._finalizer.atexit = False  # `_free_all` does it
+        with self._native:
+            self._open(file, gpu_layers, threads, context, max_sequences, max_prompts, prompt_cache)
+
+    def _open(
+        self,
+        file: Path,
+        gpu_layers: int,
+        threads: int | None,
+        context: int | None,
+        max_sequences: int | None,
+        max_prompts: int | None,
+        prompt_cache: int,
+    ) -> None:
+        llama = self._llama
         self._native.model = model = _load_model(llama, file, gpu_layers)
         self._vocab = vocab = llama.llama_model_get_vocab(model)
 
@@ -187,17 +230,16 @@ class LlamaCppBackend:
     def token_bytes(self) -> Sequence[bytes]:
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         if self._bytes is None:
-            self._native.require()
             self._bytes = self._read_token_bytes()
         return self._bytes
 
+    @_in_use
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a rendered prompt; special tokens in the text are recognised.
 
         The model's BOS token is put in front when the model wants one and the text does not begin
         with it. Unpaired surrogates are read as "?".
         """
-        self._native.require()
         llama, vocab = self._llama, self._vocab
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
@@ -213,6 +255,7 @@ class LlamaCppBackend:
             tokens.insert(0, bos)
         return tokens
 
+    @_in_use
     def tap(self, layers: Sequence[int]) -> None:
         """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
@@ -220,7 +263,6 @@ class LlamaCppBackend:
         layers and after the last, so the next prefill reuses nothing and branches are gone. Raises
         `ModelError` for a layer that the model hasn't got.
         """
-        self._native.require()
         wanted = tuple(layers)
         if wanted == self._tapped:
             return
@@ -244,6 +286,7 @@ class LlamaCppBackend:
         if isinstance(new, LayerInputTap):
             new.switch(self._native.context, True)
 
+    @_in_use
     def prefill(
         self,
         tokens: Sequence[int],
@@ -261,7 +304,6 @@ class LlamaCppBackend:
         the border where two prompts parted instead, so a third prompt with that beginning reuses
         it.
         """
-        self._native.require()
         wanted: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
         count = len(wanted)
         check_prompt(wanted, self._info, prompt)
@@ -304,9 +346,9 @@ class LlamaCppBackend:
                 self._keep(prompt)
         return Prefill(kept, count - kept, self._output(mask, k, seconds))
 
+    @_in_use
     def release(self, prompt: int) -> None:
         """Free the prompt's cells; see `Backend.release`."""
-        self._native.require()
         self._drop_branches(prompt)
         if prompt in self._prompts:
             if not self._cache.stands_for(self._prompts[prompt]):
@@ -318,9 +360,9 @@ class LlamaCppBackend:
         """Cells that prompts hold; what several of them share counts once."""
         return self._ledger.used
 
+    @_in_use
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
         """One model step; see `Backend.decode`."""
-        self._native.require()
         self._carry_out(batch.ops)
         count = len(batch.tokens)
         if count == 0:
@@ -363,11 +405,24 @@ class LlamaCppBackend:
         return self._output(masks, k, seconds, picked)
 
     def close(self) -> None:
-        """Free the model. Safe to call twice."""
+        """Free the model. Safe to call twice. In a forked child the model stays its parent's."""
         self._cache.clear()
         self._finalizer()
 
     # Context and memory
+
+    def _use(self) -> _Native:
+        """For `with`: the pointers, and a context in which no interrupt has left half an
+        operation."""
+        native = self._native
+        native.require()
+        if native.interrupted:
+            with native:
+                self._new_context()
+                if isinstance(self._tap, LayerInputTap):
+                    self._tap.switch(native.context, True)
+                native.interrupted = False
+        return native
 
     def _new_context(self) -> None:
         llama = self._llama
@@ -404,9 +459,9 @@ class LlamaCppBackend:
         self._batch_limit = int(llama.llama_n_batch(native.context))
         self._begin_nothing()
 
+    @_in_use
     def clear(self) -> None:
         """Forget everything: prompts, branches, cached states."""
-        self._native.require()
         self._llama.llama_memory_clear(self._memory, False)
         self._begin_nothing()
 
@@ -539,13 +594,19 @@ class LlamaCppBackend:
         if self._tap is not None:
             self._tap.begin(batch.count, hidden_at, batch.outputs)
         _log_errors.clear()
+        self._native.give_way_to_exit()
+
+        def decode() -> int:
+            code = llama.llama_decode(context, batch.struct)
+            llama.llama_synchronize(context)
+            return int(code)
+
         started = time.perf_counter()
-        code = llama.llama_decode(context, batch.struct)
-        llama.llama_synchronize(context)
+        code = compute(decode)
         seconds = time.perf_counter() - started
         if self._tap is not None:
             self._tap.check()
-        return int(code), seconds
+        return code, seconds
 
     def _output(
         self,
@@ -603,6 +664,7 @@ class LlamaCppBackend:
         ubatch = int(llama.llama_n_ubatch(self._native.context))
         return CallbackTap(llama, layers, info.width, ubatch)
 
+    @_in_use
     def _read_token_bytes(self) -> list[bytes]:
         piece_of, vocab = self._llama.llama_token_to_piece, self._vocab
         eog = self._info.eog_tokens
@@ -631,16 +693,55 @@ class LlamaCppBackend:
 
 
 class _Native:
-    """The two C pointers, freed once however the backend goes away."""
+    """The two C pointers, freed once however the backend goes away, and never under a thread that
+    uses them, which it does within `with`."""
 
     def __init__(self, llama: Any) -> None:
         self._llama = llama
+        self._forks = forks()
+        self._changed = threading.Condition()
+        # By thread, how often it has entered. Without the main thread: it can't be at work while
+        # it ends the process, and an interrupt might leave a wrong number.
+        self._users: dict[threading.Thread, int] = {}
         self.model: Any = None
         self.context: Any = None
+        self.interrupted = False  # in the middle of something
+        _natives.add(self)
 
     def require(self) -> None:
-        if not self.context:
+        refuse_inherited(self._forks)
+        if not (self.context or self.interrupted):
             raise ModelError("the model is closed; open it again")
+
+    def __enter__(self) -> _Native:
+        thread = threading.current_thread()
+        if thread is not threading.main_thread():
+            with self._changed:
+                if not _exiting:
+                    self._users[thread] = self._users.get(thread, 0) + 1
+                    return self
+            sleep_until_exit()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self.interrupted = True
+        thread = threading.current_thread()
+        if thread is not threading.main_thread():
+            with self._changed:
+                self._users[thread] -= 1
+                if not self._users[thread]:
+                    del self._users[thread]
+                    self._changed.notify_all()
+
+    def give_way_to_exit(self) -> None:
+        """Where the process ends, end here: between two model steps."""
+        thread = threading.current_thread()
+        if _exiting and thread is not threading.main_thread():
+            with self._changed:
+                self._users.pop(thread, None)
+                self._changed.notify_all()
+            sleep_until_exit()
 
     def free_context(self) -> None:
         if self.context:
@@ -648,10 +749,30 @@ class _Native:
         self.context = None
 
     def free(self) -> None:
-        self.free_context()
-        if self.model:
-            self._llama.llama_model_free(self.model)
-        self.model = None
+        """Free both, behind a model step that another thread may be in."""
+        if inherited(self._forks):
+            return
+        with self._changed:
+            while self._users.keys() - {threading.current_thread()}:
+                self._changed.wait()
+            self.interrupted = False
+            self.free_context()
+            if self.model:
+                self._llama.llama_model_free(self.model)
+            self.model = None
+
+
+_natives: weakref.WeakSet[_Native] = weakref.WeakSet()
+_exiting = False
+
+
+@atexit.register
+def _free_all() -> None:
+    """Free the models that are open when the process ends, while daemon threads may use them."""
+    global _exiting
+    _exiting = True
+    for native in list(_natives):
+        native.free()
 
 
 class _BatchBuffer:
@@ -742,20 +863,21 @@ def _load_library(verbose: bool) -> Any:
             f"llama-cpp-python {llama.__version__} lacks {', '.join(missing)}; install the tested "
             f"version with `pip install llama-cpp-python=={TESTED_VERSION}`"
         )
-    global _log_callback
-
-    def log(level: int, text: bytes, _data: object) -> None:
-        message = text.decode("utf-8", "replace")
-        if level == 4 and message.strip():  # GGML_LOG_LEVEL_ERROR
-            _log_errors.append(message.strip())
-        if verbose:
-            sys.stderr.write(message)
-
-    callback = llama.llama_log_callback(log)
-    llama.llama_log_set(callback, None)  # sets ggml's log too
-    _log_callback = callback
+    global _log_callback, _verbose
+    _verbose = verbose
+    if _log_callback is None:
+        _log_callback = llama.llama_log_callback(_log)
+    llama.llama_log_set(_log_callback, None)  # sets ggml's log too
     llama.llama_backend_init()
     return llama
+
+
+def _log(level: int, text: bytes, _data: object) -> None:
+    message = text.decode("utf-8", "replace")
+    if level == 4 and message.strip():  # GGML_LOG_LEVEL_ERROR
+        _log_errors.append(message.strip())
+    if _verbose and sys.stderr is not None:
+        sys.stderr.write(message)
 
 
 def _log_reason() -> str:
