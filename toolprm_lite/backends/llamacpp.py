@@ -7,19 +7,16 @@ this way, so the C functions are called directly. Knows nothing of tools, steps 
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import importlib
 import os
 import sys
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +39,7 @@ from toolprm_lite.backends.base import (
     no_room_for_prompt,
     prompt_too_long,
 )
+from toolprm_lite.backends.guard import Guard, guarded
 from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
 from toolprm_lite.backends.prompt_cache import (
     CACHE_BYTES,
@@ -50,13 +48,7 @@ from toolprm_lite.backends.prompt_cache import (
     most_shared,
 )
 from toolprm_lite.errors import ModelError, NoRoom
-from toolprm_lite.process import (
-    compute,
-    forks,
-    inherited,
-    refuse_inherited,
-    sleep_until_exit,
-)
+from toolprm_lite.process import forks, free_at_exit, inherited, native_work
 
 TESTED_VERSION = "0.3.36"
 
@@ -90,23 +82,6 @@ _MIN_CHECKPOINT = 64  # tokens; a shorter shared beginning is not worth a checkp
 _log_errors: deque[str] = deque(maxlen=4)
 _log_callback: Any = None
 _verbose = False
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _in_use(
-    method: Callable[Concatenate[LlamaCppBackend, P], T],
-) -> Callable[Concatenate[LlamaCppBackend, P], T]:
-    """A method that uses llama.cpp's pointers."""
-
-    @wraps(method)
-    def inside(backend: LlamaCppBackend, /, *args: P.args, **more: P.kwargs) -> T:
-        with backend._use():
-            return method(backend, *args, **more)
-
-    return inside
 
 
 class LlamaCppBackend:
@@ -149,8 +124,10 @@ class LlamaCppBackend:
             )
         self._native = _Native(llama)
         self._finalizer = weakref.finalize(self, self._native.free)
-        self._finalizer.atexit = False  # `_free_all` does it
-        with self._native:
+        self._finalizer.atexit = False  # no thread may be at work with it then
+        free_at_exit(self._native)
+        self._guard = Guard()
+        with native_work:
             self._open(file, gpu_layers, threads, context, max_sequences, max_prompts, prompt_cache)
 
     def _open(
@@ -233,7 +210,7 @@ class LlamaCppBackend:
             self._bytes = self._read_token_bytes()
         return self._bytes
 
-    @_in_use
+    @guarded
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a rendered prompt; special tokens in the text are recognised.
 
@@ -255,7 +232,7 @@ class LlamaCppBackend:
             tokens.insert(0, bos)
         return tokens
 
-    @_in_use
+    @guarded
     def tap(self, layers: Sequence[int]) -> None:
         """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
@@ -286,7 +263,7 @@ class LlamaCppBackend:
         if isinstance(new, LayerInputTap):
             new.switch(self._native.context, True)
 
-    @_in_use
+    @guarded
     def prefill(
         self,
         tokens: Sequence[int],
@@ -346,7 +323,7 @@ class LlamaCppBackend:
                 self._keep(prompt)
         return Prefill(kept, count - kept, self._output(mask, k, seconds))
 
-    @_in_use
+    @guarded
     def release(self, prompt: int) -> None:
         """Free the prompt's cells; see `Backend.release`."""
         self._drop_branches(prompt)
@@ -360,7 +337,7 @@ class LlamaCppBackend:
         """Cells that prompts hold; what several of them share counts once."""
         return self._ledger.used
 
-    @_in_use
+    @guarded
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
         """One model step; see `Backend.decode`."""
         self._carry_out(batch.ops)
@@ -411,18 +388,14 @@ class LlamaCppBackend:
 
     # Context and memory
 
-    def _use(self) -> _Native:
-        """For `with`: the pointers, and a context in which no interrupt has left half an
-        operation."""
-        native = self._native
-        native.require()
-        if native.interrupted:
-            with native:
-                self._new_context()
-                if isinstance(self._tap, LayerInputTap):
-                    self._tap.switch(native.context, True)
-                native.interrupted = False
-        return native
+    def _require(self) -> None:
+        if not self._finalizer.alive:
+            raise ModelError("the model is closed; open it again")
+
+    def _renew(self) -> None:
+        self._new_context()
+        if isinstance(self._tap, LayerInputTap):
+            self._tap.switch(self._native.context, True)
 
     def _new_context(self) -> None:
         llama = self._llama
@@ -459,7 +432,7 @@ class LlamaCppBackend:
         self._batch_limit = int(llama.llama_n_batch(native.context))
         self._begin_nothing()
 
-    @_in_use
+    @guarded
     def clear(self) -> None:
         """Forget everything: prompts, branches, cached states."""
         self._llama.llama_memory_clear(self._memory, False)
@@ -594,19 +567,14 @@ class LlamaCppBackend:
         if self._tap is not None:
             self._tap.begin(batch.count, hidden_at, batch.outputs)
         _log_errors.clear()
-        self._native.give_way_to_exit()
-
-        def decode() -> int:
-            code = llama.llama_decode(context, batch.struct)
-            llama.llama_synchronize(context)
-            return int(code)
-
+        native_work.pause()
         started = time.perf_counter()
-        code = compute(decode)
+        code = llama.llama_decode(context, batch.struct)
+        llama.llama_synchronize(context)
         seconds = time.perf_counter() - started
         if self._tap is not None:
             self._tap.check()
-        return code, seconds
+        return int(code), seconds
 
     def _output(
         self,
@@ -664,7 +632,7 @@ class LlamaCppBackend:
         ubatch = int(llama.llama_n_ubatch(self._native.context))
         return CallbackTap(llama, layers, info.width, ubatch)
 
-    @_in_use
+    @guarded
     def _read_token_bytes(self) -> list[bytes]:
         piece_of, vocab = self._llama.llama_token_to_piece, self._vocab
         eog = self._info.eog_tokens
@@ -693,55 +661,14 @@ class LlamaCppBackend:
 
 
 class _Native:
-    """The two C pointers, freed once however the backend goes away, and never under a thread that
-    uses them, which it does within `with`."""
+    """The two C pointers, freed once however the backend goes away; in a forked child not at all,
+    since threads of the parent may have been at work with them."""
 
     def __init__(self, llama: Any) -> None:
         self._llama = llama
         self._forks = forks()
-        self._changed = threading.Condition()
-        # By thread, how often it has entered. Without the main thread: it can't be at work while
-        # it ends the process, and an interrupt might leave a wrong number.
-        self._users: dict[threading.Thread, int] = {}
         self.model: Any = None
         self.context: Any = None
-        self.interrupted = False  # in the middle of something
-        _natives.add(self)
-
-    def require(self) -> None:
-        refuse_inherited(self._forks)
-        if not (self.context or self.interrupted):
-            raise ModelError("the model is closed; open it again")
-
-    def __enter__(self) -> _Native:
-        thread = threading.current_thread()
-        if thread is not threading.main_thread():
-            with self._changed:
-                if not _exiting:
-                    self._users[thread] = self._users.get(thread, 0) + 1
-                    return self
-            sleep_until_exit()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
-        if kind is not None and not issubclass(kind, Exception):
-            self.interrupted = True
-        thread = threading.current_thread()
-        if thread is not threading.main_thread():
-            with self._changed:
-                self._users[thread] -= 1
-                if not self._users[thread]:
-                    del self._users[thread]
-                    self._changed.notify_all()
-
-    def give_way_to_exit(self) -> None:
-        """Where the process ends, end here: between two model steps."""
-        thread = threading.current_thread()
-        if _exiting and thread is not threading.main_thread():
-            with self._changed:
-                self._users.pop(thread, None)
-                self._changed.notify_all()
-            sleep_until_exit()
 
     def free_context(self) -> None:
         if self.context:
@@ -749,30 +676,12 @@ class _Native:
         self.context = None
 
     def free(self) -> None:
-        """Free both, behind a model step that another thread may be in."""
         if inherited(self._forks):
             return
-        with self._changed:
-            while self._users.keys() - {threading.current_thread()}:
-                self._changed.wait()
-            self.interrupted = False
-            self.free_context()
-            if self.model:
-                self._llama.llama_model_free(self.model)
-            self.model = None
-
-
-_natives: weakref.WeakSet[_Native] = weakref.WeakSet()
-_exiting = False
-
-
-@atexit.register
-def _free_all() -> None:
-    """Free the models that are open when the process ends, while daemon threads may use them."""
-    global _exiting
-    _exiting = True
-    for native in list(_natives):
-        native.free()
+        self.free_context()
+        if self.model:
+            self._llama.llama_model_free(self.model)
+        self.model = None
 
 
 class _BatchBuffer:

@@ -13,6 +13,7 @@ from toolprm_lite._core import Step as CoreStep
 from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefill
 from toolprm_lite.errors import NoRoom
+from toolprm_lite.process import native_work
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch
 from toolprm_lite.search import limits as outside
 from toolprm_lite.search.choices import UNMASKED, Choices
@@ -53,7 +54,8 @@ class Masks:
         if len(self.buffer) < len(branches):
             self.buffer = np.empty((2 * len(branches), self.constraint.words), np.uint32)
         masks = self.buffer[: len(branches)]
-        self.constraint.fill([self._matcher(branch) for branch in branches], masks)
+        with native_work:
+            self.constraint.fill([self._matcher(branch) for branch in branches], masks)
         return masks
 
     def _matcher(self, branch: int) -> Matcher | None:
