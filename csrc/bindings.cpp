@@ -405,6 +405,11 @@ class Search {
     if (values.size() != search_.unscored().size()) {
       throw std::invalid_argument("there must be one reward for each step that waits for one");
     }
+    for (const float value : values) {
+      if (!(value >= 0.0f && value <= 1.0f)) {  // NaN, too
+        throw std::invalid_argument("a reward must be a number in 0 .. 1");
+      }
+    }
     search_.keep(values);
   }
 
