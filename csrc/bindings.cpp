@@ -51,11 +51,32 @@ struct NamedStep {
   }
 };
 
+// A judge in Python: called with (function, whole, arguments).
+class PythonJudge : public ArgumentJudge {
+ public:
+  explicit PythonJudge(py::function accepts) : accepts_(std::move(accepts)) {}
+  bool accepts(int function, bool whole, std::string_view arguments) const override {
+    return accepts_(function, whole, py::bytes(arguments.data(), arguments.size())).cast<bool>();
+  }
+
+ private:
+  py::function accepts_;
+};
+
+std::shared_ptr<const StepSegmenter> make_segmenter(const std::string& tools,
+                                                    const CallFormat& format,
+                                                    StepSegmenter::Limits limits,
+                                                    std::optional<py::function> judge) {
+  std::shared_ptr<const ArgumentJudge> judges;
+  if (judge) judges = std::make_shared<PythonJudge>(std::move(*judge));
+  return std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits, std::move(judges));
+}
+
 // A segmenter with the text that it has read: what a caller without a search of its own needs.
 class Segmenter {
  public:
-  Segmenter(const std::string& tools, const CallFormat& format, StepSegmenter::Limits limits)
-      : segmenter_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits)) {}
+  explicit Segmenter(std::shared_ptr<const StepSegmenter> segmenter)
+      : segmenter_(std::move(segmenter)) {}
 
   std::vector<NamedStep> feed(std::string_view bytes) {
     text_ += bytes;
@@ -229,15 +250,15 @@ py::array_t<int32_t> forks_array(const std::vector<SearchBatch::Fork>& forks) {
 // The search as Python drives it; it remembers how many rows the batch in flight asked for.
 class Search {
  public:
-  Search(const std::string& tools, const CallFormat& format, StepSegmenter::Limits limits,
-         std::shared_ptr<Vocabulary> vocabulary, const SearchOptions& options, int32_t sequences,
-         uint32_t cells, uint32_t prompt_tokens, std::shared_ptr<const Grounding> grounding)
+  Search(std::shared_ptr<const StepSegmenter> segmenter, std::shared_ptr<Vocabulary> vocabulary,
+         const SearchOptions& options, int32_t sequences, uint32_t cells, uint32_t prompt_tokens,
+         std::shared_ptr<const Grounding> grounding)
       : states_wanted_(options.states_wanted),
         pooled_(options.pool_states),
         grounding_(std::move(grounding)),
         vocabulary_(vocabulary->size()),
-        search_(std::make_shared<StepSegmenter>(ToolSchema(tools), format, limits),
-                std::move(vocabulary), options, sequences, cells, prompt_tokens) {}
+        search_(std::move(segmenter), std::move(vocabulary), options, sequences, cells,
+                prompt_tokens) {}
 
   void start(const Ints& tokens, const Floats& logprobs, const Floats& entropy) {
     std::vector<Distribution> next = make_distributions(tokens, logprobs, entropy, 1);
@@ -403,6 +424,11 @@ class Search {
     const std::vector<float> values(rewards.data(), rewards.data() + rewards.size());
     if (values.size() != search_.unscored().size()) {
       throw std::invalid_argument("there must be one reward for each step that waits for one");
+    }
+    for (const float value : values) {
+      if (!(value >= 0.0f && value <= 1.0f)) {  // NaN, too
+        throw std::invalid_argument("a reward must be a number in 0 .. 1");
+      }
     }
     search_.keep(values);
   }
@@ -630,15 +656,18 @@ PYBIND11_MODULE(_core, m) {
   py::class_<Segmenter>(m, "Segmenter")
       .def(py::init([](const std::string& tools, std::string open_marker, std::string close_marker,
                        std::string name_key, std::string arguments_key,
-                       std::optional<uint32_t> max_calls, bool require_call) {
-             return Segmenter(tools,
-                              make_format(std::move(open_marker), std::move(close_marker),
-                                          std::move(name_key), std::move(arguments_key)),
-                              make_limits(max_calls, require_call));
+                       std::optional<uint32_t> max_calls, bool require_call,
+                       std::optional<py::function> judge) {
+             return Segmenter(
+                 make_segmenter(tools,
+                                make_format(std::move(open_marker), std::move(close_marker),
+                                            std::move(name_key), std::move(arguments_key)),
+                                make_limits(max_calls, require_call), std::move(judge)));
            }),
            py::arg("tools_json"), py::arg("open_marker") = "", py::arg("close_marker") = "",
            py::arg("name_key") = "name", py::arg("arguments_key") = "arguments",
-           py::arg("max_calls") = py::none(), py::arg("require_call") = false)
+           py::arg("max_calls") = py::none(), py::arg("require_call") = false,
+           py::arg("judge") = py::none())
       .def(
           "feed",
           [](Segmenter& self, const py::bytes& data) { return self.feed(std::string_view(data)); },
@@ -649,7 +678,6 @@ PYBIND11_MODULE(_core, m) {
           "scan",
           [](const Segmenter& self, const py::bytes& data, size_t repeats, size_t stride) {
             const std::string_view bytes(data);
-            py::gil_scoped_release release;
             return self.scan(bytes, repeats, stride == 0 ? bytes.size() : stride);
           },
           py::arg("data"), py::arg("repeats"), py::arg("stride") = 0)
@@ -771,54 +799,57 @@ PYBIND11_MODULE(_core, m) {
       .def("features", &ground, py::arg("chain"), py::arg("response"));
 
   py::class_<Search>(m, "StepSearch")
-      .def(py::init([](const std::string& tools, const CallFormat& format,
-                       std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
-                       uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
-                       uint32_t beams, uint32_t root_draws, uint32_t beam_draws, bool follow_argmax,
-                       bool whole_responses, bool rank_by_draws, bool policy_rewards,
-                       bool states_wanted, bool pool_states, std::shared_ptr<Grounding> grounding,
-                       const std::string& aggregate, double policy_weight, float way_floor,
-                       uint32_t max_tokens, uint32_t max_step_tokens, uint32_t max_text_tokens,
-                       uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
-                       uint64_t seed, bool trace, bool token_level, double doubt, uint32_t choices,
-                       bool forks_within) {
-             SearchOptions options;
-             options.beams = beams;
-             options.root_draws = root_draws;
-             options.beam_draws = beam_draws;
-             options.follow_argmax = follow_argmax;
-             options.whole_responses = whole_responses;
-             options.token_level = token_level;
-             options.rank_by_draws = rank_by_draws;
-             options.policy_rewards = policy_rewards;
-             options.states_wanted = states_wanted;
-             options.pool_states = pool_states;
-             options.aggregate = parse_aggregate(aggregate);
-             options.policy_weight = policy_weight;
-             options.way_floor = way_floor;
-             options.doubt = doubt;
-             options.choices = choices;
-             options.forks_within = forks_within;
-             options.max_tokens = max_tokens;
-             options.max_step_tokens = max_step_tokens;
-             options.max_text_tokens = max_text_tokens;
-             options.max_batch_tokens = max_batch_tokens;
-             options.trace = trace;
-             options.sampler = {temperature, top_k, top_p, seed};
-             return std::make_unique<Search>(tools, format, make_limits(max_calls, require_call),
-                                             std::move(vocabulary), options, sequences, cells,
-                                             prompt_tokens, std::move(grounding));
-           }),
-           py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
-           py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
-           py::arg("require_call"), py::arg("beams"), py::arg("root_draws"), py::arg("beam_draws"),
-           py::arg("follow_argmax"), py::arg("whole_responses"), py::arg("rank_by_draws"),
-           py::arg("policy_rewards"), py::arg("states_wanted"), py::arg("pool_states"),
-           py::arg("grounding"), py::arg("aggregate"), py::arg("policy_weight"),
-           py::arg("way_floor"), py::arg("max_tokens"), py::arg("max_step_tokens"),
-           py::arg("max_text_tokens"), py::arg("max_batch_tokens"), py::arg("temperature"),
-           py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("trace"),
-           py::arg("token_level"), py::arg("doubt"), py::arg("choices"), py::arg("forks_within"))
+      .def(
+          py::init([](const std::string& tools, const CallFormat& format,
+                      std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
+                      uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
+                      std::optional<py::function> judge, uint32_t beams, uint32_t root_draws,
+                      uint32_t beam_draws, bool follow_argmax, bool whole_responses,
+                      bool rank_by_draws, bool policy_rewards, bool states_wanted, bool pool_states,
+                      std::shared_ptr<Grounding> grounding, const std::string& aggregate,
+                      double policy_weight, float way_floor, uint32_t max_tokens,
+                      uint32_t max_step_tokens, uint32_t max_text_tokens, uint32_t max_batch_tokens,
+                      float temperature, uint32_t top_k, float top_p, uint64_t seed, bool trace,
+                      bool token_level, double doubt, uint32_t choices, bool forks_within) {
+            SearchOptions options;
+            options.beams = beams;
+            options.root_draws = root_draws;
+            options.beam_draws = beam_draws;
+            options.follow_argmax = follow_argmax;
+            options.whole_responses = whole_responses;
+            options.token_level = token_level;
+            options.rank_by_draws = rank_by_draws;
+            options.policy_rewards = policy_rewards;
+            options.states_wanted = states_wanted;
+            options.pool_states = pool_states;
+            options.aggregate = parse_aggregate(aggregate);
+            options.policy_weight = policy_weight;
+            options.way_floor = way_floor;
+            options.doubt = doubt;
+            options.choices = choices;
+            options.forks_within = forks_within;
+            options.max_tokens = max_tokens;
+            options.max_step_tokens = max_step_tokens;
+            options.max_text_tokens = max_text_tokens;
+            options.max_batch_tokens = max_batch_tokens;
+            options.trace = trace;
+            options.sampler = {temperature, top_k, top_p, seed};
+            auto segmenter = make_segmenter(tools, format, make_limits(max_calls, require_call),
+                                            std::move(judge));
+            return std::make_unique<Search>(std::move(segmenter), std::move(vocabulary), options,
+                                            sequences, cells, prompt_tokens, std::move(grounding));
+          }),
+          py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
+          py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
+          py::arg("require_call"), py::arg("judge"), py::arg("beams"), py::arg("root_draws"),
+          py::arg("beam_draws"), py::arg("follow_argmax"), py::arg("whole_responses"),
+          py::arg("rank_by_draws"), py::arg("policy_rewards"), py::arg("states_wanted"),
+          py::arg("pool_states"), py::arg("grounding"), py::arg("aggregate"),
+          py::arg("policy_weight"), py::arg("way_floor"), py::arg("max_tokens"),
+          py::arg("max_step_tokens"), py::arg("max_text_tokens"), py::arg("max_batch_tokens"),
+          py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"),
+          py::arg("trace"), py::arg("token_level"), py::arg("doubt"), py::arg("choices"),
+          py::arg("forks_within"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def("start_forced", &Search::start_forced, py::arg("tokens"))
       .def("take_new", &Search::take_new)

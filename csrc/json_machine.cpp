@@ -58,7 +58,8 @@ int encode_utf8(uint32_t code, char* out) {
   return 4;
 }
 
-size_t JsonMachine::plain_run(std::string_view bytes) const {
+template <int Depth>
+size_t BasicJsonMachine<Depth>::plain_run(std::string_view bytes) const {
   const char* data = bytes.data();
   size_t at = 0;
   if (lexical_ == kInteger || lexical_ == kFraction || lexical_ == kExponentDigits) {
@@ -82,7 +83,8 @@ size_t JsonMachine::plain_run(std::string_view bytes) const {
   return at;
 }
 
-JsonByte JsonMachine::feed(unsigned char byte) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::feed(unsigned char byte) {
   switch (lexical_) {
     case kString:
       if (kPlain[byte]) return decoded_byte(byte);
@@ -116,7 +118,8 @@ JsonByte JsonMachine::feed(unsigned char byte) {
   }
 }
 
-JsonByte JsonMachine::structure(unsigned char byte) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::structure(unsigned char byte) {
   if (is_json_space(byte)) return {};
   switch (lexical_) {
     case kValue:
@@ -148,7 +151,8 @@ JsonByte JsonMachine::structure(unsigned char byte) {
   }
 }
 
-JsonByte JsonMachine::begin_value(unsigned char byte) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::begin_value(unsigned char byte) {
   switch (byte) {
     case '{':
       return open(true);
@@ -175,24 +179,28 @@ JsonByte JsonMachine::begin_value(unsigned char byte) {
   }
 }
 
-JsonByte JsonMachine::open(bool object) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::open(bool object) {
   if (depth_ == kMaxDepth) return fail();
-  const uint64_t bit = uint64_t{1} << depth_;
-  containers_ = object ? containers_ | bit : containers_ & ~bit;
+  uint64_t& word = containers_[depth_ / 64];
+  const uint64_t bit = uint64_t{1} << (depth_ % 64);
+  word = object ? word | bit : word & ~bit;
   ++depth_;
   lexical_ = object ? kKeyOrObjectEnd : kValueOrArrayEnd;
   return event(object ? JsonEvent::kObjectBegin : JsonEvent::kArrayBegin);
 }
 
-JsonByte JsonMachine::close(bool object) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::close(bool object) {
   if (depth_ == 0 || in_object() != object) return fail();
   --depth_;
-  containers_ &= ~(uint64_t{1} << depth_);
+  containers_[depth_ / 64] &= ~(uint64_t{1} << (depth_ % 64));
   value_done();
   return event(object ? JsonEvent::kObjectEnd : JsonEvent::kArrayEnd);
 }
 
-JsonByte JsonMachine::string_byte(unsigned char byte) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::string_byte(unsigned char byte) {
   switch (lexical_) {
     case kLowSurrogate:
       if (byte != '\\') return fail();
@@ -268,7 +276,8 @@ JsonByte JsonMachine::string_byte(unsigned char byte) {
   return decoded_byte(byte);
 }
 
-JsonByte JsonMachine::utf8_byte(unsigned char byte) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::utf8_byte(unsigned char byte) {
   if (byte < utf8_low_ || byte > utf8_high_) return fail();
   utf8_low_ = 0x80;
   utf8_high_ = 0xBF;
@@ -276,7 +285,8 @@ JsonByte JsonMachine::utf8_byte(unsigned char byte) {
   return decoded_byte(byte);
 }
 
-JsonByte JsonMachine::hex_byte(unsigned char byte) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::hex_byte(unsigned char byte) {
   uint16_t digit;
   if (is_digit(byte)) {
     digit = byte - '0';
@@ -307,12 +317,14 @@ JsonByte JsonMachine::hex_byte(unsigned char byte) {
   return result;
 }
 
-bool JsonMachine::number_complete() const {
+template <int Depth>
+bool BasicJsonMachine<Depth>::number_complete() const {
   return lexical_ == kZero || lexical_ == kInteger || lexical_ == kFraction ||
          lexical_ == kExponentDigits;
 }
 
-JsonByte JsonMachine::number_byte(unsigned char byte) {
+template <int Depth>
+JsonByte BasicJsonMachine<Depth>::number_byte(unsigned char byte) {
   const bool digit = is_digit(byte);
   switch (lexical_) {
     case kMinus:
@@ -355,5 +367,8 @@ JsonByte JsonMachine::number_byte(unsigned char byte) {
   result.number_ended = result.event != JsonEvent::kFail;
   return result;
 }
+
+template class BasicJsonMachine<JsonMachine::kMaxDepth>;
+template class BasicJsonMachine<DocumentMachine::kMaxDepth>;
 
 }  // namespace toolprm

@@ -2,6 +2,7 @@
 // copying it forks the reading. It knows nothing of tools or calls.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -36,9 +37,11 @@ struct JsonByte {
   std::string_view text() const { return {decoded, decoded_size}; }
 };
 
-class JsonMachine {
+// `Depth`: how deep arrays and objects may nest.
+template <int Depth>
+class BasicJsonMachine {
  public:
-  static constexpr int kMaxDepth = 32;
+  static constexpr int kMaxDepth = Depth;
 
   JsonByte feed(unsigned char byte);
 
@@ -47,7 +50,9 @@ class JsonMachine {
   size_t plain_run(std::string_view bytes) const;
 
   int depth() const { return depth_; }
-  bool in_object() const { return depth_ > 0 && ((containers_ >> (depth_ - 1)) & 1); }
+  bool in_object() const {
+    return depth_ > 0 && ((containers_[(depth_ - 1) / 64] >> ((depth_ - 1) % 64)) & 1);
+  }
   bool in_string() const { return lexical_ >= kString && lexical_ <= kLowSurrogateU; }
   // Whether `plain_run` may be more than nothing here.
   bool in_run() const {
@@ -64,8 +69,9 @@ class JsonMachine {
   size_t literal_read() const { return lexical_ == kLiteral ? count_ : 0; }
   unsigned char literal() const { return literal_; }  // first byte of the literal being read
   bool done() const { return lexical_ == kDone; }
+  // Of the first 32 levels.
   uint64_t fingerprint() const {
-    return containers_ ^ (uint64_t{depth_} << 32) ^ (uint64_t{lexical_} << 40) ^
+    return (containers_[0] & 0xFFFFFFFF) ^ (uint64_t{depth_} << 32) ^ (uint64_t{lexical_} << 40) ^
            (uint64_t{count_} << 48) ^ (uint64_t{key_} << 56);
   }
 
@@ -109,8 +115,8 @@ class JsonMachine {
   }
   bool number_complete() const;
 
-  uint64_t containers_ = 0;  // bit d-1: the container at depth d is an object
-  uint8_t depth_ = 0;
+  std::array<uint64_t, (Depth + 63) / 64> containers_{};  // bit d-1: at depth d is an object
+  uint16_t depth_ = 0;
   uint8_t lexical_ = kValue;
   uint8_t count_ = 0;    // hex digits or UTF-8 bytes still to come; position in a literal
   uint8_t key_ = 0;      // the string being read is a key
@@ -120,6 +126,11 @@ class JsonMachine {
   uint16_t high_surrogate_ = 0;
   uint16_t code_ = 0;
 };
+
+// Of a response: small, since every fork copies it.
+using JsonMachine = BasicJsonMachine<32>;
+// Of a document such as a list of tools.
+using DocumentMachine = BasicJsonMachine<512>;
 
 inline bool is_json_space(unsigned char byte) {
   return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';

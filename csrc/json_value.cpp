@@ -166,7 +166,7 @@ JsonValue parse_accepted_json(std::string_view text) {
 }
 
 bool parse_json(std::string_view text, JsonValue& value) {
-  JsonMachine machine;
+  DocumentMachine machine;
   bool number_at_end = false;
   for (unsigned char byte : text) {
     if (machine.feed(byte).event == JsonEvent::kFail) return false;
@@ -238,6 +238,13 @@ bool has_duplicate_keys(const JsonValue& value) {
   return std::any_of(members.begin(), members.end(),
                      [](const auto& member) { return has_duplicate_keys(member.second); }) ||
          std::any_of(value.items.begin(), value.items.end(), has_duplicate_keys);
+}
+
+bool all_finite(const JsonValue& value) {
+  return (value.type != JsonType::kNumber || std::isfinite(value.number)) &&
+         std::all_of(value.items.begin(), value.items.end(), all_finite) &&
+         std::all_of(value.members.begin(), value.members.end(),
+                     [](const auto& member) { return all_finite(member.second); });
 }
 
 }  // namespace toolprm

@@ -36,6 +36,9 @@ uint64_t canonical_hash(const JsonValue& value);
 // An object somewhere in `value` has two members of one name.
 bool has_duplicate_keys(const JsonValue& value);
 
+// No number in `value` is beyond the range of a double.
+bool all_finite(const JsonValue& value);
+
 uint64_t hash_bytes(std::string_view bytes, uint64_t seed = 0);
 // The canonical hash of a string value, from its decoded text.
 inline uint64_t hash_string(std::string_view text) { return hash_bytes(text, 4); }

@@ -15,6 +15,9 @@ constexpr const char* kSpace = " \t\r\n";
 
 // A way on that scores less than this share of its decision's best is not worth a round of draws.
 constexpr double kCompanion = 0.1;
+
+// A request may mean one call twice; more copies are a model that has lost its way.
+constexpr uint32_t kMaxCopies = 3;
 }  // namespace
 
 StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
@@ -267,6 +270,10 @@ bool StepSearch::accept(Branch& branch, int32_t token, float logprob, float entr
     tree_[branch.node].boundary = true;
     branch.choices = nullptr;
     add_records(branch, steps_);
+    if (runs_away(branch)) {
+      branch.state.death = Death::kRunaway;
+      return false;
+    }
   }
   if (options_.token_level || !steps_.empty()) {
     branch.candidate = !options_.whole_responses || branch.state.finished();
@@ -322,6 +329,7 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
       record.scored = true;
       record.reward = std::exp(record.logprob_sum);
     }
+    charge_for_repeats(record);
     // Variants of one decision differ in what their last token closes besides.
     if (&step == &steps.front()) {
       branch.decision = step.decided;
@@ -332,6 +340,34 @@ void StepSearch::add_records(Branch& branch, const std::vector<Step>& steps) {
     branch.step = static_cast<int32_t>(records_.size());
     records_.push_back(record);
   }
+}
+
+// A call that repeats another one is paid for with the probability of its tokens, and of the token
+// that closed the call before it: there it was decided that more would follow.
+void StepSearch::charge_for_repeats(StepRecord& record) const {
+  if (record.previous >= 0) record.paid = records_[record.previous].paid;
+  if (record.step.kind != StepKind::kFuncFinish) return;
+  double written = record.logprob_sum;
+  for (int32_t at = record.previous; at >= 0; at = records_[at].previous) {
+    const StepRecord& earlier = records_[at];
+    if (earlier.step.call == record.step.call) {
+      written += earlier.logprob_sum;
+    } else if (earlier.step.kind == StepKind::kFuncFinish) {
+      if (earlier.step.call == record.step.call - 1) written += tree_[earlier.node].logprob;
+      record.copies += earlier.step.written_call == record.step.written_call;
+    }
+  }
+  if (record.copies > 0) record.paid += written;
+}
+
+// Where nothing was drawn that leads here, a repeated call is never worth a look.
+bool StepSearch::runs_away(const Branch& branch) const {
+  for (int32_t at = branch.step; at != branch.beam_step && at >= 0; at = records_[at].previous) {
+    const uint32_t copies = records_[at].copies;
+    if (copies >= kMaxCopies) return true;
+    if (copies > 0 && branch.draws.empty() && !branch.greedy && options_.follow_argmax) return true;
+  }
+  return false;
 }
 
 bool StepSearch::needs_decode(const Branch& branch) const {
@@ -784,7 +820,8 @@ void StepSearch::score(Branch& branch) const {
   }
   // What a stop left unjudged of a response that has ended counts with the policy's probability.
   if (!branch.state.finished()) unjudged = 0;
-  const double logprob = unjudged + options_.policy_weight * records_[branch.step].logprob_total;
+  const StepRecord& last = records_[branch.step];
+  const double logprob = unjudged + last.paid + options_.policy_weight * last.logprob_total;
   branch.score = (step < 0 ? 1.0 : aggregate(records_[step])) * std::exp(logprob);
 }
 

@@ -78,6 +78,8 @@ struct StepRecord {
   double log_product = 0, sum = 0;
   float least = 1;
   uint32_t count = 0;
+  uint32_t copies = 0;  // FUNC_FINISH: calls before it that are equal
+  double paid = 0;      // log-probability of the calls up to here that repeat others
 };
 
 // Rows to decode: the field meanings are those of backends/base.py's Batch.
@@ -311,6 +313,8 @@ class StepSearch {
   }
   void absorb_forced(int32_t id);
   void add_records(Branch& branch, const std::vector<Step>& steps);
+  void charge_for_repeats(StepRecord& record) const;
+  bool runs_away(const Branch& branch) const;
   // step_choices.cpp
   std::vector<int32_t> closers(const std::string& text, const SegmenterState& state,
                                std::string_view rest) const;

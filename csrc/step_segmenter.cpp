@@ -31,6 +31,8 @@ const char* death_text(Death death) {
       return "no call where one is required";
     case Death::kUnexpectedEnd:
       return "the response ends inside a call";
+    case Death::kRunaway:
+      return "the same call too often";
   }
   return "";
 }
@@ -40,10 +42,12 @@ uint64_t SegmenterState::decided() const {
   return mix64(closed_decided, function >= 0 ? mix64(open_decided) : 0);
 }
 
-StepSegmenter::StepSegmenter(ToolSchema tools, CallFormat format, Limits limits)
+StepSegmenter::StepSegmenter(ToolSchema tools, CallFormat format, Limits limits,
+                             std::shared_ptr<const ArgumentJudge> judge)
     : tools_(std::move(tools)),
       format_(std::move(format)),
       limits_(limits),
+      judge_(std::move(judge)),
       open_(format_.open_marker),
       name_probe_('"' + format_.name_key + '"') {}
 
@@ -60,7 +64,7 @@ void StepSegmenter::emit(SegmenterState& state, StepKind kind, uint32_t begin, u
   steps.push_back({kind, total ? -1 : static_cast<int32_t>(state.calls),
                    total ? -1 : state.function, argument ? state.parameter : -1,
                    argument ? state.key_begin : 0, argument ? state.key_end : 0, begin, end,
-                   state.position, state.decided()});
+                   state.position, state.decided(), 0});
   // A number's delimiter belongs to what comes after it, as any other value's does.
   state.tail_begin = argument ? end : state.position;
 }
@@ -426,13 +430,22 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
       state.parameter >= 0 ? arguments.property_nodes[state.parameter] : arguments.additional;
   const SchemaNode& node = tools_.node(id);
   const std::string_view raw = response.substr(state.value_begin, end - state.value_begin);
+  const bool judged = node.judged || tools_.functions()[state.function].judged_each;
   uint64_t value_hash;
-  if (raw.front() == '"' && node.type_only && raw.find('\\') == std::string_view::npos) {
+  if (raw.front() == '"' && node.type_only && !judged && raw.find('\\') == std::string_view::npos) {
     value_hash = hash_string(raw.substr(1, raw.size() - 2));
   } else {
     const JsonValue value = parse_accepted_json(raw);
     if (has_duplicate_keys(value)) return kill(state, Death::kRepeatedKey);
-    if (!tools_.valid(id, value)) return kill(state, Death::kWrongValue);
+    if (!all_finite(value)) return kill(state, Death::kWrongValue);
+    if (judged) {
+      std::string argument = "{";
+      argument.append(response.substr(state.key_begin, state.key_end - state.key_begin));
+      argument.append(":").append(raw).append("}");
+      if (!judge(state, false, argument)) return kill(state, Death::kWrongValue);
+    } else if (!tools_.valid(id, value)) {
+      return kill(state, Death::kWrongValue);
+    }
     value_hash = canonical_hash(value);
   }
   const uint64_t name =
@@ -447,23 +460,35 @@ bool StepSegmenter::end_value(SegmenterState& state, uint32_t end, int depth,
   return true;
 }
 
+bool StepSegmenter::judge(const SegmenterState& state, bool whole,
+                          std::string_view arguments) const {
+  return judge_ == nullptr || judge_->accepts(state.function, whole, arguments);
+}
+
 bool StepSegmenter::end_arguments(SegmenterState& state, uint32_t end, std::string_view response,
                                   std::vector<Step>& steps) const {
   state.key = Key::kOther;
   const ToolFunction& function = tools_.functions()[state.function];
   const SchemaNode& node = tools_.node(function.parameters);
-  for (uint16_t index : node.required) {
+  for (uint32_t index : node.required) {
     if (!((state.seen[index / 64] >> (index % 64)) & 1)) {
       return kill(state, Death::kMissingParameter);
     }
   }
-  if (function.whole_check) {
-    const bool written = state.has_arguments;
-    const JsonValue value = parse_accepted_json(
-        written ? response.substr(state.arguments_begin, end - state.arguments_begin) : "{}");
+  const std::string_view raw =
+      state.has_arguments ? response.substr(state.arguments_begin, end - state.arguments_begin)
+                          : "{}";
+  const bool counted = node.min_properties > 0 || node.max_properties != UINT32_MAX;
+  // Where others than the named parameters may stand, `seen` does not tell whether one is repeated.
+  if (counted || node.additional != kNothing) {
+    const JsonValue value = parse_accepted_json(raw);
     if (has_duplicate_keys(value)) return kill(state, Death::kRepeatedKey);
-    if (!tools_.valid(function.parameters, value)) return kill(state, Death::kWrongValue);
+    const size_t size = value.members.size();
+    if (size < node.min_properties || size > node.max_properties) {
+      return kill(state, Death::kWrongValue);
+    }
   }
+  if (function.judged_whole && !judge(state, true, raw)) return kill(state, Death::kWrongValue);
   const uint32_t begin = state.has_arguments ? state.arguments_begin : end;
   emit(state, StepKind::kParamFinish, begin, end, steps);
   return true;
@@ -474,7 +499,8 @@ bool StepSegmenter::end_call(SegmenterState& state, std::string_view response,
   if (state.function < 0) return kill(state, Death::kUnknownFunction);
   if (!state.has_arguments && !end_arguments(state, state.position, response, steps)) return false;
   emit(state, StepKind::kFuncFinish, state.call_begin, state.position, steps);
-  state.closed_decided += mix64(state.open_decided, 24);
+  steps.back().written_call = mix64(state.open_decided, 24);
+  state.closed_decided += steps.back().written_call;
   state.function = -1;
   ++state.calls;
   // The closed call counts as decided in the step that closed it.

@@ -36,6 +36,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -64,6 +65,7 @@ struct Step {
   uint32_t begin, end;          // the name, value, arguments or call; empty for TOTAL_FINISH
   uint32_t boundary;            // just past the byte that decided the step
   uint64_t decided;             // canonical hash of all that is decided with this step
+  uint64_t written_call = 0;    // FUNC_FINISH: canonical hash of the call; else 0
 };
 
 enum class Death : uint8_t {
@@ -78,6 +80,7 @@ enum class Death : uint8_t {
   kTooManyCalls,
   kNoCall,
   kUnexpectedEnd,
+  kRunaway,  // told by the search
 };
 const char* death_text(Death death);
 
@@ -138,7 +141,9 @@ class StepSegmenter {
     bool require_call = false;
   };
 
-  StepSegmenter(ToolSchema tools, CallFormat format, Limits limits);
+  // Without a judge, what the schema nodes do not decide counts as valid.
+  StepSegmenter(ToolSchema tools, CallFormat format, Limits limits,
+                std::shared_ptr<const ArgumentJudge> judge = nullptr);
 
   // Reads `response` from state.position to its end and appends the steps it decides. `response` is
   // the whole response so far. Returns false when the state is dead.
@@ -172,6 +177,7 @@ class StepSegmenter {
   bool narrow(SegmenterState& state, std::string_view bytes) const;
   bool begin_key(SegmenterState& state) const;
   bool end_key(SegmenterState& state, std::string_view response) const;
+  bool judge(const SegmenterState& state, bool whole, std::string_view arguments) const;
   bool end_arguments(SegmenterState& state, uint32_t end, std::string_view response,
                      std::vector<Step>& steps) const;
   bool end_call(SegmenterState& state, std::string_view response, std::vector<Step>& steps) const;
@@ -182,6 +188,7 @@ class StepSegmenter {
   ToolSchema tools_;
   CallFormat format_;
   Limits limits_;
+  std::shared_ptr<const ArgumentJudge> judge_;
   MarkerMatcher open_;
   std::string name_probe_;  // the name key in quotes
 };

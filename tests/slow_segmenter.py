@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from jsonschema.validators import Draft202012Validator, extend
+from jsonschema import Draft202012Validator
 
 Schema = dict[str, Any] | bool
 Tool = dict[str, Any]  # {"name", "parameters"}
@@ -36,10 +37,6 @@ TOO_MANY_CALLS = "too many calls"
 NO_CALL = "no call where one is required"
 UNEXPECTED_END = "the response ends inside a call"
 
-# Nothing of these is checked while a response is written.
-UNCHECKED = (
-    "pattern", "format", "contains", "if", "then", "else", "dependentRequired", "dependentSchemas",
-)  # fmt: skip
 ANNOTATIONS = {
     "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
     "$comment", "$defs", "definitions", "$schema", "$id",
@@ -304,7 +301,7 @@ class _Reading:
             self.value(schema, node, 3, b"}")
             end = self.at
             text = self.data[start:end]
-            if not valid(schema, node, text):
+            if not valid_alone(schema, key, text):
                 raise _Dead(WRONG_VALUE)
             delimiter = 1 if NUMBER.fullmatch(text) else 0
             self.emit("ARG_VALUE", function, start, end, key, end + delimiter)
@@ -488,22 +485,33 @@ def parse(text: bytes) -> Any:
     return json.loads(text, object_pairs_hook=members)
 
 
-_Validator = extend(
-    Draft202012Validator,
-    {name: lambda validator, value, instance, schema: None for name in UNCHECKED},
-)
+def valid_alone(schema: Schema, key: str, text: bytes) -> bool:
+    """Whether one argument is valid, whatever the others are."""
+    node = direct(schema, schema)
+    asked = ("properties", "patternProperties", "additionalProperties", "propertyNames")
+    alone = {keyword: node[keyword] for keyword in asked if keyword in node}
+    return valid(schema, alone, b"{" + json.dumps(key).encode() + b": " + text + b"}")
 
 
 def valid(root: Schema, schema: Schema, text: bytes) -> bool:
     """Whether a JSON text is valid by a schema, which stands somewhere in `root`."""
-    parse(text)
+    if not finite(parse(text)):
+        return False
     return _valid(json.dumps(root), json.dumps(schema), text)
 
 
 @functools.lru_cache(maxsize=100_000)
 def _valid(root: str, schema: str, text: bytes) -> bool:
-    errors = _Validator(json.loads(root)).descend(json.loads(text), json.loads(schema))
+    errors = Draft202012Validator(json.loads(root)).descend(json.loads(text), json.loads(schema))
     return next(iter(errors), None) is None
+
+
+def finite(value: Any) -> bool:
+    """Whether doubles hold all numbers of a value."""
+    if isinstance(value, (int, float)):
+        return abs(value) <= sys.float_info.max
+    parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return all(finite(part) for part in parts)
 
 
 def check_arguments(schema: Schema, text: bytes) -> None:
@@ -571,13 +579,17 @@ def listed_strings(root: Schema, schema: Schema) -> list[str] | None:
 def names(root: Schema, schema: Schema) -> list[str] | None:
     """The names that an object's members may have; None when any name may come."""
     node = direct(root, schema)
-    return [*node.get("properties", ())] if node.get("additionalProperties") is False else None
+    closed = node.get("additionalProperties") is False and not node.get("patternProperties")
+    return [*node.get("properties", ())] if closed else None
 
 
 def child(root: Schema, schema: Schema, key: str) -> Schema:
     """The schema of an object's member."""
     node = direct(root, schema)
-    found: Schema = node.get("properties", {}).get(key, node.get("additionalProperties", True))
+    others = node.get("additionalProperties", True)
+    if node.get("patternProperties"):
+        others = True  # what a pattern allows is judged with the whole value
+    found: Schema = node.get("properties", {}).get(key, others)
     return found
 
 

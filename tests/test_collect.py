@@ -20,13 +20,14 @@ from mock_backend import EOG, VOCABULARY, WIDTH, MockBackend, state_of, tokenize
 from toolprm_lite._core import Grounding, Segmenter
 from toolprm_lite.errors import ConfigError, DatasetError
 from toolprm_lite.reward.base import CERTAINTY, FEATURES
+from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.supervision import dataset
 from toolprm_lite.supervision.annotation import annotate
 from toolprm_lite.supervision.collect import CollectSettings, Progress, collect, middle_layers
 from toolprm_lite.supervision.dataset import SupervisionSet, open_set
 from toolprm_lite.supervision.plan import Planned
-from toolprm_lite.tools import Tool, closed_schema, parse_tools
+from toolprm_lite.tools import Tool, parse_tools
 
 WEATHER = {
     "name": "weather",

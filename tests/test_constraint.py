@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from toolprm_lite.constraint import Constraint, Vocabulary
 from toolprm_lite.errors import ConfigError, ConstraintError
 from toolprm_lite.formats import HERMES, JSON_LIST, CallFormat
-from toolprm_lite.tools import Tool, closed_schema, parse_tools
+from toolprm_lite.mask_schema import MAX_CHOICES
+from toolprm_lite.schema import closed_schema
+from toolprm_lite.tools import Tool, parse_tools
 
 MERGED = [
     '{"',
@@ -146,7 +148,9 @@ def test_calls(
     name: str, form: CallFormat, calls: Any, choice: str, parallel: bool, possible: bool
 ) -> None:
     vocabulary = VOCABULARIES[name]
-    constraint = vocabulary.constraint(TOOLS, form, tool_choice=choice, parallel=parallel)
+    constraint = vocabulary.constraint(
+        TOOLS, form, tool_choice=choice, max_calls=16 if parallel else 1
+    )
     text = form.write([{**call} for call in calls])
     if "arguments" in calls[0] and next(iter(calls[0])) == "arguments":
         text = text.replace('"name": "clock", "arguments": {}', '"arguments": {}, "name": "clock"')
@@ -180,7 +184,7 @@ def test_text_is_not_half_a_call(name: str, text: str) -> None:
 def test_forced_tokens_write_the_call(name: str, form: CallFormat) -> None:
     """What has no choice is forced, in the model's own tokens, up to the very end."""
     vocabulary = VOCABULARIES[name]
-    constraint = vocabulary.constraint(TOOLS, form, tool_choice="clock", parallel=False)
+    constraint = vocabulary.constraint(TOOLS, form, tool_choice="clock", max_calls=1)
     matcher, forced = constraint.start()
     text = form.write(CALLS[1:])
     assert b"".join(TEXTS[token] for token in forced).decode() == text
@@ -267,14 +271,53 @@ def test_unknown_choice() -> None:
         VOCABULARIES["plain"].constraint(TOOLS, JSON_LIST, tool_choice="clocks")
 
 
+@FORMS
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_the_number_of_calls_is_bounded(form: CallFormat, count: int) -> None:
+    vocabulary = VOCABULARIES["plain"]
+    constraint = vocabulary.constraint(TOOLS, form, max_calls=3)
+    assert accepts(vocabulary, constraint, form.write([CALLS[1]] * count)) == (count <= 3)
+
+
 @pytest.mark.parametrize(
-    "schema", [{"$ref": "https://example.org/a.json"}, {"type": "string", "pattern": "(?=a)(b"}]
-)
-def test_impossible_schema_names_its_tool(schema: dict[str, Any]) -> None:
-    bad = Tool("odd", "", {"type": "object", "properties": {"p": schema}, "required": ["p"]})
-    with pytest.raises(ConstraintError, match=r"tool 'odd'.*--constrain off") as error:
-        VOCABULARIES["plain"].constraint([*TOOLS, bad], JSON_LIST)
-    assert "\n" not in str(error.value)
+    ("schema", "good", "bad"),
+    [
+        ({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, "5", '"5"'),
+        ({"type": "number", "minimum": -1.79e308, "maximum": 1.79e308, "multipleOf": 2}, "4", "[]"),
+        ({"type": "string", "pattern": "^(?=.*[A-Z]).+$"}, '"aB"', "5"),
+        ({"type": "array", "items": {"pattern": "^(?!x)", "maxLength": 2}}, '["ab"]', '["abc"]'),
+        ({"$ref": "#/$defs/code"}, '"A1"', "5"),
+    ],
+)  # fmt: skip
+def test_what_a_mask_cannot_express_is_left_out(schema: Any, good: str, bad: str) -> None:
+    """One such tool must not cost the others, or its own other parameters, their masks."""
+    odd = Tool(
+        "odd",
+        "",
+        {
+            "type": "object",
+            "properties": {"p": schema, "q": {"enum": ["x"]}},
+            "required": ["p", "q"],
+            "$defs": {"code": {"type": "string", "pattern": "^(?=[A-Z])"}},
+        },
+    )
+    vocabulary = VOCABULARIES["plain"]
+    constraint = vocabulary.constraint([*TOOLS, odd], JSON_LIST)
+    written = '[{"name": "odd", "arguments": {"p": %s, "q": "%s"}}]'
+    assert accepts(vocabulary, constraint, written % (good, "x"))
+    assert not accepts(vocabulary, constraint, written % (good, "y"))
+    assert not accepts(vocabulary, constraint, written % (bad, "x"))
+    wrong = '[{"name": "weather.now", "arguments": {"city": "Oslo", "unit": "K"}}]'
+    assert not accepts(vocabulary, constraint, wrong)
+
+
+def test_a_long_enum_is_left_to_the_core() -> None:
+    values = [f"value {number}" for number in range(MAX_CHOICES + 1)]
+    tools = parse_tools({"name": "f", "parameters": {"p": {"type": "string", "enum": values}}})
+    vocabulary = VOCABULARIES["plain"]
+    constraint = vocabulary.constraint(tools, JSON_LIST)
+    assert accepts(vocabulary, constraint, '[{"name": "f", "arguments": {"p": "else"}}]')
+    assert not accepts(vocabulary, constraint, '[{"name": "f", "arguments": {"p": 5}}]')
 
 
 def test_nothing_without_an_end() -> None:

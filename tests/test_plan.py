@@ -14,10 +14,11 @@ from jsonschema import Draft202012Validator
 
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.prompt import parse_messages
+from toolprm_lite.schema import closed_schema
 from toolprm_lite.supervision.joining import join_problems
 from toolprm_lite.supervision.plan import Planned, PlanSettings, as_is, make_plan, plan_report
 from toolprm_lite.supervision.problems import Problem
-from toolprm_lite.tools import Tool, closed_schema
+from toolprm_lite.tools import Tool
 
 NOUNS = ["weather", "flight", "recipe", "invoice", "song", "planet", "river", "garden", "museum"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -21,9 +20,10 @@ from toolprm_lite.errors import ConfigError, HeadError, ProblemError
 from toolprm_lite.formats import JSON_LIST
 from toolprm_lite.reward.base import FEATURES, STEP_KINDS, CandidateStep, StepBatch
 from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.config import STRATEGIES
 from toolprm_lite.search.result import CallConfidence, Step, call_confidence
-from toolprm_lite.tools import closed_schema, parse_tools
+from toolprm_lite.tools import parse_tools
 
 TOOLS = [
     {
@@ -264,6 +264,46 @@ def test_tool_choice_and_parallel() -> None:
     for constrain in ("on", "off"):
         with pytest.raises(ConfigError, match="tool_choice"):
             search(tool_choice="nobody", constrain=constrain)
+
+
+def repeated(city: str, count: int) -> str:
+    return json.dumps(json.loads(call(city)) * count)
+
+
+def test_the_number_of_calls_is_limited() -> None:
+    many = json.dumps([json.loads(call(f"city {n}"))[0] for n in range(20)])
+    few = json.dumps(json.loads(many)[:16])
+    assert len(search({few: 1.0}).calls) == 16
+    assert not search({many: 1.0}).complete
+    assert len(search({many: 1.0}, constrain="on").calls) <= 16
+    config = {"max_calls": 20, "max_tokens": 2000}
+    assert len(search({many: 1.0}, **config).calls) == 20
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_call_again_and_again_is_no_answer(strategy: str) -> None:
+    twice = search({repeated("Rome", 2): 1.0}, strategy=strategy, samples=4)
+    assert twice.complete
+    assert len(twice.calls) == 2
+    runaway = search({repeated("Rome", 12): 1.0}, strategy=strategy, samples=4)
+    assert not runaway.complete
+    assert len(runaway.calls) <= 3
+
+
+def test_a_repeated_call_is_paid_for() -> None:
+    """A reward that likes everything leaves the choice to what the repetition costs."""
+    responses = {repeated("Rome", 2): 0.3, repeated("Rome", 1): 0.7}
+    result = search(responses, lambda steps: [0.9] * len(steps), aggregate="mean", expand=64)
+    assert len(result.calls) == 1
+    again = next(other for other in result.alternatives if len(other.calls) == 2)
+    assert again.score == pytest.approx(0.9 * 0.3)
+    # Escapes, white space and the order of arguments make no other call of it.
+    first = {"name": "weather", "arguments": {"city": "Rome", "unit": "C"}}
+    second = {"name": "weather", "arguments": {"unit": "C", "city": "Rome"}}
+    responses = {json.dumps([first, second]): 0.3, json.dumps([first]): 0.7}
+    result = search(responses, lambda steps: [0.9] * len(steps), aggregate="mean", expand=64)
+    again = next(other for other in result.alternatives if len(other.calls) == 2)
+    assert again.score == pytest.approx(0.9 * 0.3)
 
 
 def test_forced_tokens_are_counted_apart() -> None:
@@ -896,11 +936,13 @@ def test_token_beam_traces_every_token() -> None:
     assert result.stats.rounds == len(result.tokens)
 
 
-def test_numbers_beyond_the_largest_can_be_written_again() -> None:
+def test_a_number_beyond_the_largest_is_no_value() -> None:
     tools = [{"name": "f", "parameters": {"properties": {"n": {"type": "number"}}}}]
-    text = '[{"name": "f", "arguments": {"n": -1e999}}]'
-    config = SearchConfig(strategy="greedy", constrain="off")
-    result = Searcher(MockBackend({text: 1.0})).search("n?", tools, config)
-    (call,) = result.tool_calls()
-    assert json.loads(call["function"]["arguments"]) == {"n": -sys.float_info.max}
-    assert "Infinity" not in call["function"]["arguments"]
+    huge = '[{"name": "f", "arguments": {"n": -1e999}}]'
+    large = '[{"name": "f", "arguments": {"n": -1e300}}]'
+    config = SearchConfig(beams=1, expand=8, constrain="off")
+    result = Searcher(MockBackend({huge: 0.7, large: 0.3})).search("n?", tools, config)
+    assert result.complete
+    assert result.calls == [{"name": "f", "arguments": {"n": -1e300}}]
+    alone = Searcher(MockBackend({huge: 1.0})).search("n?", tools, config)
+    assert not alone.complete

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from slow_segmenter import Tool, segment
 
 from toolprm_lite import _core
+from toolprm_lite.judge import ArgumentJudge
 
 settings.register_profile(
     "segmenter",
@@ -646,9 +647,43 @@ table(
     '[{"name": "f"«N», "arguments": {"b": 1}«V»«missing parameter»',
 )  # fmt: skip
 table(
-    "what is not checked",
-    one({"type": "string", "pattern": "^x$", "format": "date", "if": True, "then": False}), LIST,
-    '[{"name": "f"«N», "arguments": {"a": "y"«V»}«P»}«F»]«T»',
+    "patterns, conditions and what must be contained are judged",
+    [tool("f", {
+        "a": {"type": "string", "pattern": "^x$"},
+        "b": {"if": {"type": "string"}, "then": {"minLength": 2}},
+        "c": {"type": "array", "contains": {"const": 1}, "minContains": 2},
+        "d": {
+            "type": "object", "propertyNames": {"maxLength": 1}, "dependentRequired": {"x": ["y"]},
+        },
+        "e": {"type": "integer", "minimum": -9223372036854775808, "maximum": 9223372036854775807},
+    })], LIST,
+    '[{"name": "f"«N», "arguments": {"a": "x"«V», "b": "xy"«V», "c": [1, 2, 1]«V»}«P»}«F»]«T»',
+    '[{"name": "f"«N», "arguments": {"a": "y"«wrong value»',
+    '[{"name": "f"«N», "arguments": {"b": 3,«V» "a": "xx"«wrong value»',
+    '[{"name": "f"«N», "arguments": {"b": "x"«wrong value»',
+    '[{"name": "f"«N», "arguments": {"c": [1, 2]«wrong value»',
+    '[{"name": "f"«N», "arguments": {"d": {"x": 1, "y": 2}«V», "d"«key twice»',
+    '[{"name": "f"«N», "arguments": {"d": {"x": 1}«wrong value»',
+    '[{"name": "f"«N», "arguments": {"d": {"xy": 1}«wrong value»',
+    '[{"name": "f"«N», "arguments": {"e": 9223372036854775807}«V»«P»}«F»]«T»',
+    '[{"name": "f"«N», "arguments": {"e": 9223372036854775808}«wrong value»',
+)  # fmt: skip
+table(
+    "names by pattern",
+    [{"name": "f", "parameters": {
+        "properties": {"a": {"type": "integer"}}, "patternProperties": {"^x_": {"type": "string"}},
+        "additionalProperties": False, "required": ["a"],
+    }}], LIST,
+    '[{"name": "f"«N», "arguments": {"a": 1,«V» "x_1": "s"«V»}«P»}«F»]«T»',
+    '[{"name": "f"«N», "arguments": {"x_1": 1,«wrong value»',
+    '[{"name": "f"«N», "arguments": {"y_1": "s"«wrong value»',
+)  # fmt: skip
+table(
+    "numbers beyond doubles",
+    one({}), LIST,
+    '[{"name": "f"«N», "arguments": {"a": 1e308}«V»«P»}«F»]«T»',
+    '[{"name": "f"«N», "arguments": {"a": 1e309}«wrong value»',
+    '[{"name": "f"«N», "arguments": {"a": [-1e999]«wrong value»',
 )  # fmt: skip
 table(
     "names beyond ASCII",
@@ -698,7 +733,8 @@ def fields(step: Any) -> tuple[Any, ...]:
 
 
 def native(tools: list[Tool], options: Options) -> _core.Segmenter:
-    return _core.Segmenter(json.dumps(tools), **options)
+    judge = ArgumentJudge([[tool.get("parameters", {})] for tool in tools])
+    return _core.Segmenter(json.dumps(tools), judge=judge, **options)
 
 
 def seen(segmenter: _core.Segmenter, steps: list[_core.Step]) -> Seen:

@@ -297,7 +297,9 @@ def test_cancelling_a_task_cancels_the_search(way: str) -> None:
 def test_many_tasks_wait_in_time() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     stream = searcher.stream(QUESTION, TOOLS, settings("step-beam"))
-    next(stream)
+    reader = threading.Thread(target=next, args=(stream,))  # this one would wait for itself
+    reader.start()
+    reader.join(30)
 
     async def ask() -> list[SearchResult]:
         config = settings("greedy", deadline_ms=50)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolprm_lite.errors import ToolsError
-from toolprm_lite.tools import Tool, closed_schema, load_tools, parse_tools
+from toolprm_lite.schema import closed_schema
+from toolprm_lite.tools import Tool, load_tools, parse_tools
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -120,7 +121,7 @@ def test_types(written: Any, schema: dict[str, Any]) -> None:
         # enums and defaults that don't fit
         ({"type": "integer", "enum": [1, "two", 3]}, {"type": "integer", "enum": [1, 3]}),
         ({"type": "string", "enum": [1, 2]}, {"enum": [1, 2]}),
-        ({"type": "string", "enum": []}, {"type": "string"}),
+        ({"type": "string", "enum": []}, {"type": "string", "enum": []}),
         (
             {"type": "array", "items": {"type": "string"}, "enum": ["a", "b"]},
             {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}},
@@ -148,7 +149,10 @@ def test_schemas(raw: dict[str, Any], schema: dict[str, Any]) -> None:
         ({"a": {"type": "str, optional"}, "b": {"type": "Optional[int]"}}, []),
         ({"a": {"type": "str", "default": None}}, []),
         ({"type": {"type": "str"}, "properties": {"type": "int"}}, ["type", "properties"]),
-        ({"type": "dict", "properties": {"a": {"type": "str"}}, "required": ["a", "zz"]}, ["a"]),
+        (
+            {"type": "dict", "properties": {"a": {"type": "str"}}, "required": ["a", "zz"]},
+            ["a", "zz"],
+        ),
         ({"type": "dict", "properties": {"a": {"type": "str", "required": True}}}, ["a"]),
     ],
 )

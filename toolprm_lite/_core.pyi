@@ -4,7 +4,7 @@ Arrays are numpy, C-contiguous. Wrong shapes and unusable tools raise `ValueErro
 begins with the tool's name where one is at fault.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 _Int32 = npt.NDArray[np.int32]
 _Float32 = npt.NDArray[np.float32]
 _Entry = tuple[int, int, bytes, list[str], float, int, str]
+_Judge = Callable[[int, bool, bytes], bool]
 _Kind = Literal["FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_FINISH"]
 
 @final
@@ -61,7 +62,8 @@ class CallFormat:
 @final
 class Segmenter:
     """Reads a response as it is written. `tools_json` is a list of {"name", "parameters"}; the
-    parameters' JSON Schema is taken at its word (see `tools.closed_schema`)."""
+    parameters' JSON Schema is taken at its word (see `schema.closed_schema`). `judge` decides what
+    the core does not: see `judge.ArgumentJudge`; without it such values count as valid."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Segmenter:
         arguments_key: str = "arguments",
         max_calls: int | None = None,
         require_call: bool = False,
+        judge: _Judge | None = None,
     ) -> None: ...
     def feed(self, data: bytes) -> list[Step]:
         """The steps that these bytes decide."""
@@ -251,6 +254,7 @@ class StepSearch:
         prompt_tokens: int,
         max_calls: int | None,
         require_call: bool,
+        judge: _Judge | None,
         beams: int,
         root_draws: int,
         beam_draws: int,

@@ -10,6 +10,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, WeakMethod
 
@@ -21,7 +22,9 @@ from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ConstraintError
 from toolprm_lite.formats import CallFormat
-from toolprm_lite.tools import Schema, Tool, closed_schema, map_subschemas
+from toolprm_lite.mask_schema import loosened, without_long_enums
+from toolprm_lite.schema import Schema, closed_schema, moved_references
+from toolprm_lite.tools import Tool
 
 Matcher: TypeAlias = LLMatcher
 MaskArray = npt.NDArray[np.uint32]
@@ -42,7 +45,7 @@ def build_grammar(
     format: CallFormat,
     *,
     tool_choice: str = "auto",
-    parallel: bool = True,
+    max_calls: int = 16,
     special_tokens: Mapping[str, int] | None = None,
 ) -> str:
     """The grammar, in llguidance's form, of every response that `tools` allow.
@@ -71,12 +74,12 @@ def build_grammar(
             schema["minItems"] = 1
         if tool_choice == "none":
             schema["maxItems"] = 0
-        elif not parallel:
-            schema["maxItems"] = 1
+        else:
+            schema["maxItems"] = max_calls
         return LLMatcher.grammar_from_json_schema(json.dumps(schema))
     call: Schema = {**shared, **calls}
     return LLMatcher.grammar_from_lark(
-        _tagged_grammar(call, format, tool_choice, required, parallel, special_tokens or {})
+        _tagged_grammar(call, format, tool_choice, required, max_calls, special_tokens or {})
     )
 
 
@@ -85,7 +88,7 @@ def _tagged_grammar(
     format: CallFormat,
     tool_choice: str,
     required: bool,
-    parallel: bool,
+    max_calls: int,
     special_tokens: Mapping[str, int],
 ) -> str:
     def literal(text: str) -> str:
@@ -97,7 +100,8 @@ def _tagged_grammar(
         lines.append('start: TEXT | ""')
     else:
         lines.append("start: calls" + ("" if required else ' | TEXT | ""'))
-        lines.append('calls: call ("\\n" call)*' if parallel else "calls: call")
+        more = f' ("\\n" call){{0,{max_calls - 1}}}' if max_calls > 1 else ""
+        lines.append(f"calls: call{more}")
         opening, closing = literal(format.open_marker), literal(format.close_marker)
         lines.append(f'call: {opening} "\\n" body "\\n" {closing}')
         lines.append(f"body: %json {json.dumps(call)}")
@@ -114,7 +118,7 @@ def _call_schema(tool: Tool, format: CallFormat, definitions: Schema) -> Schema:
     """The schema of one call of `tool`; references move into `definitions`."""
     arguments = closed_schema(tool.parameters)
     key = f"tool{len(definitions)}"
-    moved = _move_references(arguments, f"#/$defs/{key}")
+    moved = moved_references(arguments, f"#/$defs/{key}")
     if moved != arguments:
         definitions[key] = moved
         arguments = {"$ref": f"#/$defs/{key}"}
@@ -124,16 +128,6 @@ def _call_schema(tool: Tool, format: CallFormat, definitions: Schema) -> Schema:
         "required": [format.name_key, format.arguments_key],
         "additionalProperties": False,
     }
-
-
-def _move_references(schema: Any, root: str) -> Any:
-    if not isinstance(schema, dict):
-        return schema
-    result = map_subschemas(schema, lambda _, part: _move_references(part, root))
-    reference = result.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        result["$ref"] = root + reference[1:]
-    return result
 
 
 class Vocabulary:
@@ -167,6 +161,7 @@ class Vocabulary:
         self._tokenizer = LLTokenizer(wrapper, n_vocab=self.size, eos_token=end)
         self._executor = LLExecutor()
         self._matchers: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._loose: dict[str, Tool] = {}
 
     @classmethod
     def of(cls, backend: Backend) -> Vocabulary:
@@ -190,39 +185,77 @@ class Vocabulary:
         format: CallFormat,
         *,
         tool_choice: str = "auto",
-        parallel: bool = True,
+        max_calls: int = 16,
     ) -> Constraint:
         """The constraint of these tools; see `build_grammar`. The last few are kept.
 
+        What the grammar compiler refuses of a schema is left out of the mask: see `mask_schema`.
+
         Raises `ConstraintError`, which names the tool whose schema llguidance refuses.
         """
-        try:
-            grammar = build_grammar(
-                tools,
-                format,
-                tool_choice=tool_choice,
-                parallel=parallel,
-                special_tokens=self.special_tokens,
+
+        def compiled(tools: Sequence[Tool]) -> Constraint:
+            return Constraint(
+                self,
+                build_grammar(
+                    tools,
+                    format,
+                    tool_choice=tool_choice,
+                    max_calls=max_calls,
+                    special_tokens=self.special_tokens,
+                ),
             )
-            return Constraint(self, grammar)
-        except (ConstraintError, ValueError) as error:  # ValueError: text that is no Unicode
-            for tool in tools:
-                try:
-                    Constraint(self, build_grammar([tool], format))
-                except (ConstraintError, ValueError) as own:
-                    raise ConstraintError(
-                        f"tool {tool.name!r}: its schema can't become a token mask ({own}); "
-                        "simplify the schema, or use --constrain off"
-                    ) from None
+
+        tools = [replace(tool, parameters=without_long_enums(tool.parameters)) for tool in tools]
+        try:
+            return compiled(tools)
+        except (ConstraintError, ValueError):  # ValueError: text that is no Unicode
+            tools = [self._loosened(tool, format) for tool in tools]
+        try:
+            return compiled(tools)
+        except (ConstraintError, ValueError) as error:
             raise ConstraintError(
                 f"the {len(tools)} tools together can't become a token mask ({error}); "
                 "give fewer tools, or use --constrain off"
             ) from None
 
+    def _loosened(self, tool: Tool, format: CallFormat) -> Tool:
+        """The tool without what of its schema can't become a token mask."""
+        key = json.dumps(tool.to_dict())
+        known = self._loose.get(key)
+        if known is not None:
+            return known
+
+        def compiles(schema: Schema) -> bool:
+            matcher = self._matcher(
+                LLMatcher.grammar_from_json_schema(json.dumps({**schema, "x-guidance": _GUIDANCE}))
+            )
+            return not matcher.is_error()
+
+        try:
+            self._compile(build_grammar([tool], format))
+            found = tool
+        except (ConstraintError, ValueError):
+            found = replace(tool, parameters=loosened(tool.parameters, compiles))
+            try:
+                self._compile(build_grammar([found], format))
+            except (ConstraintError, ValueError) as error:
+                raise ConstraintError(
+                    f"tool {tool.name!r}: its schema can't become a token mask ({error}); "
+                    "simplify the schema, or use --constrain off"
+                ) from None
+        if len(self._loose) >= _GRAMMARS_KEPT:
+            self._loose.clear()
+        self._loose[key] = found
+        return found
+
+    def _matcher(self, grammar: str) -> LLMatcher:
+        return LLMatcher(self._tokenizer, grammar, log_level=0)
+
     def _compile(self, grammar: str) -> LLMatcher:
         matcher = self._matchers.get(grammar)
         if matcher is None:
-            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            matcher = self._matcher(grammar)
             if matcher.is_error():
                 raise ConstraintError(_one_line(matcher.get_error()))
             self._matchers[grammar] = matcher

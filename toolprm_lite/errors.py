@@ -17,6 +17,10 @@ class ToolsError(ToolprmError):
     """A tool definition that can't be read; the message names the file and the tool."""
 
 
+class SchemaWarning(UserWarning):
+    """A tool's schema has a keyword that is not known here; the message names both."""
+
+
 class ProblemError(ToolprmError):
     """A query, a message list or a problem record that can't be read."""
 

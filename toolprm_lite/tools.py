@@ -7,44 +7,53 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from toolprm_lite.errors import ToolsError
+from toolprm_lite.errors import SchemaWarning, ToolsError
+from toolprm_lite.judge import make_validator
+from toolprm_lite.schema import (
+    MANY,
+    NAMED,
+    ONE,
+    Schema,
+    UnusableSchema,
+    check_size,
+    direct_subschemas,
+    why_empty,
+)
+from toolprm_lite.type_names import parse_type
 
-Schema = dict[str, Any]
-
-# What the sources call their types (Python, Java, JavaScript, BFCL, xLAM), in lower case.
-_TYPE_NAMES: dict[str, str] = {
-    alias: name
-    for name, aliases in {
-        "string": "string str text char character varchar date datetime date-time time timestamp "
-        "uuid uri url email path file filepath bytes",
-        "integer": "integer int long short byte bigint biginteger int32 int64 uint",
-        "number": "number num numeric float double decimal bigdecimal real float32 float64",
-        "boolean": "boolean bool",
-        "array": "array list tuple set frozenset sequence iterable collection arraylist "
-        "linkedlist queue stack vector",
-        "object": "object dict dictionary map mapping hashmap hashtable json record struct "
-        "defaultdict ordereddict",
-        "null": "null none nonetype void undefined",
-    }.items()
-    for alias in aliases.split()
-}
-# Keywords whose value is one subschema, a list of them, or a map to them.
-_ONE = ("additionalProperties", "items", "not", "if", "then", "else", "contains", "propertyNames")
-_MANY = ("anyOf", "oneOf", "allOf", "prefixItems")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _COUNTS = (
     "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+    "minContains", "maxContains",
 )  # fmt: skip
 _TEXTS = ("title", "description", "pattern", "format", "$ref")
+_AS_IS = ("const", "default")
+# Read otherwise, or known to say nothing of a value.
+_OTHERS = (
+    "type", "enum", "required", "nullable", "optional", "uniqueItems", "examples", "dependencies",
+    "dependentRequired", "additionalItems", "$anchor", "$schema", "$id", "id", "$comment",
+    "example", "deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType",
+    "contentSchema", "discriminator", "xml", "externalDocs", "strict", "enumDescriptions",
+)  # fmt: skip
+_KNOWN = frozenset((*_NUMBERS, *_COUNTS, *_TEXTS, *_AS_IS, *_OTHERS, *ONE, *MANY, *NAMED))
+# What the core and the token masks decide alone; with another keyword a validator is made.
+_PLAIN = frozenset(
+    (
+        "type", "enum", "const", "properties", "required", "additionalProperties", "items",
+        "prefixItems", "title", "description", "default", "examples", "minimum", "maximum",
+        "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
+        "minProperties", "maxProperties",
+    )
+)  # fmt: skip
 _MAX_DEPTH = 128  # of the parameters' JSON
-_AS_IS = ("const", "default", "examples", "uniqueItems", "dependentRequired")
+_LARGEST = 1.797e308  # number that JSON readers hold as a double
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,16 @@ class Tool:
             raise ToolsError(
                 f"{where}: half of a surrogate pair (\\ud800) stands in its text; take it out"
             ) from None
-        schema = _parameters(parameters, where)
+        except ValueError:  # Python writes no integer of more than 4,300 digits
+            raise ToolsError(
+                f"{where}: a number in its schema has thousands of digits; write a smaller one"
+            ) from None
+        try:
+            schema = _parameters(parameters, where)
+            _check(schema)
+        except UnusableSchema as error:
+            raise ToolsError(f"{where}: {error}") from None
+        _warn_of_unknown(parameters, where)
         return cls(name, description if isinstance(description, str) else "", schema)
 
     def to_openai(self) -> dict[str, Any]:
@@ -193,72 +211,11 @@ def load_tools(path: str | Path) -> list[Tool]:
     return parse_tools(records, str(path))
 
 
-def closed_schema(parameters: Schema) -> Schema:
-    """The schema with every object that declares properties closed to others.
-
-    An explicit `additionalProperties` or `patternProperties` is respected; nested objects that
-    declare nothing stay open. Models must not invent parameters that a schema merely doesn't
-    forbid. Returns a new schema.
-    """
-    has_all_of = '"allOf"' in json.dumps(parameters)
-
-    def close(schema: Any, root: bool = False, branch: bool = False) -> Any:
-        if not isinstance(schema, dict):
-            return schema
-        branches = [part for key in ("anyOf", "oneOf", "allOf") for part in schema.get(key, ())]
-        declares = bool(schema.get("properties"))
-        # A closed branch would forbid what its parent or its siblings under allOf declare.
-        shared = declares or "allOf" in schema
-        split = shared and any(
-            isinstance(part, dict) and ("properties" in part or "$ref" in part) for part in branches
-        )
-
-        def inner(key: str, part: Any) -> Any:
-            if key in ("anyOf", "oneOf", "allOf"):
-                return close(part, branch=shared)
-            if key in ("$defs", "definitions"):
-                return close(part, branch=has_all_of)
-            if key in ("not", "if", "then", "else", "dependentSchemas"):
-                return part
-            return close(part)
-
-        result = map_subschemas(schema, inner)
-        if (
-            (declares or (root and not branches and "$ref" not in schema))
-            and not branch
-            and not split
-            and not ("$ref" in schema and declares)
-            and "additionalProperties" not in schema
-            and "patternProperties" not in schema
-        ):
-            result.setdefault("type", "object")
-            result["additionalProperties"] = False
-        return result
-
-    result: Schema = close(parameters, root=True)
-    return result
-
-
-def map_subschemas(schema: Schema, function: Callable[[str, Any], Any]) -> Schema:
-    """A copy of `schema` with `function(keyword, subschema)` in place of each direct subschema."""
-    result = dict(schema)
-    for key in _ONE:
-        if isinstance(schema.get(key), (dict, bool)):
-            result[key] = function(key, schema[key])
-    for key in _MANY:
-        if isinstance(schema.get(key), list):
-            result[key] = [function(key, part) for part in schema[key]]
-    for key in _NAMED:
-        if isinstance(schema.get(key), dict):
-            result[key] = {name: function(key, part) for name, part in schema[key].items()}
-    return result
-
-
 def _parameters(raw: Mapping[str, Any], where: str) -> Schema:
     """The normalised schema of a tool's parameters, whatever their form."""
     if _is_schema(raw):
         kind = raw.get("type")
-        if isinstance(kind, str) and (_parse_type(kind)[0] or {}).get("type") != "object":
+        if isinstance(kind, str) and (parse_type(kind)[0] or {}).get("type") != "object":
             raise ToolsError(f'{where}: its parameters have type {kind!r}; make it "object"')
         # What is said of the arguments as one value says nothing of any parameter.
         whole = ("enum", "const", "default", "examples", "nullable")
@@ -266,9 +223,6 @@ def _parameters(raw: Mapping[str, Any], where: str) -> Schema:
         schema: Schema = _normalise({**rest, "type": "object"})[0]
         if "$ref" not in schema and not any(key in schema for key in ("anyOf", "oneOf", "allOf")):
             schema.setdefault("properties", {})
-            declared = schema["properties"]
-            if not declared and "additionalProperties" not in schema:
-                schema.pop("required", None)
         return schema
     if all(isinstance(value, (Mapping, str)) for value in raw.values()):
         properties, required = _properties(raw, bare=True)
@@ -310,9 +264,57 @@ def _all_shorthand(raw: Mapping[str, Any]) -> bool:
     return all(
         isinstance(value, str)
         and key not in ("title", "description", "$ref", "$schema", "$id", "format")
-        and _parse_type(value)[0] not in (None, {})
+        and parse_type(value)[0] not in (None, {})
         for key, value in raw.items()
     ) and raw.get("type") not in ("object", "dict")
+
+
+def _check(schema: Schema) -> None:
+    """Refuse a schema that no call fits, that is too much, or that no validator takes."""
+    check_size(schema)
+    reason = why_empty(schema)
+    if reason is not None:
+        raise UnusableSchema(f"{reason}; correct its schema")
+    if not _is_plain(schema):
+        make_validator(schema)
+
+
+def _is_plain(schema: Schema) -> bool:
+    return schema.keys() <= _PLAIN and all(_is_plain(part) for _, part in direct_subschemas(schema))
+
+
+def _warn_of_unknown(raw: Mapping[str, Any], where: str) -> None:
+    """Name keywords that constrain nothing here, though they may be meant to."""
+    unknown: dict[str, None] = {}
+
+    def look(schema: Any) -> None:
+        if not isinstance(schema, Mapping):
+            return
+        if _is_schema(schema):
+            unknown.update((key, None) for key in schema if _is_unknown(key))
+        for key, part in schema.items():
+            if key in ONE:
+                look(part)
+            elif key in MANY and isinstance(part, list):
+                for one in part:
+                    look(one)
+            elif key in NAMED and isinstance(part, Mapping):
+                for one in part.values():
+                    look(one)
+
+    if _is_schema(raw):
+        look(raw)
+    if unknown:
+        names = ", ".join(repr(key) for key in list(unknown)[:8])
+        warnings.warn(
+            f"{where}: {names} in its schema: not known, so nothing is asked of values by it",
+            SchemaWarning,
+            stacklevel=3,
+        )
+
+
+def _is_unknown(key: Any) -> bool:
+    return isinstance(key, str) and key not in _KNOWN and not key.startswith(("x-", "x_"))
 
 
 def _properties(raw: Mapping[str, Any], *, bare: bool) -> tuple[dict[str, Any], list[str]]:
@@ -343,7 +345,7 @@ def _normalise(raw: Any) -> tuple[Any, bool]:
     if isinstance(raw, bool):
         return raw, False
     if isinstance(raw, str):
-        parsed, optional = _parse_type(raw)
+        parsed, optional = parse_type(raw)
         return dict(parsed or {}), optional
     if not isinstance(raw, Mapping):
         return {}, False
@@ -351,55 +353,42 @@ def _normalise(raw: Any) -> tuple[Any, bool]:
     optional = False
     kind = raw.get("type")
     if isinstance(kind, str):
-        parsed, optional = _parse_type(kind)
+        parsed, optional = parse_type(kind)
         schema.update(parsed or {})
     elif isinstance(kind, list):
-        names = [_parse_type(name)[0] for name in kind if isinstance(name, str)]
+        names = [parse_type(name)[0] for name in kind if isinstance(name, str)]
         if names and all(name and set(name) == {"type"} for name in names):
             unique = list(dict.fromkeys(name["type"] for name in names if name))
             schema["type"] = unique if len(unique) > 1 else unique[0]
     for key in _TEXTS:
         if isinstance(raw.get(key), str):
             schema[key] = raw[key]
+    if "$ref" in schema:  # validators want a URI
+        schema["$ref"] = quote(schema["$ref"], safe="#%/~:?&=@!$'()*+,;[]")
     for key in _AS_IS:
         if key in raw:
             schema[key] = _plain(raw[key])
+    if isinstance(raw.get("uniqueItems"), bool):
+        schema["uniqueItems"] = raw["uniqueItems"]
+    if isinstance(raw.get("examples"), list):
+        schema["examples"] = _plain(raw["examples"])
     _copy_numbers(raw, schema)
-    for key in _ONE:
-        value = raw.get(key)
-        if key == "items" and isinstance(value, list):  # a tuple, as drafts before 2020-12 write it
-            if value:
-                schema["prefixItems"] = [_normalise(part)[0] for part in value]
-        elif isinstance(value, (Mapping, bool)) or (key == "items" and isinstance(value, str)):
-            schema[key] = _normalise(value)[0]
-    for key in _MANY:
-        value = raw.get(key)
-        if isinstance(value, list) and value:
-            schema[key] = [_normalise(part)[0] for part in value]
-    for key in _NAMED:
-        value = raw.get(key)
-        if key != "properties" and isinstance(value, Mapping):
-            schema[key] = {str(name): _normalise(part)[0] for name, part in value.items()}
+    _copy_subschemas(raw, schema)
+    _copy_dependencies(raw, schema)
     if isinstance(raw.get("properties"), Mapping):
         schema["properties"], flagged = _properties(raw["properties"], bare=False)
-        listed = raw.get("required")
-        names = listed if isinstance(listed, list) else []
-        open_ended = bool(schema.get("additionalProperties")) or "patternProperties" in schema
-        required = [
-            name
-            for name in dict.fromkeys([*(n for n in names if isinstance(n, str)), *flagged])
-            if name in schema["properties"] or open_ended
+    else:
+        flagged = []
+    listed = raw.get("required")
+    if isinstance(listed, list) or flagged:
+        stated = [
+            name for name in (listed if isinstance(listed, list) else ()) if isinstance(name, str)
         ]
-        if required or isinstance(listed, list):
-            schema["required"] = required
-    elif isinstance(raw.get("required"), list):
-        schema["required"] = list(
-            dict.fromkeys(name for name in raw["required"] if isinstance(name, str))
-        )
+        schema["required"] = list(dict.fromkeys([*stated, *flagged]))
     _infer_type(schema)
     if raw.get("nullable") is True and isinstance(schema.get("type"), str):
         schema["type"] = [schema["type"], "null"]
-    if isinstance(raw.get("enum"), list) and raw["enum"]:
+    if isinstance(raw.get("enum"), list):
         _fit_enum(schema, _plain(raw["enum"]))
     if "default" in schema:
         fitted = _fit(schema["default"], schema)
@@ -408,6 +397,45 @@ def _normalise(raw: Any) -> tuple[Any, bool]:
         else:
             schema["default"] = fitted
     return schema, optional
+
+
+def _copy_subschemas(raw: Mapping[str, Any], schema: Schema) -> None:
+    for key in ONE:
+        value = raw.get(key)
+        if key == "items" and isinstance(value, list):  # a tuple, as drafts before 2020-12 write it
+            if value:
+                schema["prefixItems"] = [_normalise(part)[0] for part in value]
+            if isinstance(raw.get("additionalItems"), (Mapping, bool)):
+                schema["items"] = _normalise(raw["additionalItems"])[0]
+        elif isinstance(value, (Mapping, bool)) or (key == "items" and isinstance(value, str)):
+            schema[key] = _normalise(value)[0]
+    for key in MANY:
+        value = raw.get(key)
+        if isinstance(value, list) and value:
+            schema[key] = [_normalise(part)[0] for part in value]
+    for key in NAMED:
+        value = raw.get(key)
+        if key != "properties" and isinstance(value, Mapping):
+            schema[key] = {str(name): _normalise(part)[0] for name, part in value.items()}
+
+
+def _copy_dependencies(raw: Mapping[str, Any], schema: Schema) -> None:
+    """Both forms: draft 2019-09 took `dependencies` apart."""
+    given = {**_mapping(raw.get("dependencies")), **_mapping(raw.get("dependentRequired"))}
+    required = {
+        str(name): list(dict.fromkeys(other for other in others if isinstance(other, str)))
+        for name, others in given.items()
+        if isinstance(others, list)
+    }
+    if required:
+        schema["dependentRequired"] = required
+    for name, part in _mapping(raw.get("dependencies")).items():
+        if isinstance(part, (Mapping, bool)):
+            schema.setdefault("dependentSchemas", {}).setdefault(str(name), _normalise(part)[0])
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _infer_type(schema: Schema) -> None:
@@ -422,7 +450,11 @@ def _infer_type(schema: Schema) -> None:
 def _copy_numbers(raw: Mapping[str, Any], schema: Schema) -> None:
     for key in _NUMBERS:
         value = raw.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        if not -_LARGEST <= value <= _LARGEST:  # so is no infinity, and nothing that is no number
+            raise UnusableSchema(f"{key} is beyond the numbers of JSON, 1.8e308; leave it out")
+        if key != "multipleOf" or value > 0:
             schema[key] = value
     for limit in ("inimum", "aximum"):  # draft 4: exclusiveMinimum is a switch on minimum
         exclusive, inclusive = f"exclusiveM{limit}", f"m{limit}"
@@ -430,6 +462,8 @@ def _copy_numbers(raw: Mapping[str, Any], schema: Schema) -> None:
             schema[exclusive] = schema.pop(inclusive)
     for key in _COUNTS:
         value = raw.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             schema[key] = value
 
@@ -438,7 +472,7 @@ def _fit_enum(schema: Schema, values: list[Any]) -> None:
     """Keep the values that fit the type; where none does, believe the values."""
     fitting = [value for value in values if _fits(value, schema)]
     items = schema.get("items")
-    if fitting:
+    if fitting or not values:
         schema["enum"] = fitting
     elif schema.get("type") == "array" and not any(isinstance(value, list) for value in values):
         inner = dict(items) if isinstance(items, dict) else {}
@@ -518,149 +552,3 @@ def _kind(value: object) -> str:
         dict: "an object",
     }  # fmt: skip
     return names.get(type(value), f"a {type(value).__name__}")
-
-
-# Type expressions: "List[int]", "Dict[str, Any]", "Union[int, str]", "str, optional", "int | None",
-# "list<string>", "string[]", "array of strings".
-
-_TYPE_TOKEN = re.compile(
-    r"""\s*('[^']*'|"[^"]*"|[A-Za-z_][\w.\-]*|\.\.\.|-?\d+|\[\]|[\[\]<>(),|])"""
-)
-_OPTIONAL = re.compile(r"[,;]?\s*[(\[]?\s*\boptional\b\s*[)\]]?(?!\s*\[)", re.IGNORECASE)
-_ASIDE = re.compile(r",\s*(?:default\b|required\b).*$", re.IGNORECASE)
-
-
-def _parse_type(text: str) -> tuple[Schema | None, bool]:
-    """The schema of a type expression ({} for any, None when not understood), and whether it says
-    "optional"."""
-    name = _TYPE_NAMES.get(text.strip().lower())
-    if name is not None:
-        return {"type": name}, False
-    expression = _ASIDE.sub("", text)
-    expression, count = _OPTIONAL.subn("", expression)
-    optional = count > 0
-    tokens: list[str] = []
-    position = 0
-    expression = expression.strip()
-    while position < len(expression):
-        match = _TYPE_TOKEN.match(expression, position)
-        if match is None:
-            return None, optional
-        tokens.append(match.group(1))
-        position = match.end()
-    parser = _TypeParser(tokens)
-    schema = parser.union()
-    if schema is None or parser.rest:
-        return None, optional
-    if isinstance(schema.get("anyOf"), list):  # Optional[X] of a parameter: X, if given at all
-        parts = [part for part in schema["anyOf"] if part != {"type": "null"}]
-        if len(parts) < len(schema["anyOf"]):
-            optional = True
-            schema = parts[0] if len(parts) == 1 else _any_of(parts)
-    return schema, optional
-
-
-class _TypeParser:
-    """Recursive descent over the tokens of a type expression; None stands for a failure."""
-
-    def __init__(self, tokens: list[str]) -> None:
-        self.rest = tokens[::-1]
-
-    def take(self, *wanted: str) -> bool:
-        if self.rest and self.rest[-1].lower() in wanted:
-            self.rest.pop()
-            return True
-        return False
-
-    def union(self) -> Schema | None:
-        parts: list[Schema] = []
-        while True:
-            part = self.single()
-            if part is None:
-                return None
-            parts.append(part)
-            if not self.take("|", "or"):
-                return _any_of(parts)
-
-    def single(self) -> Schema | None:
-        if not self.rest:
-            return None
-        word = self.rest.pop().lower().removeprefix("typing.")
-        arguments: list[Schema] | None = []
-        if word == "literal" and self.take("[", "<"):
-            return self.literal()
-        if self.take("["):
-            arguments = self.arguments("]")
-        elif self.take("<"):
-            arguments = self.arguments(">")
-        elif self.take("of"):
-            part = self.union()
-            arguments = None if part is None else [part]
-        if arguments is None:
-            return None
-        schema = self.build(word, arguments)
-        while schema is not None and self.take("[]"):
-            schema = {"type": "array", "items": schema} if schema else {"type": "array"}
-        return schema
-
-    def arguments(self, closing: str) -> list[Schema] | None:
-        parts: list[Schema] = []
-        while not self.take(closing):
-            if self.take("..."):
-                parts.append({"...": True})
-            else:
-                part = self.union()
-                if part is None:
-                    return None
-                parts.append(part)
-            if not self.take(","):
-                return parts if self.take(closing) else None
-        return parts
-
-    def literal(self) -> Schema | None:
-        values: list[Any] = []
-        while self.rest and not self.take("]", ">"):
-            word = self.rest.pop()
-            if word[0] in "'\"":
-                values.append(word[1:-1])
-            elif word.lstrip("-").isdigit():
-                values.append(int(word))
-            elif word != ",":
-                return None
-        return {"enum": values} if values else None
-
-    def build(self, word: str, arguments: list[Schema]) -> Schema | None:
-        if word in ("any", "anything", "mixed", "unknown"):
-            return {}
-        if word == "optional":
-            return _any_of([*arguments, {"type": "null"}]) if arguments else None
-        if word == "union":
-            return _any_of(arguments) if arguments else None
-        name = _TYPE_NAMES.get(word) or _TYPE_NAMES.get(word.removesuffix("s"))
-        if name is None:
-            return None
-        schema: Schema = {"type": name}
-        if name == "array" and arguments:
-            if word == "tuple" and arguments[-1] != {"...": True}:
-                count = len(arguments)
-                if all(part == arguments[0] for part in arguments):
-                    schema["items"] = arguments[0]
-                else:
-                    schema["prefixItems"] = arguments
-                    schema["items"] = False
-                schema["minItems"] = schema["maxItems"] = count
-            elif arguments[0]:
-                schema["items"] = arguments[0]
-        elif name == "object" and len(arguments) == 2 and arguments[1]:
-            schema["additionalProperties"] = arguments[1]
-        return schema
-
-
-def _any_of(parts: list[Schema]) -> Schema:
-    unique: list[Schema] = []
-    for part in parts:
-        if part not in unique:
-            unique.append(part)
-    if {} in unique:
-        return {}
-    return unique[0] if len(unique) == 1 else {"anyOf": unique}

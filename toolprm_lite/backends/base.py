@@ -22,6 +22,11 @@ MaskArray = npt.NDArray[np.uint32]
 
 RESPONSE_ROOM = 16  # cells that a prompt must leave free
 
+NOT_FINITE = (
+    "the model's {} hold numbers that are not finite: float16 overflows beyond 65504, or the "
+    "model's file is broken; open it in bfloat16 or float32 (--dtype)"
+)
+
 
 class SequenceOp(IntEnum):
     """First column of `Batch.ops`."""
@@ -110,6 +115,12 @@ class Output:
     entropy: Float32Array
     hidden: Float32Array | None
     model_seconds: float = field(default=0.0)
+
+
+def check_finite(output: Output) -> None:
+    """Raise `ModelError` for distributions that are none, as those of overflown logits."""
+    if not np.isfinite(output.entropy).all():  # it is a sum over all logits of a row
+        raise ModelError(NOT_FINITE.format("logits"))
 
 
 class Backend(Protocol):

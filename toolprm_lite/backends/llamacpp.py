@@ -39,6 +39,7 @@ from toolprm_lite.backends.base import (
     no_room_for_prompt,
     prompt_too_long,
 )
+from toolprm_lite.backends.guard import Guard, guarded
 from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
 from toolprm_lite.backends.prompt_cache import (
     CACHE_BYTES,
@@ -47,6 +48,7 @@ from toolprm_lite.backends.prompt_cache import (
     most_shared,
 )
 from toolprm_lite.errors import ModelError, NoRoom
+from toolprm_lite.process import forks, free_at_exit, inherited, native_work
 
 TESTED_VERSION = "0.3.36"
 
@@ -75,10 +77,11 @@ _UBATCH = 512  # tokens llama.cpp computes at once
 _MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ, prompts and branches together
 _MIN_CHECKPOINT = 64  # tokens; a shorter shared beginning is not worth a checkpoint
 
-# llama.cpp has one log for the whole process. The callback must outlive every context, and the
-# last errors make a failed load explain itself.
+# llama.cpp has one log for the whole process, and a thread may be in its callback at any time: it
+# is made once. The last errors make a failed load explain itself.
 _log_errors: deque[str] = deque(maxlen=4)
 _log_callback: Any = None
+_verbose = False
 
 
 class LlamaCppBackend:
@@ -121,6 +124,23 @@ class LlamaCppBackend:
             )
         self._native = _Native(llama)
         self._finalizer = weakref.finalize(self, self._native.free)
+        self._finalizer.atexit = False  # no thread may be at work with it then
+        free_at_exit(self._native)
+        self._guard = Guard()
+        with native_work:
+            self._open(file, gpu_layers, threads, context, max_sequences, max_prompts, prompt_cache)
+
+    def _open(
+        self,
+        file: Path,
+        gpu_layers: int,
+        threads: int | None,
+        context: int | None,
+        max_sequences: int | None,
+        max_prompts: int | None,
+        prompt_cache: int,
+    ) -> None:
+        llama = self._llama
         self._native.model = model = _load_model(llama, file, gpu_layers)
         self._vocab = vocab = llama.llama_model_get_vocab(model)
 
@@ -187,17 +207,16 @@ class LlamaCppBackend:
     def token_bytes(self) -> Sequence[bytes]:
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         if self._bytes is None:
-            self._native.require()
             self._bytes = self._read_token_bytes()
         return self._bytes
 
+    @guarded
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a rendered prompt; special tokens in the text are recognised.
 
         The model's BOS token is put in front when the model wants one and the text does not begin
         with it. Unpaired surrogates are read as "?".
         """
-        self._native.require()
         llama, vocab = self._llama, self._vocab
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
@@ -213,6 +232,7 @@ class LlamaCppBackend:
             tokens.insert(0, bos)
         return tokens
 
+    @guarded
     def tap(self, layers: Sequence[int]) -> None:
         """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
@@ -220,7 +240,6 @@ class LlamaCppBackend:
         layers and after the last, so the next prefill reuses nothing and branches are gone. Raises
         `ModelError` for a layer that the model hasn't got.
         """
-        self._native.require()
         wanted = tuple(layers)
         if wanted == self._tapped:
             return
@@ -244,6 +263,7 @@ class LlamaCppBackend:
         if isinstance(new, LayerInputTap):
             new.switch(self._native.context, True)
 
+    @guarded
     def prefill(
         self,
         tokens: Sequence[int],
@@ -261,7 +281,6 @@ class LlamaCppBackend:
         the border where two prompts parted instead, so a third prompt with that beginning reuses
         it.
         """
-        self._native.require()
         wanted: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
         count = len(wanted)
         check_prompt(wanted, self._info, prompt)
@@ -304,9 +323,9 @@ class LlamaCppBackend:
                 self._keep(prompt)
         return Prefill(kept, count - kept, self._output(mask, k, seconds))
 
+    @guarded
     def release(self, prompt: int) -> None:
         """Free the prompt's cells; see `Backend.release`."""
-        self._native.require()
         self._drop_branches(prompt)
         if prompt in self._prompts:
             if not self._cache.stands_for(self._prompts[prompt]):
@@ -318,9 +337,9 @@ class LlamaCppBackend:
         """Cells that prompts hold; what several of them share counts once."""
         return self._ledger.used
 
+    @guarded
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
         """One model step; see `Backend.decode`."""
-        self._native.require()
         self._carry_out(batch.ops)
         count = len(batch.tokens)
         if count == 0:
@@ -363,11 +382,20 @@ class LlamaCppBackend:
         return self._output(masks, k, seconds, picked)
 
     def close(self) -> None:
-        """Free the model. Safe to call twice."""
+        """Free the model. Safe to call twice. In a forked child the model stays its parent's."""
         self._cache.clear()
         self._finalizer()
 
     # Context and memory
+
+    def _require(self) -> None:
+        if not self._finalizer.alive:
+            raise ModelError("the model is closed; open it again")
+
+    def _renew(self) -> None:
+        self._new_context()
+        if isinstance(self._tap, LayerInputTap):
+            self._tap.switch(self._native.context, True)
 
     def _new_context(self) -> None:
         llama = self._llama
@@ -404,9 +432,9 @@ class LlamaCppBackend:
         self._batch_limit = int(llama.llama_n_batch(native.context))
         self._begin_nothing()
 
+    @guarded
     def clear(self) -> None:
         """Forget everything: prompts, branches, cached states."""
-        self._native.require()
         self._llama.llama_memory_clear(self._memory, False)
         self._begin_nothing()
 
@@ -539,6 +567,7 @@ class LlamaCppBackend:
         if self._tap is not None:
             self._tap.begin(batch.count, hidden_at, batch.outputs)
         _log_errors.clear()
+        native_work.pause()
         started = time.perf_counter()
         code = llama.llama_decode(context, batch.struct)
         llama.llama_synchronize(context)
@@ -603,6 +632,7 @@ class LlamaCppBackend:
         ubatch = int(llama.llama_n_ubatch(self._native.context))
         return CallbackTap(llama, layers, info.width, ubatch)
 
+    @guarded
     def _read_token_bytes(self) -> list[bytes]:
         piece_of, vocab = self._llama.llama_token_to_piece, self._vocab
         eog = self._info.eog_tokens
@@ -631,16 +661,14 @@ class LlamaCppBackend:
 
 
 class _Native:
-    """The two C pointers, freed once however the backend goes away."""
+    """The two C pointers, freed once however the backend goes away; in a forked child not at all,
+    since threads of the parent may have been at work with them."""
 
     def __init__(self, llama: Any) -> None:
         self._llama = llama
+        self._forks = forks()
         self.model: Any = None
         self.context: Any = None
-
-    def require(self) -> None:
-        if not self.context:
-            raise ModelError("the model is closed; open it again")
 
     def free_context(self) -> None:
         if self.context:
@@ -648,6 +676,8 @@ class _Native:
         self.context = None
 
     def free(self) -> None:
+        if inherited(self._forks):
+            return
         self.free_context()
         if self.model:
             self._llama.llama_model_free(self.model)
@@ -742,20 +772,21 @@ def _load_library(verbose: bool) -> Any:
             f"llama-cpp-python {llama.__version__} lacks {', '.join(missing)}; install the tested "
             f"version with `pip install llama-cpp-python=={TESTED_VERSION}`"
         )
-    global _log_callback
-
-    def log(level: int, text: bytes, _data: object) -> None:
-        message = text.decode("utf-8", "replace")
-        if level == 4 and message.strip():  # GGML_LOG_LEVEL_ERROR
-            _log_errors.append(message.strip())
-        if verbose:
-            sys.stderr.write(message)
-
-    callback = llama.llama_log_callback(log)
-    llama.llama_log_set(callback, None)  # sets ggml's log too
-    _log_callback = callback
+    global _log_callback, _verbose
+    _verbose = verbose
+    if _log_callback is None:
+        _log_callback = llama.llama_log_callback(_log)
+    llama.llama_log_set(_log_callback, None)  # sets ggml's log too
     llama.llama_backend_init()
     return llama
+
+
+def _log(level: int, text: bytes, _data: object) -> None:
+    message = text.decode("utf-8", "replace")
+    if level == 4 and message.strip():  # GGML_LOG_LEVEL_ERROR
+        _log_errors.append(message.strip())
+    if _verbose and sys.stderr is not None:
+        sys.stderr.write(message)
 
 
 def _log_reason() -> str:

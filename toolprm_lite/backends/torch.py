@@ -35,6 +35,7 @@ from toolprm_lite.backends.base import (
 )
 from toolprm_lite.backends.device_top_k import device_top_k
 from toolprm_lite.backends.flat_cache import FlatCache, additive_mask, flat_attention
+from toolprm_lite.backends.guard import Guard, guarded
 from toolprm_lite.backends.hf_models import (
     TESTED,
     architecture,
@@ -52,6 +53,7 @@ from toolprm_lite.backends.prompt_cache import (
 )
 from toolprm_lite.backends.static_step import ROWS, StaticStep, round_up, visible_places
 from toolprm_lite.errors import ModelError, NoRoom
+from toolprm_lite.process import compute, inherited, native_work
 
 _PREFILL = 2048  # prompt tokens of one forward pass
 _MASKED_PREFILL = 512  # of one that needs a mask, beside other prompts
@@ -90,6 +92,7 @@ class TorchBackend:
         max_prompts: int = _MAX_PROMPTS,
         prompt_cache: int = CACHE_BYTES,
     ) -> None:
+        self._guard = Guard()
         config = model.config.get_text_config()
         source = name or str(getattr(model, "name_or_path", "")) or type(model).__name__
         refuse_unsuitable(config, source)
@@ -173,8 +176,9 @@ class TorchBackend:
             if threads < 1:
                 raise ModelError(f"threads is {threads}; it must be at least 1")
             torch.set_num_threads(threads)
-        model, tokenizer, name = load_model(source, device, dtype)
-        return cls(model, tokenizer, name=name, context=context, prompt_cache=prompt_cache)
+        with native_work:
+            model, tokenizer, name = compute(lambda: load_model(source, device, dtype))
+            return cls(model, tokenizer, name=name, context=context, prompt_cache=prompt_cache)
 
     @property
     def info(self) -> ModelInfo:
@@ -185,9 +189,9 @@ class TorchBackend:
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         return self._bytes
 
+    @guarded
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a rendered prompt; see `Backend.tokenize`."""
-        self._require()
         text = text.encode("utf-8", "replace").decode()
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         bos = self._tokenizer.bos_token_id
@@ -195,12 +199,12 @@ class TorchBackend:
             tokens.insert(0, bos)
         return tokens
 
+    @guarded
     def tap(self, layers: Sequence[int]) -> None:
         """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
         Raises `ModelError` for a layer that the model hasn't got.
         """
-        self._require()
         wanted = tuple(layers)
         for layer in wanted:
             if not 0 <= layer <= self._info.layers:
@@ -212,12 +216,12 @@ class TorchBackend:
             self._tapped = wanted
             self._steps.clear()
 
+    @guarded
     def clear(self) -> None:
         """Forget everything: prompts, branches, cached states."""
-        self._require()
-        self._states_kept.clear()
-        self._begin_nothing()
+        self._renew()
 
+    @guarded
     def prefill(
         self,
         tokens: Sequence[int],
@@ -230,7 +234,6 @@ class TorchBackend:
         stop: Callable[[], bool] | None = None,
     ) -> Prefill:
         """Make `tokens` the prompt of that number; see `Backend.prefill`."""
-        self._require()
         wanted: Int32Array = np.ascontiguousarray(tokens, dtype=np.int32)
         check_prompt(wanted, self._info, prompt)
         count = len(wanted)
@@ -256,6 +259,7 @@ class TorchBackend:
                 allowed = ledger.ancestor_mask(cells, ledger.end)
             self._places[begin : ledger.end] = positions
             rows = np.array([end - done - 1] if end == count else [], np.int32)
+            native_work.pause()
             started = time.perf_counter()
             try:
                 logits, hidden = self._forward(
@@ -269,9 +273,9 @@ class TorchBackend:
             self._prompts[prompt] = wanted[:done]
         return Prefill(kept, count - kept, self._output(logits, mask, k, hidden, seconds))
 
+    @guarded
     def release(self, prompt: int) -> None:
         """Free the prompt's cells; see `Backend.release`."""
-        self._require()
         self._drop_branches(prompt)
         if prompt in self._prompts:
             self._keep(prompt)
@@ -284,9 +288,9 @@ class TorchBackend:
         tips = [ledger.tip(self._branches[-number]) for number in self._prompts]
         return int(ledger.ancestor_mask(tips, ledger.end).any(axis=0).sum()) if tips else 0
 
+    @guarded
     def decode(self, batch: Batch, masks: MaskArray | None, k: int) -> Output:
         """One model step; see `Backend.decode`."""
-        self._require()
         self._carry_out(batch.ops)
         count = len(batch.tokens)
         if count == 0:
@@ -339,6 +343,8 @@ class TorchBackend:
 
     def close(self) -> None:
         """Let go of model and cache. Safe to call twice."""
+        if inherited(self._guard.forks):
+            return
         self._model = self._tokenizer = self._cache = self._pool = None
         self._blocks = []
         self._steps.clear()
@@ -499,6 +505,7 @@ class TorchBackend:
                 return Output(*_core.top_k(table, masks, k), hidden, seconds)
             return Output(*device_top_k(logits, masks, k), hidden, seconds)
 
+    @guarded
     def _try_out(self, source: str) -> None:
         """Hold two branches against the model's own forward pass."""
         size = self._info.vocab_size
@@ -680,6 +687,11 @@ class TorchBackend:
             first = int(moved[0])
             self._cache.compact(first, torch.from_numpy(places[first:]))
             self._places[first : len(places)] = self._places[places[first:]]
+
+    def _renew(self) -> None:
+        self._states.clear()
+        self._states_kept.clear()
+        self._begin_nothing()
 
     def _require(self) -> None:
         if self._model is None:

@@ -155,6 +155,7 @@ search_options = all_of(
             help="Whether to call: as the model likes, at least once, never, or this one tool.",
         ),
         click.option("--no-parallel", is_flag=True, help="At most one call in a response."),
+        _setting("max_calls", help="Most calls in a response."),
         click.option(
             "--reward",
             metavar="auto|policy|FILE|generative[:PATH]",

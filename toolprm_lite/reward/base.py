@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite._core import Grounding
+from toolprm_lite.errors import ToolprmError
 from toolprm_lite.search.config import Aggregate
 from toolprm_lite.tools import Tool
 
@@ -90,6 +91,48 @@ class RequestReward(Reward, Protocol):
     def for_request(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]
     ) -> Reward: ...
+
+
+_ROUNDING = 1e-5  # by which a sum of probabilities may pass 1
+
+
+def checked_rewards(reward: Reward, batch: StepBatch) -> Float32Array:
+    """The rewards of a batch, float32 [steps], all within 0 .. 1.
+
+    Raises `ToolprmError`, which names the reward and the step, for any others.
+    """
+    rewards = as_rewards(reward, reward.score(batch), len(batch.kinds))
+    wrong = np.flatnonzero(~((rewards >= -_ROUNDING) & (rewards <= 1 + _ROUNDING)))
+    if len(wrong):
+        step = batch.candidates()[wrong[0]]
+        text = step.text if len(step.text) <= 60 else step.text[:60] + "..."
+        raise ToolprmError(
+            f"{_named(reward)} gave {rewards[wrong[0]]} for the step {step.kind} {text!r}; a "
+            "reward must be a number in 0 .. 1"
+        )
+    return rewards.clip(0, 1)
+
+
+def as_rewards(reward: Reward, given: object, steps: int) -> Float32Array:
+    """What a reward gave as float32 [steps]. Raises `ToolprmError`, which names the reward."""
+    wanted = "it must give one number in 0 .. 1 for each"
+    try:
+        with np.errstate(over="ignore"):
+            rewards = np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise ToolprmError(
+            f"{_named(reward)} gave no list of numbers for {steps} steps; {wanted}"
+        ) from None
+    if rewards.shape != (steps,):
+        raise ToolprmError(
+            f"{_named(reward)} gave values of shape {rewards.shape} for {steps} steps; {wanted}"
+        )
+    return rewards
+
+
+def _named(reward: Reward) -> str:
+    kind = type(reward).__name__
+    return f"reward {reward.name}" if kind == "FunctionReward" else f"reward {reward.name} ({kind})"
 
 
 RewardFunction = Callable[[Sequence[CandidateStep]], Sequence[float]]

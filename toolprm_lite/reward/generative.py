@@ -21,6 +21,7 @@ from toolprm_lite.backends.base import (
     Int32Array,
     MaskArray,
     SequenceOp,
+    check_finite,
     common_prefix,
 )
 from toolprm_lite.backends.open import open_backend
@@ -279,6 +280,7 @@ class GenerativeReward:
             output = self._model.backend.decode(batch, np.tile(self._mask, (len(wave), 1)), 2)
         finally:
             self._model.backend.decode(Batch(drops, none, none, none, none, none), None, 1)
+        check_finite(output)
         # Log-probabilities differ as logits do.
         margins = output.top_logprobs[:, 0] - output.top_logprobs[:, 1]
         return sigmoid(np.where(output.top_ids[:, 0] == self._plus, margins, -margins))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from toolprm_lite.backends.base import ModelInfo
+from toolprm_lite.backends.base import NOT_FINITE, ModelInfo
 from toolprm_lite.errors import HeadError
 from toolprm_lite.files import replace_file
 from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Float32Array, StepBatch
@@ -175,6 +175,8 @@ class Head:
             cut = [slice(start, start + _CHUNK) for start in parts]
             return np.concatenate([self.logits(kinds[c], features[c], hidden[c]) for c in cut])
         weights = self.weights
+        if not np.isfinite(hidden).all():
+            raise HeadError(f"{self.source}: {NOT_FINITE.format('hidden states')}")
         inputs = standardise(hidden, features, weights.shift, weights.scale)
         units = _gelu(inputs @ weights.weight.T + weights.kind_bias[kinds])
         logits = np.einsum("su,lsu->sl", units, weights.readout[:, kinds])

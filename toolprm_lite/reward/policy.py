@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolprm_lite.errors import ToolprmError
-from toolprm_lite.reward.base import Float32Array, RewardFunction, StepBatch
+from toolprm_lite.reward.base import Float32Array, RewardFunction, StepBatch, as_rewards
 from toolprm_lite.search.config import Aggregate
-
-_ROUNDING = 1e-5  # by which a sum of probabilities may pass 1
 
 
 class PolicyReward:
@@ -42,22 +39,4 @@ class FunctionReward:
     def score(self, batch: StepBatch) -> Float32Array:
         candidates = batch.candidates()
         given = self._function(candidates)
-        wanted = "it must give one number in 0 .. 1 for each"
-        try:
-            rewards = np.asarray(given, dtype=np.float32)
-        except (TypeError, ValueError):
-            raise ToolprmError(
-                f"reward function {self.name} gave no list of numbers for {len(candidates)} "
-                f"steps; {wanted}"
-            ) from None
-        if rewards.shape != (len(candidates),):
-            raise ToolprmError(
-                f"reward function {self.name} gave values of shape {rewards.shape} for "
-                f"{len(candidates)} steps; {wanted}"
-            )
-        wrong = ~((rewards >= -_ROUNDING) & (rewards <= 1 + _ROUNDING))
-        if wrong.any():
-            raise ToolprmError(
-                f"reward function {self.name} gave {rewards[wrong][0]} for a step; {wanted}"
-            )
-        return rewards.clip(0, 1)
+        return as_rewards(self, given, len(candidates))

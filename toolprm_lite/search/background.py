@@ -18,15 +18,18 @@ class _Ended:
 
 
 async def in_thread(
-    make: Callable[[], Iterator[T]], cancel: threading.Event
+    make: Callable[[], Iterator[T]], cancel: threading.Event, check: Callable[[], None]
 ) -> AsyncGenerator[T, None]:
     """What the iterator gives that `make` makes, made and read in a thread of its own.
 
     A pool would let a call wait for a place in it, where no deadline is looked at. Closed early,
-    or in a task that is cancelled, it sets `cancel` and ends when the thread has.
+    or in a task that is cancelled, it sets `cancel` and ends when the thread has. `check` is
+    called before each wait for the thread and raises where that would have no end.
     """
+    check()
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[T | _Ended] = asyncio.Queue()
+    done = threading.Event()  # the thread needs the model no more
 
     def tell(item: T | _Ended) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
@@ -37,14 +40,18 @@ async def in_thread(
             for item in make():
                 tell(item)
         except BaseException as error:
+            done.set()
             tell(_Ended(error))
         else:
+            done.set()
             tell(_Ended(None))
 
     threading.Thread(target=work, name="toolprm-search").start()
     ended = False
     try:
         while True:
+            if queue.empty() and not done.is_set():
+                check()
             item = await queue.get()
             if isinstance(item, _Ended):
                 ended = True

@@ -48,6 +48,8 @@ class SearchConfig:
         max_text_tokens: longest text outside calls; at the limit the response declines.
         tool_choice: `auto`, `required` (at least one call), `none`, or the name of a tool.
         parallel: whether a response may hold several calls.
+        max_calls: most calls in a response. The same call may come three times at most, and a
+            repeated one is charged with the policy's probability of writing it again.
         constrain: token masks from the tools' schemas. `auto` is on.
         call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
             chat template teaches, else the JSON list.
@@ -85,6 +87,7 @@ class SearchConfig:
     max_text_tokens: int = 64
     tool_choice: str = "auto"
     parallel: bool = True
+    max_calls: int = 16
     constrain: Constrain = "auto"
     call_format: str = "auto"
     aggregate: Aggregate | None = None
@@ -95,6 +98,11 @@ class SearchConfig:
     trace: bool = False
     deadline_ms: float | None = None
     max_decode_tokens: int | None = None
+
+    @property
+    def call_limit(self) -> int:
+        """Most calls that a response may hold."""
+        return self.max_calls if self.parallel else 1
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -118,6 +126,7 @@ class SearchConfig:
             ("max_tokens", 1, 1 << 16),
             ("max_step_tokens", 1, 1 << 16),
             ("max_text_tokens", 0, 1 << 16),
+            ("max_calls", 1, 256),
             ("choices", 0, 256),
             ("seed", 0, (1 << 64) - 1),
         ):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from toolprm_lite._core import StepSearch
+from toolprm_lite.errors import ConfigError
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.result import Stop
 
@@ -17,22 +19,52 @@ STEP_TOKENS = 64  # that one model step takes where there is a deadline
 _POLL = 0.02  # seconds between looks at an event while waiting for the model
 
 
+class Cancel(Protocol):
+    """A `threading.Event`, or what is asked like one."""
+
+    def is_set(self) -> bool: ...
+
+
+class OwnCancel:
+    """A search's cancel among those of others: where it can't be asked it counts as set, and
+    `error` says why, so that its own search alone fails."""
+
+    def __init__(self, event: Cancel) -> None:
+        self._event = event
+        self.error: Exception | None = None
+
+    def is_set(self) -> bool:
+        try:
+            return self.error is not None or self._event.is_set()
+        except Exception as error:
+            self.error = error
+            return True
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`ends` is a reading of `clock`; any of `cancels` that is set ends the search."""
 
     ends: float | None = None
     max_decode_tokens: int | None = None
-    cancels: tuple[threading.Event, ...] = ()
+    cancels: tuple[Cancel, ...] = ()
 
     @classmethod
     def of(
         cls,
         config: SearchConfig,
-        *cancels: threading.Event | None,
+        *cancels: Cancel | None,
         called: float | None = None,
     ) -> Limits:
-        """The limits of a search that was `called` when the clock said so; None is now."""
+        """The limits of a search that was `called` when the clock said so; None is now.
+
+        Raises `ConfigError` for a cancel that is none.
+        """
+        for event in cancels:
+            if event is not None and not callable(getattr(event, "is_set", None)):
+                raise ConfigError(
+                    f"cancel is a {type(event).__name__}; give a threading.Event, or None"
+                )
         called = clock() if called is None else called
         ends = None if config.deadline_ms is None else called + config.deadline_ms / 1e3
         events = tuple(event for event in cancels if event is not None)

@@ -11,9 +11,10 @@ import numpy as np
 
 from toolprm_lite._core import Step as CoreStep
 from toolprm_lite._core import StepSearch
-from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefill
+from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefill, check_finite
 from toolprm_lite.errors import NoRoom
-from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch
+from toolprm_lite.process import native_work
+from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch, checked_rewards
 from toolprm_lite.search import limits as outside
 from toolprm_lite.search.choices import UNMASKED, Choices
 from toolprm_lite.search.limits import STEP_TOKENS, Limits
@@ -53,7 +54,8 @@ class Masks:
         if len(self.buffer) < len(branches):
             self.buffer = np.empty((2 * len(branches), self.constraint.words), np.uint32)
         masks = self.buffer[: len(branches)]
-        self.constraint.fill([self._matcher(branch) for branch in branches], masks)
+        with native_work:
+            self.constraint.fill([self._matcher(branch) for branch in branches], masks)
         return masks
 
     def _matcher(self, branch: int) -> Matcher | None:
@@ -133,6 +135,7 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
         search.start_forced(forced)
     else:
         first = prefill.output
+        check_finite(first)
         search.start(first.top_ids, first.top_logprobs, first.entropy)
 
     while not search.done:
@@ -148,7 +151,7 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
             began = clock()
             batch = _step_batch(search)
             if len(batch.kinds):
-                search.keep(prepared.reward.score(batch))
+                search.keep(checked_rewards(prepared.reward, batch))
                 timing.reward += clock() - began
                 timing.reward_calls += 1
             else:
@@ -168,6 +171,7 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
         else:
             assert isinstance(output, Output)
             timing.steps += len(arrays[1]) > 0
+            check_finite(output)
             search.observe(output.top_ids, output.top_logprobs, output.entropy, output.hidden)
 
 

@@ -14,15 +14,17 @@ from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
+from toolprm_lite.judge import ArgumentJudge
 from toolprm_lite.prompt import render_prompt
 from toolprm_lite.reward.base import RequestReward, Reward
 from toolprm_lite.reward.head import Head
 from toolprm_lite.reward.policy import PolicyReward
+from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.choices import Choices
 from toolprm_lite.search.config import DOUBT, SearchConfig
 from toolprm_lite.search.limits import STEP_TOKENS
 from toolprm_lite.search.loop import Prepared
-from toolprm_lite.tools import Tool, closed_schema
+from toolprm_lite.tools import Tool
 
 if TYPE_CHECKING:
     from toolprm_lite.constraint import Constraint
@@ -109,7 +111,7 @@ class Preparer:
         from toolprm_lite.constraint import Vocabulary
 
         return Vocabulary.of(self._backend).constraint(
-            tools, form, tool_choice=config.tool_choice, parallel=config.parallel
+            tools, form, tool_choice=config.tool_choice, max_calls=config.call_limit
         )
 
     def _core_search(
@@ -152,8 +154,9 @@ class Preparer:
                 sequences=info.max_sequences,
                 cells=info.context,
                 prompt_tokens=prompt_tokens,
-                max_calls=None if config.parallel else 1,
+                max_calls=config.call_limit,
                 require_call=config.tool_choice != "auto",
+                judge=ArgumentJudge.of(tool.parameters for tool in tools),
                 beams=config.samples if whole else beams,
                 root_draws=config.samples if whole else 1 if token_level else beams * expand,
                 beam_draws=1 if token_level else expand,

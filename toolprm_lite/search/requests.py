@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toolprm_lite.errors import ConfigError, QueueFull
 from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.model_lock import ModelLock
 from toolprm_lite.search.result import SearchResult
 from toolprm_lite.search.scheduler import Job, Scheduler
 from toolprm_lite.tools import Tool
@@ -32,6 +33,27 @@ class SearchRequest:
     config: SearchConfig | None = None
 
 
+class Answer(Future[SearchResult]):
+    """A search's result to come. To wait for it is an error where the waiting thread itself keeps
+    the model from the search, and in a forked child."""
+
+    def __init__(self, lock: ModelLock) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def result(self, timeout: float | None = None) -> SearchResult:
+        self._check()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._check()
+        return super().exception(timeout)
+
+    def _check(self) -> None:
+        if self._state != "FINISHED":  # not done(): a fork may have caught its lock in use
+            self._lock.check()
+
+
 class SearchQueue:
     """Searches that threads ask for, each for itself, with one model for all of them.
 
@@ -51,12 +73,13 @@ class SearchQueue:
         self._mutex = threading.Lock()
         self._arrived: list[Job] = []
         self._news = threading.Event()  # that something has
-        self._scheduler = Scheduler(searcher._backend, self._news.is_set)
+        self._scheduler = Scheduler(searcher._backend, self._news.is_set, BaseException)
         self._held: list[Future[SearchResult]] = []
         self._working = False
 
     def __len__(self) -> int:
         """Searches that run or wait."""
+        self._searcher._lock.refuse_inherited()
         return sum(not future.done() for future in list(self._held))
 
     def submit(
@@ -74,7 +97,13 @@ class SearchQueue:
 
         Raises `QueueFull` when the queue is full, and at once what is wrong with the input.
         """
-        job = self._searcher._job(SearchRequest(messages, tools, config), reward, cancel)
+        return self._submit(SearchRequest(messages, tools, config), reward, cancel)
+
+    def _submit(
+        self, request: SearchRequest, reward: RewardChoice, *cancels: threading.Event | None
+    ) -> Future[SearchResult]:
+        self._searcher._lock.refuse_inherited()
+        job = self._searcher._job(request, reward, *cancels)
         with self._mutex:
             self._held = [future for future in self._held if not future.done()]
             if len(self._held) >= self.length:
@@ -104,8 +133,15 @@ class SearchQueue:
         reward: RewardChoice = "auto",
         cancel: threading.Event | None = None,
     ) -> SearchResult:
-        """`Searcher.search` by way of the queue. Raises `QueueFull` besides."""
-        return self.submit(messages, tools, config, reward=reward, cancel=cancel).result()
+        """`Searcher.search` by way of the queue. Raises `QueueFull` too."""
+        self._searcher._lock.check()
+        left = threading.Event()
+        future = self._submit(SearchRequest(messages, tools, config), reward, cancel, left)
+        try:
+            return future.result()
+        except BaseException:
+            left.set()  # an interrupt: nobody waits for this search any more
+            raise
 
     def _arrivals(self) -> list[Job]:
         with self._mutex:

@@ -31,7 +31,7 @@ from toolprm_lite.backends.base import (
     Prefill,
     SequenceOp,
 )
-from toolprm_lite.errors import ContextError, NoRoom, ToolprmError
+from toolprm_lite.errors import ContextError, NoRoom
 from toolprm_lite.search import limits as outside
 from toolprm_lite.search.limits import STEP_TOKENS, Limits
 from toolprm_lite.search.loop import (
@@ -74,6 +74,7 @@ class Job:
     future: Future[SearchResult] = field(default_factory=Future)
 
     prepared: Prepared | None = None
+    layers: tuple[int, ...] = ()  # that its reward reads
     timing: Timing = field(default_factory=Timing)
     prefill: Prefill = field(default_factory=lambda: Prefill(0, 0, None))
     stopped: Stop | None = None
@@ -107,9 +108,17 @@ class Scheduler:
     """Not thread-safe: whoever calls has the model to himself meanwhile. `arrived` tells whether
     there are jobs that have not been added yet: a prompt is interrupted for them."""
 
-    def __init__(self, backend: Backend, arrived: Callable[[], bool] = bool) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        arrived: Callable[[], bool] = bool,
+        own: type[BaseException] = Exception,
+    ) -> None:
+        """`own` is what ends one job alone when it is raised for that job; anything else ends all
+        of them and is raised."""
         self._backend = backend
         self._arrived = arrived
+        self._own = own
         self._waiting: deque[Job] = deque()
         self._live: list[Job] = []  # in the order in which they were admitted
         self._begin()
@@ -133,8 +142,8 @@ class Scheduler:
         """Reached when those of any job are."""
         jobs = [*self._waiting, *self._live]
         ends = [job.limits.ends for job in jobs if job.limits.ends is not None]
-        cancels = {event for job in jobs for event in job.limits.cancels}
-        return Limits(min(ends, default=None), None, tuple(cancels))
+        cancels = tuple(event for job in jobs for event in job.limits.cancels)
+        return Limits(min(ends, default=None), None, cancels)
 
     def add(self, job: Job) -> None:
         """Let a job wait for its turn."""
@@ -172,12 +181,21 @@ class Scheduler:
     def fail(self, error: BaseException) -> None:
         """End all jobs with an error that is not one job's own."""
         jobs = [*self._live, *self._waiting]
-        self._live.clear()
         self._waiting.clear()
-        with suppress(ToolprmError):
-            self._backend.clear()
-        self._begin()
+        self._forget_live()
         for job in jobs:
+            self._fail_one(job, error)
+
+    def _forget_live(self) -> None:
+        """Empty the context after an error, whatever it may hold."""
+        if self._live:
+            self._live.clear()
+            with suppress(Exception):  # the error at hand says why
+                self._backend.clear()
+            self._begin()
+
+    def _fail_one(self, job: Job, error: BaseException) -> None:
+        with suppress(self._own):  # of a callback that the caller has added
             job.future.set_exception(error)
 
     def _stop_live(self) -> None:
@@ -202,11 +220,15 @@ class Scheduler:
             job = self._waiting[0]
             if not self._prepare(job):
                 continue
-            assert job.prepared is not None
-            layers = tuple(job.prepared.reward.layers)
+            layers = job.layers
             if not self._live:
-                if layers:  # else they stay as they are: another tap may cost the cached prompts
-                    self._backend.tap(layers)
+                try:
+                    if layers:  # else they stay: another tap may cost the cached prompts
+                        self._backend.tap(layers)
+                except self._own as error:  # such as a layer that the model hasn't got
+                    self._waiting.popleft()
+                    self._fail_one(job, error)
+                    continue
                 self._tapped = layers
             elif layers and layers != self._tapped:
                 return
@@ -227,11 +249,12 @@ class Scheduler:
         try:
             prepared = job.prepare()
             if prepared is not None:
+                job.layers = tuple(prepared.reward.layers)
                 job.wanted = wishes(prepared, job.timing)
                 job.wish = next(job.wanted)
-        except Exception as error:
+        except self._own as error:
             self._waiting.popleft()
-            job.future.set_exception(error)
+            self._fail_one(job, error)
             return False
         if prepared is None:
             self._waiting.popleft()
@@ -275,7 +298,10 @@ class Scheduler:
                 self._put_back(job)
             else:
                 self._leave(job)
-                job.future.set_exception(error)
+                self._fail_one(job, error)
+            return
+        except Exception as error:
+            self._fail_at_prompt(job, error)
             return
         self._prompt_cells = self._backend.prompt_cells
         spent = outside.clock() - began
@@ -295,14 +321,29 @@ class Scheduler:
         else:
             self._advance(job, job.stopped or _NOTHING)
 
+    def _fail_at_prompt(self, job: Job, error: Exception) -> None:
+        """End a job for whose prompt the model failed. What others had in the context may be gone
+        with it, so they begin there again."""
+        others = [other for other in self._live if other is not job]
+        self._forget_live()
+        for other in reversed(others):
+            other.prompt = None
+            self._forget_cells(other)
+            self._waiting.appendleft(other)
+        self._fail_one(job, error)
+
     def _put_back(self, job: Job) -> None:
         """Let an admitted job wait again, without a cell in the context."""
+        self._forget_cells(job)
+        self._leave(job)
+        self._waiting.appendleft(job)
+
+    @staticmethod
+    def _forget_cells(job: Job) -> None:
         if job.begun:
             assert job.prepared is not None
             job.search.forget_cells()
             job.wish = PromptWanted(job.prepared.prompt, None)
-        self._leave(job)
-        self._waiting.appendleft(job)
 
     def _leave(self, job: Job) -> None:
         """Free what an admitted job holds."""
@@ -322,10 +363,11 @@ class Scheduler:
         try:
             ended = Ended(prepared, job.prefill, job.stopped, job.timing, seconds)
             result = job.conclude(ended)
-        except Exception as error:
-            job.future.set_exception(error)
+        except self._own as error:
+            self._fail_one(job, error)
         else:
-            job.future.set_result(result)
+            with suppress(self._own):  # of a callback that the caller has added
+                job.future.set_result(result)
 
     # Model steps
 
@@ -353,9 +395,9 @@ class Scheduler:
             self._leave(job)
             self._conclude(job, job.prepared)
             return
-        except Exception as error:
+        except self._own as error:
             self._leave(job)
-            job.future.set_exception(error)
+            self._fail_one(job, error)
             return
         finally:
             job.timing.core += outside.clock() - began - (job.timing.reward - reward)

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
-from toolprm_lite.errors import ConfigError, ProblemError, RequestsFailed, ToolprmError
+from toolprm_lite.errors import ConfigError, ProblemError, RequestsFailed
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages
@@ -36,8 +36,9 @@ from toolprm_lite.search import limits as outside
 from toolprm_lite.search.background import in_thread
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.events import Event, Listener
-from toolprm_lite.search.limits import Limits
+from toolprm_lite.search.limits import Limits, OwnCancel
 from toolprm_lite.search.loop import Prepared, Timing, run
+from toolprm_lite.search.model_lock import ModelLock
 from toolprm_lite.search.outcome import (
     found_result,
     found_stats,
@@ -45,7 +46,7 @@ from toolprm_lite.search.outcome import (
     unsearched_result,
 )
 from toolprm_lite.search.prepare import Preparer
-from toolprm_lite.search.requests import Messages, SearchRequest, Tools
+from toolprm_lite.search.requests import Answer, Messages, SearchRequest, Tools
 from toolprm_lite.search.result import SearchResult, Stats, Stop
 from toolprm_lite.search.scheduler import Ended, Job, Scheduler
 from toolprm_lite.tools import Tool, parse_tools
@@ -62,11 +63,8 @@ class Searcher:
         self.model = name or backend.info.name
         self._backend = backend
         self._preparer = Preparer(backend)
-        self._lock = threading.Lock()
+        self._lock = ModelLock()
         self._opening = threading.Lock()  # of a second model
-        self._holder: threading.Thread | None = (
-            None  # that has the lock, or read the stream that has it
-        )
         self._heads: dict[tuple[str, str], Head | None] = {}
         self._judges: dict[str, GenerativeReward] = {}
         self._open: Callable[[str], Backend] = open_backend
@@ -190,13 +188,14 @@ class Searcher:
             RequestsFailed: once all have ended, where some could not be answered; it names them,
                 says why, and has the results of the others.
         """
+        self._lock.check()
         config = _settings(config)
         called = outside.clock()
         scheduler = Scheduler(self._backend)
         futures: list[Future[SearchResult]] = []
         for request in requests:
             try:
-                job = self._job(_request(request, config), reward, cancel, called)
+                job = self._job(_request(request, config), reward, cancel, called=called)
             except Exception as error:
                 futures.append(Future())
                 futures[-1].set_exception(error)
@@ -250,7 +249,9 @@ class Searcher:
         config, stop = _settings(config), threading.Event()
         limits = Limits.of(config, cancel, stop)
         found = in_thread(
-            lambda: self._events(messages, tools, config, reward, limits, listen=False), stop
+            lambda: self._events(messages, tools, config, reward, limits, listen=False),
+            stop,
+            partial(self._lock.check, blocks=False),
         )
         async with aclosing(found):
             (result,) = [event async for event in found]
@@ -275,11 +276,16 @@ class Searcher:
         config, stop = _settings(config), threading.Event()
         limits = Limits.of(config, cancel, stop)
         return in_thread(
-            lambda: self._events(messages, tools, config, reward, limits, listen=True), stop
+            lambda: self._events(messages, tools, config, reward, limits, listen=True),
+            stop,
+            partial(self._lock.check, blocks=False),
         )
 
     def close(self) -> None:
-        """Free the model, and the second ones that were opened as rewards."""
+        """Free the model, and the second ones that were opened as rewards. In a forked child this
+        does nothing: they are the parent's."""
+        if self._lock.inherited:
+            return
         with self._alone():
             self._backend.close()
             for judge in self._judges.values():
@@ -336,6 +342,7 @@ class Searcher:
         Raises `HeadError` for a head that can't be read, or that is another model's, `ModelError`
         for a second model that can't be opened or can't judge.
         """
+        self._lock.refuse_inherited()
         if isinstance(reward, (str, os.PathLike)):
             name = os.fspath(reward)
             if name == "policy":
@@ -383,28 +390,13 @@ class Searcher:
                 self._judges[model] = GenerativeReward(backend)
             return self._judges[model]
 
-    def _acquire(self, limits: Limits) -> Stop | None:
-        if self._holder is threading.current_thread():
-            raise ToolprmError(
-                "a stream that this thread reads still holds the model; read it to its end, or "
-                "close it first (nor can a reward search with the model that it judges)"
-            )
-        stopped = limits.acquire(self._lock)
-        if stopped is None:
-            self._holder = threading.current_thread()
-        return stopped
-
-    def _release(self) -> None:
-        self._holder = None
-        self._lock.release()
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        self._acquire(Limits())
+        self._lock.acquire(Limits())
         try:
             yield
         finally:
-            self._release()
+            self._lock.release()
 
     def _events(
         self,
@@ -416,19 +408,20 @@ class Searcher:
         listen: bool,
     ) -> Generator[Event, None, None]:
         """A search from its input to its result, the last event; without `listen` the only one."""
+        self._lock.check()
         conversation = parse_messages(messages)
         known = _tools(tools)
         scorer = self._scorer(config, reward)
-        stopped = self._acquire(limits)
+        stopped = self._lock.acquire(limits)
         if stopped is not None:
             yield unsearched_result(config, scorer, self.model, known, stopped)
             return
         try:
             for event in self._search(conversation, known, config, scorer, limits, listen):
                 yield event
-                self._holder = threading.current_thread()
+                self._lock.mark()
         finally:
-            self._release()
+            self._lock.release()
 
     def _search(
         self,
@@ -454,18 +447,23 @@ class Searcher:
         self,
         request: SearchRequest,
         reward: RewardChoice,
-        cancel: threading.Event | None,
+        *cancels: threading.Event | None,
         called: float | None = None,
     ) -> Job:
         """A search for a scheduler, `called` when the clock said so; None is now. Raises what is
         wrong with the input as far as no model is needed to see it."""
         config = _settings(request.config)
-        limits = Limits.of(config, cancel, called=called)
+        limits = Limits.of(config, *cancels, called=called)
+        own = tuple(map(OwnCancel, limits.cancels))
+        limits = replace(limits, cancels=own)
         messages = parse_messages(request.messages)
         tools = _tools(request.tools)
         scorer = self._scorer(config, reward)
 
         def conclude(ended: Ended) -> SearchResult:
+            for cancelled in own:
+                if cancelled.error is not None:
+                    raise cancelled.error
             if ended.prepared is None:
                 return unsearched_result(config, scorer, self.model, tools, ended.stopped)
             stats = found_stats(ended.prepared, ended.prefill, ended.timing)
@@ -478,7 +476,7 @@ class Searcher:
                 return None
             return self._preparer.prepare(messages, tools, config, scorer)
 
-        job = Job(limits, prepare, conclude)
+        job = Job(limits, prepare, conclude, Answer(self._lock))
         job.future.set_running_or_notify_cancel()  # it can't be cancelled but by its limits
         return job
 
@@ -495,21 +493,27 @@ class Searcher:
                 scheduler.add(job)
             if not scheduler.busy:
                 return
-            limits = scheduler.limits
-            if self._acquire(replace(limits, cancels=(*limits.cancels, *news))) is not None:
-                scheduler.stop_waiting()
-                continue
             try:
-                while scheduler.busy:
-                    scheduler.step()
-                    for job in arrivals():
-                        scheduler.add(job)
+                limits = scheduler.limits
+                limits = replace(limits, cancels=(*limits.cancels, *news))
+                if self._lock.acquire(limits) is not None:
+                    scheduler.stop_waiting()
+                    continue
+                try:
+                    while scheduler.busy:
+                        scheduler.step()
+                        for job in arrivals():
+                            scheduler.add(job)
+                except BaseException as error:
+                    scheduler.fail(error)
+                    raise
+                finally:
+                    self._lock.release()
+            except Exception as error:
+                scheduler.fail(error)
             except BaseException as error:
                 scheduler.fail(error)
-                if not isinstance(error, Exception):
-                    raise
-            finally:
-                self._release()
+                raise
 
     def _scorer(self, config: SearchConfig, reward: RewardChoice) -> Reward:
         if config.strategy == "token-beam":

@@ -16,8 +16,9 @@ from typing import Any
 
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.prompt import Message
+from toolprm_lite.schema import Schema, map_subschemas
 from toolprm_lite.supervision.problems import Problem
-from toolprm_lite.tools import Schema, Tool, map_subschemas
+from toolprm_lite.tools import Tool
 
 _LETTERS = string.ascii_lowercase
 _SIGNS = string.ascii_lowercase + string.digits

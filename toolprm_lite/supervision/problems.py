@@ -18,7 +18,8 @@ from typing import Any
 
 from toolprm_lite.errors import ProblemError, ToolprmError
 from toolprm_lite.prompt import Message, parse_messages
-from toolprm_lite.tools import Schema, Tool, closed_schema, parse_tools
+from toolprm_lite.schema import Schema, closed_schema
+from toolprm_lite.tools import Tool, parse_tools
 
 Call = dict[str, Any]
 

@@ -1,0 +1,106 @@
+"""Who has the model. A searcher's model is used by one search, or one queue, at a time.
+
+A stream keeps the model while nobody reads it. A reader that waits for the model then waits for
+itself, so that is refused: by the same thread, and by tasks and threads that were started with the
+reader's context, since the reader mostly waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+
+from toolprm_lite.errors import ToolprmError
+from toolprm_lite.process import forks, inherited, refuse_inherited
+from toolprm_lite.search.limits import Limits
+from toolprm_lite.search.result import Stop
+
+
+class _Hold:
+    """One possession of the model, from `acquire` to `release`."""
+
+    def __init__(self) -> None:
+        self.reader: threading.Thread | None = None  # that was last at work with the model
+        self.released = False
+
+
+_holds: ContextVar[tuple[_Hold, ...]] = ContextVar("toolprm_holds", default=())
+
+
+class ModelLock:
+    """A lock that no context waits for while it holds it. Any thread may release it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hold: _Hold | None = None
+        self._forks = forks()
+
+    def acquire(self, limits: Limits) -> Stop | None:
+        """Wait for the model: None when it is held, else what came before.
+
+        Raises `ToolprmError` where the caller holds it, `ModelError` in a forked child.
+        """
+        self.check()
+        stopped = limits.acquire(self._lock)
+        if stopped is None:
+            self._hold = _Hold()
+            self.mark()
+        return stopped
+
+    def mark(self) -> None:
+        """Note that the caller's context is the one at work with the model."""
+        self.refuse_inherited()
+        hold = self._hold
+        assert hold is not None
+        hold.reader = threading.current_thread()
+        known = _holds.get()
+        if hold not in known:
+            _holds.set((*(other for other in known if not other.released), hold))
+
+    def release(self) -> None:
+        """Let others have the model."""
+        if self.inherited:
+            return
+        hold, self._hold = self._hold, None
+        assert hold is not None
+        hold.reader, hold.released = None, True
+        self._lock.release()
+
+    def check(self, *, blocks: bool = True) -> None:
+        """Raise what `acquire` raises. `blocks` says whether the wait would stop the whole thread;
+        else only the task waits, and another task of the thread may let the model go."""
+        self.refuse_inherited()
+        hold = self._hold
+        if hold is None:
+            return
+        stuck = hold in _holds.get()
+        if blocks and hold.reader is threading.current_thread():
+            # A pool's thread may have read a stream that another thread goes on with.
+            stuck = stuck or hold.reader is threading.main_thread() or _in_event_loop()
+        if stuck:
+            raise ToolprmError(
+                "a stream that this thread or task reads still holds the model; read it to its "
+                "end, or close it first (nor can a reward search with the model that it judges)"
+            )
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked since, so that the model is its parent's."""
+        return inherited(self._forks)
+
+    def refuse_inherited(self) -> None:
+        """Raise `ModelError` in a forked child."""
+        refuse_inherited(self._forks)
+
+    def locked(self) -> bool:
+        """Whether somebody has the model."""
+        return self._lock.locked()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
