@@ -31,7 +31,7 @@ bool StringSet::narrow(Cursor& cursor, std::string_view bytes) const {
     const int wanted = static_cast<unsigned char>(bytes[done]);
     // By the byte at `depth`; a string that has ended comes first.
     const auto below = [&](int bound) {
-      return [this, depth = cursor.depth, bound](const std::string& text) {
+      return [depth = cursor.depth, bound](const std::string& text) {
         return (depth < text.size() ? static_cast<unsigned char>(text[depth]) : -1) < bound;
       };
     };

@@ -15,10 +15,10 @@ namespace {
 using namespace toolprm;
 
 // JSON by recursive descent, written for clarity: whether a text is one value, with nothing but
-// white space around it, nested no deeper than the machine goes.
+// white space around it, nested no deeper than `depth`.
 class Recogniser {
  public:
-  explicit Recogniser(std::string_view text) : text_(text) {}
+  Recogniser(std::string_view text, int depth) : text_(text), depth_(depth) {}
 
   bool whole() { return value(0) && (space(), at_ == text_.size()); }
 
@@ -43,9 +43,9 @@ class Recogniser {
     space();
     switch (peek()) {
       case '{':
-        return depth < JsonMachine::kMaxDepth && container('}', depth + 1);
+        return depth < depth_ && container('}', depth + 1);
       case '[':
-        return depth < JsonMachine::kMaxDepth && container(']', depth + 1);
+        return depth < depth_ && container(']', depth + 1);
       case '"':
         return string();
       case 't':
@@ -138,10 +138,12 @@ class Recogniser {
   }
 
   std::string_view text_;
+  int depth_;
   size_t at_ = 0;
 };
 
-bool same(const JsonMachine& a, const JsonMachine& b) {
+template <typename Machine>
+bool same(const Machine& a, const Machine& b) {
   return a.fingerprint() == b.fingerprint() && a.depth() == b.depth() && a.done() == b.done();
 }
 
@@ -197,24 +199,19 @@ void check_numbers(const JsonValue& value) {
   for (const auto& member : value.members) check_numbers(member.second);
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size < 2) return 0;
-  fuzz::Random random(data[0] | uint64_t{data[1]} << 8);
-  const std::string_view text(reinterpret_cast<const char*>(data) + 2, size - 2);
-
+// Whether the machine accepts `text`, and what it saw.
+template <typename Machine>
+bool accepts(std::string_view text, fuzz::Random& random, Counts& events) {
   // Byte by byte.
-  JsonMachine machine;
-  Counts events;
+  Machine machine;
   size_t read = 0;
   bool failed = false;
-  JsonMachine middle;
+  Machine middle;
   const size_t fork_at = random.below(static_cast<uint32_t>(text.size()) + 1);
   for (; read < text.size(); ++read) {
     if (read == fork_at) middle = machine;
     const bool run = machine.plain_run(text.substr(read, 1)) == 1;
-    const JsonMachine before = machine;
+    const Machine before = machine;
     const int depth = machine.depth();
     const JsonByte byte = machine.feed(static_cast<unsigned char>(text[read]));
     if (byte.event == JsonEvent::kFail) {
@@ -222,7 +219,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       failed = true;
       break;
     }
-    CHECK(machine.depth() >= 0 && machine.depth() <= JsonMachine::kMaxDepth);
+    CHECK(machine.depth() >= 0 && machine.depth() <= Machine::kMaxDepth);
     CHECK(std::abs(machine.depth() - depth) <= 1);
     if (run) CHECK(same(before, machine) && byte.event == JsonEvent::kNone && before.in_run());
     events.decoded += byte.text();
@@ -251,7 +248,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // In pieces, plain runs skipped, from the beginning and from a copy made on the way.
   for (size_t begin : {size_t{0}, fork_at}) {
     if (begin > read) continue;
-    JsonMachine other = begin == 0 ? JsonMachine() : middle;
+    Machine other = begin == 0 ? Machine() : middle;
     if (begin == text.size() && begin > 0) break;
     bool dead = false;
     size_t at = begin;
@@ -269,18 +266,31 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     CHECK(failed || same(machine, other));
   }
 
-  JsonMachine ended = machine;
+  Machine ended = machine;
   const bool number_ends =
       !failed && !machine.done() && machine.depth() == 0 && ended.feed(' ').number_ended;
-  const bool accepted = !failed && (machine.done() || number_ends);
+  return !failed && (machine.done() || number_ends);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size < 2) return 0;
+  fuzz::Random random(data[0] | uint64_t{data[1]} << 8);
+  const std::string_view text(reinterpret_cast<const char*>(data) + 2, size - 2);
+  Counts shallow_events, events;
+  const bool shallow = accepts<JsonMachine>(text, random, shallow_events);
+  const bool accepted = accepts<DocumentMachine>(text, random, events);
+  CHECK(Recogniser(text, JsonMachine::kMaxDepth).whole() == shallow);
+  CHECK(Recogniser(text, DocumentMachine::kMaxDepth).whole() == accepted);
   JsonValue value;
   CHECK(parse_json(text, value) == accepted);
-  CHECK(Recogniser(text).whole() == accepted);
   if (!accepted) return 0;
 
   Counts counts;
   count(value, counts);
   CHECK(counts == events);
+  if (shallow) CHECK(counts == shallow_events);
   check_numbers(value);
   const uint64_t hash = canonical_hash(value);
   const bool duplicates = has_duplicate_keys(value);

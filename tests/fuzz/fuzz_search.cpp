@@ -27,6 +27,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr size_t kMaxBatches = 4000;
 constexpr uint32_t kMaxTokens = 60;
+constexpr size_t kMaxText = 250;  // bytes of a preferred response
 
 // Tools like those of applications, beside those that the input makes up.
 constexpr std::string_view kTools = R"([
@@ -89,12 +90,13 @@ struct Words {
   Path tokenize(std::string_view text, fuzz::Random& random) const {
     Path path;
     while (!text.empty()) {
-      auto best = static_cast<int32_t>(static_cast<unsigned char>(text[0]));
-      for (size_t id = 256; id < tokens.size() - ends.size(); ++id) {
-        const std::string& token = tokens[id];
-        if (token.size() > tokens[best].size() && text.substr(0, token.size()) == token &&
-            !random.chance(8)) {
-          best = static_cast<int32_t>(id);
+      const auto first = static_cast<unsigned char>(text[0]);
+      int32_t best = first;
+      for (int32_t id : vocabulary->by_first_byte[first]) {
+        const std::string& token = tokens[static_cast<size_t>(id)];
+        if (!vocabulary->ends[id] && token.size() > tokens[best].size() &&
+            text.substr(0, token.size()) == token && !random.chance(8)) {
+          best = id;
         }
       }
       path.push_back(best);
@@ -605,7 +607,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CallFormat format;
   if (input.chance(3)) format.open_marker = "<tool_call>", format.close_marker = "</tool_call>";
 
-  fuzz::Generator generator(input, fuzz::Generator::Combined::kWithoutReferences);
+  fuzz::Generator generator(input);
   const fuzz::JsonValue tools = input.chance(2) ? parse_accepted_json(kTools) : generator.tools();
   std::shared_ptr<const StepSegmenter> segmenter;
   try {
@@ -624,6 +626,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
               ", \"arguments\": " + fuzz::write_json(arguments) + "}" + format.close_marker;
     }
     if (!format.tagged()) text += "]";
+    if (text.size() > kMaxText) text.resize(kMaxText);
     if (i > 0 && input.below(3) == 0) text = texts[0];  // the same in other tokens
     fuzz::show("preferred", text);
     texts.push_back(std::move(text));

@@ -150,11 +150,6 @@ void Generator::add_keyword(JsonValue& schema, int depth) {
   const auto add = [&](const char* key, JsonValue value) {
     schema.members.emplace_back(key, std::move(value));
   };
-  const auto combine = [&](const char* key) {
-    ++combination_;
-    add(key, schemas(depth, 3));
-    --combination_;
-  };
   switch (input_.below(44)) {
     case 0: {
       std::vector<JsonValue> types;
@@ -224,25 +219,17 @@ void Generator::add_keyword(JsonValue& schema, int depth) {
     case 29:
       return add("minContains", count());
     case 30:
-      return combine("allOf");
+      return add("allOf", schemas(depth, 3));
     case 31:
-      return combine("anyOf");
+      return add("anyOf", schemas(depth, 3));
     case 32:
-      return combine("oneOf");
-    case 33: {
-      ++combination_;
-      add("not", this->schema(depth + 1));
-      --combination_;
-      return;
-    }
-    case 34: {
-      ++combination_;
+      return add("oneOf", schemas(depth, 3));
+    case 33:
+      return add("not", this->schema(depth + 1));
+    case 34:
       add("if", this->schema(depth + 1));
       add("then", this->schema(depth + 1));
-      add("else", this->schema(depth + 1));
-      --combination_;
-      return;
-    }
+      return add("else", this->schema(depth + 1));
     case 35:
       return add("dependencies", json_object({{"a", input_.chance(2) ? names() : value(3)}}));
     case 36:
@@ -252,7 +239,6 @@ void Generator::add_keyword(JsonValue& schema, int depth) {
     case 38:
       return add("$defs", named_schemas(depth));
     case 39:
-      if (combination_ > 0 && combined_ == Combined::kWithoutReferences) return;
       return add("$ref", json_string(reference()));
     case 40:
       return add("type", json_string(input_.pick(kTypes)));
@@ -275,7 +261,7 @@ JsonValue Generator::schema(int depth) {
   if (kind == 31) return json_bool(false);
   if (kind == 30) return json_bool(true);
   JsonValue result = json_object({});
-  if (kind >= 26 && (combination_ == 0 || combined_ == Combined::kWithReferences)) {
+  if (kind >= 26) {
     result.members.emplace_back("$ref", json_string(reference()));
     if (kind >= 28) return result;
   } else if (kind < 24) {

@@ -12,11 +12,7 @@ namespace fuzz {
 
 class Generator {
  public:
-  // References from inside allOf, anyOf, oneOf and not: a validator without a memory needs
-  // exponential time for some of these.
-  enum class Combined { kWithoutReferences, kWithReferences };
-
-  Generator(Input& input, Combined combined) : input_(input), combined_(combined) {}
+  explicit Generator(Input& input) : input_(input) {}
 
   // A list of {"name", "parameters"}, mostly one that compiles.
   JsonValue tools();
@@ -40,9 +36,7 @@ class Generator {
   std::string reference();
 
   Input& input_;
-  Combined combined_;
-  int combination_ = 0;  // depth of combinations around what is being built
-  int spent_ = 0;        // parts built; keeps a schema small
+  int spent_ = 0;  // parts built; keeps a schema small
 };
 
 }  // namespace fuzz
