@@ -749,8 +749,8 @@ PYBIND11_MODULE(_core, m) {
                        const std::string& aggregate, double policy_weight, float way_floor,
                        uint32_t max_tokens, uint32_t max_step_tokens, uint32_t max_text_tokens,
                        uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
-                       uint64_t seed, bool trace, bool token_level, double doubt, uint32_t choices,
-                       bool forks_within) {
+                       uint64_t seed, uint64_t prompt_hash, bool trace, bool token_level,
+                       double doubt, uint32_t choices, bool forks_within) {
              SearchOptions options;
              options.beams = beams;
              options.root_draws = root_draws;
@@ -774,6 +774,7 @@ PYBIND11_MODULE(_core, m) {
              options.max_batch_tokens = max_batch_tokens;
              options.trace = trace;
              options.sampler = {temperature, top_k, top_p, seed};
+             options.prompt_hash = prompt_hash;
              return std::make_unique<Search>(tools, format, make_limits(max_calls, require_call),
                                              std::move(vocabulary), options, sequences, cells,
                                              prompt_tokens, std::move(grounding));
@@ -786,8 +787,9 @@ PYBIND11_MODULE(_core, m) {
            py::arg("grounding"), py::arg("aggregate"), py::arg("policy_weight"),
            py::arg("way_floor"), py::arg("max_tokens"), py::arg("max_step_tokens"),
            py::arg("max_text_tokens"), py::arg("max_batch_tokens"), py::arg("temperature"),
-           py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("trace"),
-           py::arg("token_level"), py::arg("doubt"), py::arg("choices"), py::arg("forks_within"))
+           py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("prompt_hash"),
+           py::arg("trace"), py::arg("token_level"), py::arg("doubt"), py::arg("choices"),
+           py::arg("forks_within"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def(
           "start_forced",

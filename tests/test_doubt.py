@@ -128,7 +128,7 @@ def test_what_it_looks_at_is_what_step_beam_looks_at(expand: int, constrain: str
     # the tokens are the same, only the order is another.
     responses = [*RESPONSES, *DEAD.values()]
     widened = 0
-    for seed in range(12):
+    for seed in range(24 if expand == 1 else 12):
         settings = {
             "reward": chance, "aggregate": "prod", "beams": 1, "expand": expand, "seed": seed,
             "way_floor": 1.0, "constrain": constrain, "max_tokens": 60,
@@ -175,7 +175,10 @@ def test_a_doubtful_step_is_mended(constrain: str, states: bool) -> None:
 
     def ask(backend: MockBackend | None = None, **settings: Any) -> SearchResult:
         reward = Rome() if states else city_reward("Rome")
-        settings = {"tool_choice": "weather", "constrain": constrain, "expand": 16, **settings}
+        # With this seed a round follows the doubtful one.
+        settings = {
+            "tool_choice": "weather", "constrain": constrain, "expand": 16, "seed": 1, **settings,
+        }  # fmt: skip
         return search(reward=reward, aggregate="min", backend=backend, **settings)
 
     assert ask(strategy="greedy").calls[0]["arguments"]["city"] == "Paris"
