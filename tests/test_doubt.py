@@ -29,7 +29,7 @@ from test_search import (
 from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.backends.base import Batch, MaskArray, Output
 from toolprm_lite.errors import ConfigError, TrainingError
-from toolprm_lite.evaluation.runs import RunFolder
+from toolprm_lite.evaluation.runs import Column, RunFolder
 from toolprm_lite.reward.base import FEATURES, CandidateStep
 from toolprm_lite.reward.head import (
     FittedModel,
@@ -436,8 +436,13 @@ def test_a_run_of_eval_gives_the_card_its_threshold(tmp_path: Path) -> None:
     for name, number in itertools.product(right, range(100)):
         stats = {"decode_tokens": tokens[name] - 3, "forced_tokens": 3}
         record = {"id": str(number), "right": number < right[name], "stats": stats}
-        run.add({name: record, "majority@4": {**record, "right": True}})
-    run.add({"greedy": {"id": "too long", "right": False, "error": "no room"}})
+        if name == "greedy":
+            run.add({Column(name): record})
+        else:  # of two seeds the first is read
+            other = {**record, "right": not record["right"]}
+            run.add({Column(name, 1): other, Column(name, 0): record, Column(name, 2): other})
+        run.add({Column("majority@4", 0): {**record, "right": True}})
+    run.add({Column("greedy"): {"id": "too long", "right": False, "error": "no room"}})
     names = [{"strategy": name} for name in (*right, "majority@4")]
     (run.folder / "summary.json").write_text(json.dumps({"strategies": names}))
     head = tmp_path / "head.safetensors"
