@@ -22,7 +22,7 @@ from toolprm_lite import SearchConfig, Searcher, load_tools
 from toolprm_lite.cli import main
 from toolprm_lite.errors import ContextError
 from toolprm_lite.reward.base import STEP_KINDS
-from toolprm_lite.search.result import Candidate, SearchResult, Stats, Step, call_confidence
+from toolprm_lite.search.result import Candidate, SearchResult, Stats, Step, confidence
 
 ROOT = Path(__file__).parent.parent
 TOOLS = str(ROOT / "examples/weather.json")
@@ -81,8 +81,8 @@ def answer(
     ]
     if judged is not None:
         defaults["reward"] = "head"
-        defaults["probability"] = made[-1].probability if complete else None
-        defaults["confidence"] = call_confidence(made)
+        defaults["confidence"], whole = confidence(made)
+        defaults["probability"] = whole if complete else None
     return SearchResult(calls=list(calls), complete=complete, steps=made, **{**defaults, **more})
 
 
@@ -490,7 +490,28 @@ NOW = {"name": "now", "arguments": {}}
     ("result", "lines"),
     [
         (
-            answer(PARIS, rewards=[0.97, 0.4, 0.88, 0.1, 0.38, 0.35], judged=STEP_KINDS),
+            answer(PARIS, rewards=[0.97, 0.6, 0.88, 0.9, 0.7, 0.8], judged=STEP_KINDS),
+            [
+                "get_forecast(     97%",
+                '  city="Paris",   60%',
+                "  days=3,         88%",
+                ")                 60%",
+                "whole response    60%",
+            ],
+        ),
+        (
+            answer(PARIS, rewards=[0.97, 0.4, 0.88, 0.9, 0.7, 0.8], judged=STEP_KINDS),
+            [
+                "get_forecast(     97%",
+                '  city="Paris",   40%  doubtful',
+                "  days=3,         88%",
+                ")                 40%  doubtful",
+                "whole response    40%  doubtful",
+                "doubtful: city",
+            ],
+        ),
+        (
+            answer(PARIS, rewards=[0.97, 0.4, 0.88, 0.39, 0.38, 0.35], judged=STEP_KINDS),
             [
                 "get_forecast(     97%",
                 '  city="Paris",   40%  doubtful',
@@ -509,8 +530,8 @@ NOW = {"name": "now", "arguments": {}}
                 "get_forecast(     30%  doubtful",
                 '  city="Paris",   50%',
                 "  days=3,         90%",
-                ")                 90%",
-                "whole response    90%",
+                ")                 30%  doubtful",
+                "whole response    20%  doubtful",
                 "doubtful: now (call 1): the function; now (call 2): the whole call; "
                 "get_forecast (call 3): the function",
             ],

@@ -105,6 +105,13 @@ def test_bfcl_and_its_layout(tiny_gguf: Path, tmp_path: Path) -> None:
         "--strategy", "greedy", "--model", tiny_gguf, *QUICK, "--output", output, "--json",
     )  # fmt: skip
     assert json.loads(result.stdout)["categories"] == {"simple_python (bring-up)": 1}
+    result = run(
+        "eval", "bfcl", "--data", tmp_path, "--categories", "simple_python", "--limit", "1",
+        "--strategy", "majority", "--seeds", "2", "--model", tiny_gguf, *QUICK, "--output", output,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    folders = {path.name for path in (output / "bfcl").iterdir()}
+    assert folders == {"greedy", "majority-2-seed-0", "majority-2-seed-1"}
 
 
 def test_toolalpaca_has_hammers_figures(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
@@ -136,6 +143,35 @@ def test_skip_leaves_out_what_a_smaller_sample_draws(
     result = run("eval", problems, "--skip", "1", "--model", tiny_gguf, "--output", tmp_path / "x")
     assert result.exit_code == 2
     assert "--skip goes with --sample" in result.stderr
+
+
+def test_sample_seed_draws_the_problems_and_seed_the_responses(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(f"{json.dumps(record(number))}\n" for number in range(12)))
+    vote = ["--strategy", "majority@1"]
+
+    def asked(name: str, *options: str) -> list[tuple[str, int]]:
+        result = run(
+            "eval", problems, *vote, "--model", tiny_gguf, *QUICK, "--sample", "3", *options,
+            "--output", tmp_path / name,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        (path,) = (tmp_path / name / "answers").iterdir()
+        lines = map(json.loads, path.read_text().splitlines())
+        return [(line["id"], line["seed"]) for line in lines]
+
+    first = asked("first")
+    names = [name for name, _ in first]
+    assert len(names) == 3
+    assert asked("seed", "--seed", "5") == [(name, 5) for name in names]
+    assert [name for name, _ in asked("sample", "--sample-seed", "5")] != names
+    several = asked("first", "--seeds", "3")
+    assert sorted(several) == [(name, seed) for name in sorted(names) for seed in range(3)]
+    summary = json.loads((tmp_path / "first" / "summary.json").read_text())
+    assert (summary["settings"]["seed"], summary["settings"]["seeds"]) == (0, 3)
+    assert summary["strategies"][0]["seeds"] == 3
 
 
 def test_a_second_model_judges(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:

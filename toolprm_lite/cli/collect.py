@@ -24,6 +24,7 @@ from toolprm_lite.search.config import CALL_FORMATS
 
 if TYPE_CHECKING:
     from toolprm_lite.supervision.collect import CollectSettings, Progress
+    from toolprm_lite.supervision.exclusion import Exclusions
     from toolprm_lite.supervision.plan import Planned, Split
     from toolprm_lite.supervision.problems import Problem
 
@@ -139,6 +140,13 @@ _OPTIONS: list[Decorator] = [
         help="Leave out SET's problems, and keep its splits, to fit heads to both; repeatable.",
     ),
     click.option(
+        "--exclude",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Leave out the records whose ids FILE lists, a line each: an id, or a problem file's "
+        "name and an id; further words and # comments are ignored.",
+    ),
+    click.option(
         "--keep-unsupported",
         is_flag=True,
         help="Keep problems with answers that the conversation does not tell.",
@@ -192,7 +200,9 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
     from toolprm_lite.supervision.plan import as_is, make_plan
 
     whole = values["as_is"]
-    problems = _chosen(paths, whole or values["keep_unsupported"], values["rejected"])
+    problems = _chosen(
+        paths, whole or values["keep_unsupported"], values["rejected"], values["exclude"]
+    )
     if whole and values["beside"]:
         raise ConfigError("--beside goes with a plan of its own; leave out --as-is")
     if whole:
@@ -230,7 +240,7 @@ def _splits(folders: Sequence[Path], problems: Sequence[Problem]) -> dict[str, S
                 if id not in known:
                     raise DatasetError(
                         f"{folder}: its problem {whole} is not among these files; give the files "
-                        "that it was collected from, in that order"
+                        "that it was collected from, in that order, and the same --exclude"
                     )
                 if splits.setdefault(id, record["split"]) != record["split"]:
                     raise DatasetError(
@@ -266,16 +276,23 @@ def _settings(values: Mapping[str, Any]) -> CollectSettings:
 
 
 def _chosen(
-    paths: Sequence[Path], keep_unsupported: bool, rejected_path: Path | None
+    paths: Sequence[Path],
+    keep_unsupported: bool,
+    rejected_path: Path | None,
+    exclude: Path | None,
 ) -> list[Problem]:
     """The problems that can be used. Those left out are summed up, and listed in a file if asked.
 
-    Raises `ProblemError` where none is left.
+    Raises `ProblemError` where none is left, and where `exclude` matches no record.
     """
+    from toolprm_lite.supervision.exclusion import Exclusions
     from toolprm_lite.supervision.problems import Rejected, load_problems
     from toolprm_lite.supervision.quality import unsupported
 
-    found, rejected = load_problems(paths)
+    excluded = None if exclude is None else Exclusions.read(exclude, paths)
+    found, rejected = load_problems(paths, excluded)
+    if excluded is not None:
+        _tell_excluded(excluded, sum(record.kind == "excluded" for record in rejected))
     kept: list[Problem] = []
     for problem in found:
         refusal = None
@@ -307,6 +324,25 @@ def _chosen(
             "mend them as said above"
         )
     return kept
+
+
+def _tell_excluded(excluded: Exclusions, records: int) -> None:
+    """How many records were left out and which lines matched none. Raises `ProblemError` where no
+    line did."""
+    path, lines, unmatched = excluded.path, len(excluded.entries), excluded.unmatched
+    if not records:
+        raise ProblemError(
+            f"{path}: none of its {lines} lines matches a record of the problem files; each line "
+            "needs a record's id, or a file's name and an id"
+        )
+    _say(
+        f"{path}: {records} records left out; {len(unmatched)} of its {lines} lines match no record"
+        + (":" if unmatched else "")
+    )
+    for line in unmatched[:_SHOWN]:
+        _say(f"  {line}")
+    if len(unmatched) > _SHOWN:
+        _say(f"  … and {len(unmatched) - _SHOWN} more")
 
 
 def _is_text(problem: Problem) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from toolprm_lite.formats import write_json
-from toolprm_lite.search.result import Candidate, SearchResult, Step
+from toolprm_lite.search.result import Candidate, SearchResult, Step, least
 
 _DOUBT = 0.5  # what is less likely than this to be right is marked
 _PIPE_WIDTH = 100  # of a trace that no terminal shows
@@ -61,7 +62,7 @@ class _CallSteps:
 
 @dataclass(slots=True)
 class _Row:
-    """A line, its number if it has one, and what the line of doubts calls it."""
+    """A line, its number if it has one, and what the line of doubts calls it, if anything."""
 
     text: Text
     share: float | None = None
@@ -90,13 +91,13 @@ def _answer(result: SearchResult) -> Iterator[Text]:
     for number, call in enumerate(calls, 1):
         lines = list(_call_rows(call, calibrated))
         rows.extend(lines)
-        parts = ", ".join(row.part for row in lines if row.doubtful)
+        parts = ", ".join(row.part for row in lines if row.doubtful and row.part)
         if parts and len(calls) > 1:
             parts = f"{_printable(call.name.function or '')} (call {number}): {parts}"
         if parts:
             doubts.append(parts)
     words = _words(result.text) if not calls and result.complete else ""
-    share = None if total is None else _share(total, calibrated)
+    share = None if total is None else result.probability if calibrated else total.reward
     heading = ""
     if not calls and result.complete:
         heading = "no call: the model answers in words" if words else "no call"
@@ -105,9 +106,10 @@ def _answer(result: SearchResult) -> Iterator[Text]:
         last = _Row(Text("whole response"), share, "the whole response")
     else:
         last = _Row(Text("no further call"), share)
+    adds = not calibrated or share is None or share < _lowest(rows)
     if heading or last.doubtful or (calibrated and share is not None):
         rows.append(last)
-    if last.doubtful:
+    if last.doubtful and adds:
         doubts.append(last.part)
     yield from _with_confidence(rows)
     if words:
@@ -136,7 +138,9 @@ def _call_rows(call: _CallSteps, calibrated: bool) -> Iterator[_Row]:
     first = _Row(name, _share(call.name, calibrated), "the function")
     whole = "the whole call" if call.closed else "the arguments"
     if calibrated:
-        end = call.ends[-1].probability if call.ends else None
+        parts = (call.name, *call.arguments, *call.ends)
+        last = call.ends[-1].probability if call.ends else None
+        end = least(last, (step.probability for step in parts))
     else:
         worst = min((step.reward for step in call.ends), default=1.0)
         end = worst if worst < _DOUBT else None
@@ -147,13 +151,19 @@ def _call_rows(call: _CallSteps, calibrated: bool) -> Iterator[_Row]:
         yield first
         return
     name.append("(")
-    yield first
+    rows = [first]
     for step in call.arguments:
         argument = _printable(step.argument or "")
         line = Text("  ").append(argument, style="cyan")
         line.append(f"={_printable(write_json(step.value))},")
-        yield _Row(line, _share(step, calibrated), argument)
-    yield _Row(Text(f"){cut}"), end, whole)
+        rows.append(_Row(line, _share(step, calibrated), argument))
+    if calibrated and end is not None and end >= _lowest(rows):
+        whole = ""  # its least likely part is named
+    yield from (*rows, _Row(Text(f"){cut}"), end, whole))
+
+
+def _lowest(rows: Sequence[_Row]) -> float:
+    return min((row.share for row in rows if row.share is not None), default=math.inf)
 
 
 def _share(step: Step, calibrated: bool) -> float | None:

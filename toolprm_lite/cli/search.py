@@ -20,7 +20,7 @@ from toolprm_lite.cli.options import (
 
 _EXAMPLE = """\b
 Example:
-  toolprm-lite search --tools examples/weather.json "Will it rain in Oslo?"
+  toolprm-lite search --tools examples/weather.json "Get the forecast for Rome."
 """
 
 

@@ -11,9 +11,11 @@ import click
 from toolprm_lite.cli.eval import (
     answer_all,
     asking,
+    collected,
     output_option,
     read_items,
     reward_options,
+    seeds_option,
     source_options,
     write_summary,
 )
@@ -77,6 +79,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @reward_options
 @model_options
 @draw_options
+@seeds_option
 @click.option("--json", "as_json", is_flag=True, help="Print the study as one JSON object.")
 def sweep(
     source: str,
@@ -104,7 +107,7 @@ def sweep(
     items = read_items(source, values)
     with asking(output, source, values, [*compared, *grid], {}) as (run, asked, ask):
         answer_all(run, items, asked, ask)
-        answers = {str(strategy): run.answers(str(strategy)) for strategy in asked}
+        answers = collected(run, asked)
     fresh = [item for item in items if not item.bring_up] or items
     found = budget.study(answers, [item.id for item in fresh], list(map(str, grid)))
     whole = summary.summarise(items, answers)

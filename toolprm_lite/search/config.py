@@ -42,7 +42,8 @@ class SearchConfig:
         temperature: of the draws; 0 draws the most likely token only.
         top_k: tokens a draw may choose among, after the mask.
         top_p: smallest set of most likely tokens of at least this probability, after `top_k`.
-        seed: of the draws. Equal seeds give equal draws, whatever the batch's shape.
+        seed: of the draws. Equal seeds give equal draws of equal prompts, whatever the batch's
+            shape; different prompts draw independently.
         max_tokens: longest response, in tokens.
         max_step_tokens: longest step, in tokens; a branch that goes on beyond it is given up.
         max_text_tokens: longest text outside calls; at the limit the response declines.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
@@ -92,7 +96,7 @@ class Preparer:
         if isinstance(reward, Head) and config.decline_odds is not None:
             reward = reward.with_decline_odds(config.decline_odds)
         search = self._core_search(
-            allowed, messages, form, config, reward, len(prompt), follow_argmax, listen
+            allowed, messages, form, config, reward, prompt, follow_argmax, listen
         )
         whole = config.strategy in ("majority", "best-of-n")
         draws = 1 if config.strategy == "greedy" else config.beams * config.expand
@@ -121,7 +125,7 @@ class Preparer:
         form: CallFormat,
         config: SearchConfig,
         reward: Reward,
-        prompt_tokens: int,
+        prompt: Sequence[int],
         follow_argmax: bool | None,
         listen: bool,
     ) -> StepSearch:
@@ -153,7 +157,7 @@ class Preparer:
                 vocabulary=self._vocabulary,
                 sequences=info.max_sequences,
                 cells=info.context,
-                prompt_tokens=prompt_tokens,
+                prompt_tokens=len(prompt),
                 max_calls=config.call_limit,
                 require_call=config.tool_choice != "auto",
                 judge=ArgumentJudge.of(tool.parameters for tool in tools),
@@ -178,6 +182,7 @@ class Preparer:
                 top_k=config.top_k,
                 top_p=config.top_p,
                 seed=config.seed,
+                prompt_hash=_hash(prompt),
                 trace=config.trace or listen,
                 token_level=token_level,
                 doubt=doubt,
@@ -186,6 +191,12 @@ class Preparer:
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
+
+
+def _hash(tokens: Sequence[int]) -> int:
+    """64 bits that tell prompts apart, equal on every machine: draws depend on them."""
+    data = np.asarray(tokens, "<i4").tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _threshold(config: SearchConfig, reward: Reward) -> float:
