@@ -31,7 +31,7 @@ README = ROOT / "README.md"
 # click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 RUNNER = CliRunner(**SEPARATE)
-COMMAND = [sys.executable, "-c", "from toolprm_lite.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "toolprm_lite"]
 
 
 def run(*arguments: str, **more: Any) -> Result:

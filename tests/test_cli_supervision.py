@@ -37,7 +37,7 @@ from toolprm_lite.supervision.plan import PlanSettings
 # click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 RUNNER = CliRunner(**SEPARATE)
-COMMAND = [sys.executable, "-c", "from toolprm_lite.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "toolprm_lite"]
 QUICK = ["--threads", "1", "--max-tokens", "40", "--draws", "2", "--shard", "2", "--layers", "1",
          "--max-tools", "2"]  # fmt: skip
 

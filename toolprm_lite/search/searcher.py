@@ -24,6 +24,7 @@ from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
 from toolprm_lite.errors import ConfigError, ProblemError, RequestsFailed, ToolprmError
+from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages
@@ -67,7 +68,7 @@ class Searcher:
         self._holder: threading.Thread | None = (
             None  # that has the lock, or read the stream that has it
         )
-        self._heads: dict[tuple[str, str], Head | None] = {}
+        self._heads: dict[tuple[str, str], tuple[FileState | None, Head | None]] = {}
         self._judges: dict[str, GenerativeReward] = {}
         self._open: Callable[[str], Backend] = open_backend
         self._open_again: Callable[[], Backend] | None = None
@@ -344,14 +345,16 @@ class Searcher:
             if kind == "generative":
                 return self._judge(model)
             form = self.call_format(call_format).name
-            if (name, form) not in self._heads:
+            state = None if name == "auto" else state_of(name)
+            before, found = self._heads.get((name, form), (None, None))
+            if (name, form) not in self._heads or before != state:
                 if name == "auto":
                     found = shipped_head(self.info, self.vocabulary_hash, form)
                 else:
                     found = load_head(name)
                     found.check(self.info, self.vocabulary_hash, form, FEATURES)
-                self._heads[name, form] = found
-            return self._heads[name, form] or PolicyReward()
+                self._heads[name, form] = state, found
+            return found or PolicyReward()
         if isinstance(reward, Head):
             form = self.call_format(call_format).name
             reward.check(self.info, self.vocabulary_hash, form, FEATURES)
