@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import re
 import resource
 import shutil
@@ -305,46 +304,6 @@ def test_names_that_cannot_be_masked(
 
 
 # Interrupts
-
-
-def finish(arguments: list[str]) -> str:
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def test_ten_kills_change_no_byte(tiny_gguf: Path, tmp_path: Path) -> None:
-    problems = write_problems(tmp_path / "problems.jsonl", *map(record, range(50)))
-    dice = random.Random(os.urandom(8))
-
-    def arguments(name: str) -> list[str]:
-        return [
-            "collect", str(problems), "--output", str(tmp_path / name), "--model", str(tiny_gguf),
-            *QUICK, "--shard", "1", "--group", "1", "--unconstrained-share", "0.5",
-        ]  # fmt: skip
-
-    finish(arguments("whole"))
-    expected = contents(tmp_path / "whole")
-    folder = tmp_path / "killed"
-    halves = 0
-    for turn in range(10):
-        process = subprocess.Popen(
-            [*COMMAND, *arguments("killed")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        # Wait until it writes (or has gone as far as the last one), then for a random moment.
-        before = len(list(folder.glob("*"))) if folder.exists() else 0
-        deadline = time.monotonic() + 60
-        while turn and process.poll() is None and len(list(folder.glob("*"))) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        time.sleep(dice.random() * (0.03 if turn else 1.0))
-        halves += process.poll() is None
-        process.kill()
-        process.wait()
-        assert not folder.exists() or len(list(folder.glob("shard-*"))) <= len(expected)
-    assert halves >= 8
-    finish(arguments("killed"))
-    assert contents(folder) == expected
 
 
 def start(arguments: list[str], folder: Path, **more: Any) -> subprocess.Popen[bytes]:

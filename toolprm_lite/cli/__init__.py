@@ -67,6 +67,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         open_streams()
+        verbose = "--verbose" in ctx.args
         try:
             return super().invoke(ctx)
         except click.exceptions.Exit:
@@ -82,7 +83,7 @@ class _Commands(click.Group):
                 raise click.UsageError(message, error.ctx) from error
             if not isinstance(error, Exception) or _closed_pipe(error):  # click ends quietly
                 raise
-            if "--verbose" in ctx.args:
+            if verbose:
                 say_traceback(error)
             raise Failure(described(error)) from error
 

@@ -86,10 +86,11 @@ def run(
                 stack.enter_context(locked(path))
                 done = _prepare(path, settings)
         todo = [line for line in lines if _key(line.id) not in done or line.error is not None]
-        searcher = None
+        searcher = judge = None
         if any(line.error is None for line in todo):
             searcher = stack.enter_context(open_searcher(model))
-            searcher.reward(reward, config.call_format)  # a bad one fails once, not on every line
+            # Once for all lines: a bad one fails at once, and a file's change changes nothing.
+            judge = searcher.reward(reward, config.call_format)
         put: Callable[[bytes], None] = write
         if path is not None:
             if not done:
@@ -100,10 +101,10 @@ def run(
         try:
             for line in todo:
                 try:
-                    if searcher is None or line.error is not None:
+                    if searcher is None or judge is None or line.error is not None:
                         raise ProblemError(line.error)
                     problem = parse_problem(_record(line.text), tools)
-                    result = searcher.search(problem.messages, problem.tools, config, reward=reward)
+                    result = searcher.search(problem.messages, problem.tools, config, reward=judge)
                     record = json_line({"id": line.id, **result.to_dict()})
                 except Exception as error:  # whatever it is, the other lines are answered
                     message = f"line {line.number}: {described(error)}"

@@ -347,7 +347,8 @@ class Searcher:
             form = self.call_format(call_format).name
             state = None if name == "auto" else state_of(name)
             before, found = self._heads.get((name, form), (None, None))
-            if (name, form) not in self._heads or before != state:
+            # A file that is gone since then doesn't matter: its head is here.
+            if (name, form) not in self._heads or (state is not None and before != state):
                 if name == "auto":
                     found = shipped_head(self.info, self.vocabulary_hash, form)
                 else:
