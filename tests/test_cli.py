@@ -273,6 +273,7 @@ def test_bad_tools(content: str | None, message: str, tmp_path: Path) -> None:
         (["q", "--temperature", "nan"], "temperature is nan"),
         (["q", "--model", "missing.gguf"], "missing.gguf: no such model file"),
         (["q", "--model", TOOLS], "is not a GGUF file"),
+        (["q", "--model", "/dev/zero"], "/dev/zero is neither a file nor a folder"),
         (["q", "--reward", "generative:missing.gguf"], "missing.gguf: no such model file"),
         (
             ["--input", PROBLEMS, "--reward", "generative:missing.gguf"],

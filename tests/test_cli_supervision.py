@@ -25,8 +25,10 @@ pytest.importorskip("jsonschema")
 
 from test_head import make_head
 
+from toolprm_lite import Searcher
 from toolprm_lite.cli import collect as command
 from toolprm_lite.cli import main
+from toolprm_lite.reward.base import FEATURES
 from toolprm_lite.reward.head import FittedModel, save_head
 from toolprm_lite.supervision import dataset, masking
 from toolprm_lite.supervision.collect import CollectSettings
@@ -503,6 +505,28 @@ def test_a_head_for_another_model_is_refused(
         question = "Book 2 seats in Paris"
         asked = run("search", "--tools", tools, "--reward", head, "--model", model, question)
         assert_error(asked, str(head), "fitted to another", reason)
+
+
+def test_a_head_that_is_written_again_is_read_again(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    with Searcher.from_model(tiny_gguf, threads=1) as searcher:
+        info = searcher.info
+        model = FittedModel(
+            info.name, info.architecture, info.width, info.layers, searcher.vocabulary_hash
+        )
+
+        def written(aggregate: str) -> str | None:
+            head = make_head(model=model, aggregate=aggregate, layers=(1, 2), features=FEATURES)
+            save_head(path, head)
+            return searcher.reward(path).aggregate
+
+        assert written("min") == "min"
+        first = searcher.reward(path)
+        assert searcher.reward(path) is first
+        assert written("last") == "last"
+        second = searcher.reward(path)
+        path.unlink()
+        assert searcher.reward(path) is second
 
 
 def test_fitting_needs_all_splits(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def open_backend(
         raise ConfigError("a tokenizer goes with a model given as an object, not with a path")
     source = find_model(model)
     gguf = isinstance(source, Path) and source.is_file()
+    if isinstance(source, Path) and not gguf and not source.is_dir():
+        raise ModelError(f"{source} is neither a file nor a folder; give the path of a model")
     if backend == "torch" or (backend == "auto" and not gguf):
         if gpu_layers:
             raise ConfigError("gpu_layers is for llamacpp; give the torch backend a device")

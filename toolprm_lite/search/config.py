@@ -64,7 +64,7 @@ class SearchConfig:
         deadline_ms: milliseconds from the call, the wait for the model included, after which no
             model step begins: the best response so far is the answer. Every model step then takes
             at most 64 tokens, those of the prompt too, if it is no single row with more forced
-            ones. None: no deadline.
+            ones. None: no deadline; at most 1e9.
         max_decode_tokens: sampled tokens that all branches together may decode, as
             `Stats.decode_tokens` counts them; the step that would go beyond is not taken and the
             best response so far is the answer. None: no limit.

@@ -97,19 +97,21 @@ class Searcher:
             tokenizer: of a model that is given as an object.
             backend: `auto` chooses by the model: llamacpp for GGUF files, torch for all else.
                 `torch` reads GGUF files, too: unpacked, in full precision.
-            gpu_layers: blocks to keep on a GPU, -1 all (llamacpp).
+            gpu_layers: blocks to keep on a GPU, -1 all, at most 4096 (llamacpp).
             device: auto, cpu, cuda, cuda:1, mps (torch).
             dtype: auto, float32, bfloat16, float16 (torch); see docs/backends.md.
-            threads: None is one for each physical core (llamacpp), or as torch is set.
-            context: cells for prompts and all branches; None is the model's own, at most 8192.
+            threads: at most one for each processor; None is one for each physical core (llamacpp),
+                or as torch is set.
+            context: cells for prompts and all branches, 32 to 2^24; None is the model's own, at
+                most 8192. One that needs more memory than is available is refused.
             prompt_cache: MiB for the states of prompts that no search uses, so that questions on
                 several lists of tools prefill only what is new; the least recently used go first.
                 In main memory, or for torch in the device's. 0 keeps the last prompt only.
             verbose: let llama.cpp's own log through.
 
         Raises:
-            ModelError: the file is missing, is not a model, or can't be driven.
-            ConfigError: a setting that doesn't fit the model.
+            ModelError: the file is missing, is not a model, can't be driven, or does not fit.
+            ConfigError: a setting that is out of its range, or doesn't fit the model.
         """
         options = partial(
             open_backend,
