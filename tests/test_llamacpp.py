@@ -29,7 +29,7 @@ from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.backends import llamacpp, llamacpp_tap
 from toolprm_lite.backends.base import Batch, SequenceOp
 from toolprm_lite.backends.llamacpp import LlamaCppBackend
-from toolprm_lite.errors import ContextError, ModelError, NoRoom
+from toolprm_lite.errors import ConfigError, ContextError, ModelError, NoRoom
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
@@ -558,11 +558,37 @@ def test_settings_out_of_range(tiny_gguf: Path) -> None:
         ({"max_sequences": 253}, "between 1 and 252"),
         ({"max_sequences": 256, "max_prompts": 1}, "between 1 and 255"),
         ({"max_prompts": 0}, "at least 1"),
-        ({"context": 8}, "at least 32"),
-        ({"threads": 0}, "at least 1"),
     ]:
         with pytest.raises(ModelError, match=message):
-            LlamaCppBackend(tiny_gguf, **settings)  # type: ignore[arg-type]
+            LlamaCppBackend(tiny_gguf, **settings)
+    for settings, message in [
+        ({"context": 8}, "context is 8; it must be an integer 32 .. "),
+        ({"context": (1 << 32) + 100}, "context is 4294967396; it must be"),
+        ({"context": 10**20}, "context is 100000000000000000000; it must be"),
+        ({"context": 10**5000}, "context is an integer of thousands of digits"),
+        ({"threads": 0}, "threads is 0; it must be an integer 1 .. "),
+        ({"threads": 1000}, "threads is 1000; it must be an integer 1 .. "),
+        ({"gpu_layers": -7}, "gpu_layers is -7; it must be an integer -1 .. "),
+        ({"gpu_layers": 1 << 31}, "gpu_layers is 2147483648; it must be"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            LlamaCppBackend(tiny_gguf, **settings)
+
+
+def test_a_context_that_does_not_fit_is_refused_before_it_is_taken(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 3 blocks of 2 heads of 16 wide keys and values in float16; scores of 4 heads, and a mask
+    cell = 2 * 3 * 2 * 2 * 16 + 4 * 512 * 5
+    monkeypatch.setattr(llamacpp, "available_memory", lambda: 2048 * cell)
+    LlamaCppBackend(tiny_gguf, threads=1, context=1792).close()
+    with pytest.raises(ModelError, match=r"context of 4096 needs some .* give --context 1792$"):
+        LlamaCppBackend(tiny_gguf, threads=1, context=4096)
+    monkeypatch.setattr(llamacpp, "available_memory", lambda: 100 * cell)
+    with pytest.raises(ModelError, match="choose a smaller model"):
+        LlamaCppBackend(tiny_gguf, threads=1)
+    monkeypatch.setattr(llamacpp, "available_memory", lambda: None)
+    LlamaCppBackend(tiny_gguf, threads=1, context=4096).close()
 
 
 def test_missing_package(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -487,7 +487,7 @@ def test_sources_that_are_no_model(tmp_path: Path, folder: Path) -> None:
     garbage.write_bytes(b"GGUF" + bytes(20))
     with pytest.raises(ModelError, match="transformers can't load it"):
         TorchBackend.load(garbage)
-    with pytest.raises(ModelError, match="threads is 0"):
+    with pytest.raises(ConfigError, match="threads is 0"):
         TorchBackend.load(folder, threads=0)
     with pytest.raises(ModelError, match="dtype is 'int8'"):
         TorchBackend.load(folder, dtype="int8")

@@ -16,6 +16,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from toolprm_lite.checks import deeper_than
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.formats import CallFormat, detect_format, write_json
 from toolprm_lite.tools import Tool
@@ -26,6 +27,7 @@ _ROLES = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
     "tool": "tool", "function": "tool",
 }  # fmt: skip
+_MAX_DEPTH = 128  # of a call's arguments
 _DATE = "26 July 2024"  # what Llama's template falls back to, too
 
 
@@ -226,8 +228,12 @@ def _tool_call(call: object, where: str, number: int) -> dict[str, Any]:
             arguments = json.loads(arguments) if arguments.strip() else {}
         except ValueError:
             raise ProblemError(f"{where} has arguments that are not JSON; mend them") from None
+        except RecursionError:
+            raise ProblemError(f"{where} has arguments nested too deep; flatten them") from None
     if not isinstance(arguments, Mapping):
         raise ProblemError(f"{where} has arguments that are no object; make them one")
+    if deeper_than(arguments, _MAX_DEPTH):
+        raise ProblemError(f"{where} has arguments nested too deep; flatten them")
     identity = call.get("id") if isinstance(call, Mapping) else None
     return {
         "name": function["name"],

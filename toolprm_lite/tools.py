@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from toolprm_lite.errors import SchemaWarning, ToolsError
+from toolprm_lite.files import MOST_DEFINITIONS, read_text
 from toolprm_lite.judge import make_validator
 from toolprm_lite.schema import (
     MANY,
@@ -177,7 +178,7 @@ def load_tools(path: str | Path) -> list[Tool]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MOST_DEFINITIONS)
     except FileNotFoundError:
         raise ToolsError(f"{path}: no such file; give the path of a JSON file of tools") from None
     except UnicodeDecodeError as error:
@@ -192,8 +193,10 @@ def load_tools(path: str | Path) -> list[Tool]:
         failure = error
     except RecursionError:
         raise ToolsError(f"{path}: the JSON is nested too deep; flatten it") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise ToolsError(f"{path}: not usable JSON: {error}; mend it there") from None
+    except ValueError:
+        raise ToolsError(
+            f"{path}: an integer in it has thousands of digits; write a shorter one"
+        ) from None
     records: list[Any] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -208,6 +211,13 @@ def load_tools(path: str | Path) -> list[Tool]:
                 f"{path}: not JSON: {failure.msg} at line {failure.lineno}, "
                 f"column {failure.colno}; mend it there"
             ) from None
+        except ValueError:
+            raise ToolsError(
+                f"{path}, line {number}: an integer in it has thousands of digits; write a shorter "
+                "one"
+            ) from None
+        except RecursionError:
+            raise ToolsError(f"{path}, line {number}: nested too deep; flatten it") from None
     return parse_tools(records, str(path))
 
 

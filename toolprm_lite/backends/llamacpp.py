@@ -41,6 +41,8 @@ from toolprm_lite.backends.base import (
 )
 from toolprm_lite.backends.guard import Guard, guarded
 from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
+from toolprm_lite.backends.memory import available_memory, check_memory
+from toolprm_lite.backends.options import check_options
 from toolprm_lite.backends.prompt_cache import (
     CACHE_BYTES,
     CachedPrompt,
@@ -49,6 +51,7 @@ from toolprm_lite.backends.prompt_cache import (
 )
 from toolprm_lite.errors import ModelError, NoRoom
 from toolprm_lite.process import forks, free_at_exit, inherited, native_work
+from toolprm_lite.terminal import visible
 
 TESTED_VERSION = "0.3.36"
 
@@ -115,6 +118,7 @@ class LlamaCppBackend:
         prompt_cache: int = CACHE_BYTES,
         verbose: bool = False,
     ) -> None:
+        check_options(gpu_layers=gpu_layers, threads=threads, context=context)
         self._llama = llama = _load_library(verbose)
         file = _check_file(path)
         if gpu_layers > 0 and not llama.llama_supports_gpu_offload():
@@ -161,12 +165,10 @@ class LlamaCppBackend:
         self._max_branches, self._max_prompts = max_sequences, max_prompts
         if context is None:
             context = min(llama.llama_model_n_ctx_train(model), 8192)
-        if context < 2 * RESPONSE_ROOM:
-            raise ModelError(f"context is {context}; it must be at least {2 * RESPONSE_ROOM}")
+        on_cpu = _blocks_on_cpu(llama, model, gpu_layers)
+        check_memory(context, _cell_bytes(llama, model, on_cpu), available_memory())
         self._cells = context
         self._threads = threads if threads is not None else _available_cores()
-        if self._threads < 1:
-            raise ModelError(f"threads is {threads}; it must be at least 1")
         self._offload = gpu_layers != 0
 
         self._live: dict[int, int] = {}  # branches that hold cells, and the prompt of each
@@ -786,7 +788,7 @@ def _log(level: int, text: bytes, _data: object) -> None:
     if level == 4 and message.strip():  # GGML_LOG_LEVEL_ERROR
         _log_errors.append(message.strip())
     if _verbose and sys.stderr is not None:
-        sys.stderr.write(message)
+        sys.stderr.write(visible(message, keep="\n\t"))
 
 
 def _log_reason() -> str:
@@ -833,6 +835,36 @@ def _metadata(llama: Any, model: Any, key: str) -> str:
     buffer = ctypes.create_string_buffer(1024)
     length = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
     return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+
+
+def _blocks_on_cpu(llama: Any, model: Any, gpu_layers: int) -> int:
+    """Blocks whose keys and values are in main memory. A GPU says itself when its own is full."""
+    blocks = int(llama.llama_model_n_layer(model))
+    return 0 if gpu_layers < 0 else max(0, blocks - gpu_layers)
+
+
+def _cell_bytes(llama: Any, model: Any, blocks: int) -> int:
+    """Main memory that a cell of the context takes at most: keys and values of so many blocks in
+    float16, and attention's scores and mask for the tokens computed at once.
+
+    The keys and values of a hybrid model are not counted: few of its blocks have any.
+    """
+    if llama.llama_model_is_recurrent(model) or not blocks:
+        return 0
+    heads = int(llama.llama_model_n_head(model))
+    scores = 4 * _UBATCH * (heads + 1)
+    if llama.llama_model_is_hybrid(model) or not heads:
+        return scores
+    architecture = _metadata(llama, model, "general.architecture")
+    width = int(llama.llama_model_n_embd(model)) // heads
+
+    def head_width(name: str) -> int:
+        text = _metadata(llama, model, f"{architecture}.attention.{name}")
+        return int(text) if text.isdecimal() else width
+
+    shared = int(llama.llama_model_n_head_kv(model))
+    values = head_width("key_length") + head_width("value_length")
+    return scores + 2 * blocks * shared * values
 
 
 def _available_cores() -> int:

@@ -45,6 +45,8 @@ from toolprm_lite.backends.hf_models import (
     refuse_unsuitable,
 )
 from toolprm_lite.backends.hf_tokens import read_vocabulary
+from toolprm_lite.backends.memory import available_memory, check_memory
+from toolprm_lite.backends.options import check_options
 from toolprm_lite.backends.prompt_cache import (
     CACHE_BYTES,
     CachedPrompt,
@@ -103,8 +105,9 @@ class TorchBackend:
             raise ModelError(f"max_prompts is {max_prompts}; it must be at least 1")
         trained = getattr(config, "max_position_embeddings", None) or _MAX_CONTEXT
         cells = context if context is not None else min(trained, _MAX_CONTEXT)
-        if cells < 32:
-            raise ModelError(f"context is {cells}; it must be at least 32")
+        check_options(context=cells)
+        weight = next(model.parameters())
+        check_memory(cells, _cell_bytes(config, weight.element_size()), _available(weight.device))
         self._model: Any = model
         self._tokenizer: Any = tokenizer
         self._config = config
@@ -172,9 +175,8 @@ class TorchBackend:
 
         `threads` sets torch's own, for the whole process. Raises `ModelError`.
         """
+        check_options(threads=threads, context=context)
         if threads is not None:
-            if threads < 1:
-                raise ModelError(f"threads is {threads}; it must be at least 1")
             torch.set_num_threads(threads)
         with native_work:
             model, tokenizer, name = compute(lambda: load_model(source, device, dtype))
@@ -707,6 +709,20 @@ def _find_blocks(model: Any, count: int) -> Any:
         f"{type(model).__name__} has no list of {count} blocks; use its GGUF file with "
         "--backend llamacpp"
     )
+
+
+def _cell_bytes(config: Any, size: int) -> int:
+    """Bytes of one token's keys and values, of `size` each."""
+    heads = config.num_attention_heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * config.num_hidden_layers * shared * width * size)
+
+
+def _available(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory() if device.type == "cpu" else None
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:

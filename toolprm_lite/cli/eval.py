@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolprm_lite.cli.options import (
+    MOST_PROBLEMS,
     Decorator,
     all_of,
     draw_options,
@@ -22,6 +23,7 @@ from toolprm_lite.cli.options import (
     search_config,
     size_options,
 )
+from toolprm_lite.cli.output import json_line, say, tell, write
 from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ConfigError, HeadError
 from toolprm_lite.models import EMBEDDED
@@ -78,7 +80,7 @@ source_options = all_of(
         ),
         click.option(
             "--sample",
-            type=click.IntRange(1),
+            type=click.IntRange(1, MOST_PROBLEMS),
             metavar="N",
             help="Ask N problems, as many of each category, none of the bring-up set.",
         ),
@@ -91,12 +93,17 @@ source_options = all_of(
         ),
         click.option(
             "--skip",
-            type=click.IntRange(0),
+            type=click.IntRange(0, MOST_PROBLEMS),
             default=0,
             metavar="N",
             help="Leave out those that --sample N draws: to read others than were read before.",
         ),
-        click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N."),
+        click.option(
+            "--limit",
+            type=click.IntRange(1, MOST_PROBLEMS),
+            metavar="N",
+            help="Ask the first N.",
+        ),
     ]
 )
 seeds_option = click.option(
@@ -195,9 +202,12 @@ def eval(
         title = f"{source}: {run.settings['model']}"
         if source == "bfcl":
             _write_official(run, items, asked)
-    text = figures.markdown(summary, title)
-    write_summary(output, {"settings": run.settings, **summary}, text)
-    click.echo(json.dumps(summary, ensure_ascii=False) if as_json else text, nl=as_json)
+        text = figures.markdown(summary, title)
+        write_summary(output, {"settings": run.settings, **summary}, text)
+    if as_json:
+        write(json_line(summary))
+    else:
+        tell(text.removesuffix("\n"))
 
 
 # Problems
@@ -227,7 +237,7 @@ def read_items(source: str, values: Mapping[str, Any]) -> list[Item]:
         else:
             items, rejected = reading.read_problems(path)
             for reason in rejected:
-                click.echo(f"left out: {reason}", err=True)
+                say(f"left out: {reason}")
         if categories is not None:
             items = [item for item in items if item.category in categories]
     if values["sample"] is not None:
@@ -270,15 +280,20 @@ def asking(
         Callable[[Item, Sequence[Column]], Mapping[Column, Record]],
     ]
 ]:
-    """The run's folder, the columns of its strategies (without any: the usual ones), and what asks
-    problems."""
+    """The run's folder, kept from other runs, the columns of its strategies (without any: the usual
+    ones), and what asks problems."""
     from toolprm_lite.evaluation.runs import RunFolder
     from toolprm_lite.evaluation.strategies import Contest, Strategy
+    from toolprm_lite.files import locked
     from toolprm_lite.models import weights_of
     from toolprm_lite.reward.head import Head
 
     base = search_config(values)
-    with open_searcher(values) as searcher, contextlib.ExitStack() as stack:
+    with (
+        locked(output, folder=True),
+        open_searcher(values) as searcher,
+        contextlib.ExitStack() as stack,
+    ):
         asked = list(strategies)
         if not asked:
             judges = _judges(values["heads"])
@@ -321,12 +336,12 @@ def answer_all(
     todo = sum(len(run.known(columns, item.id)) < len(columns) for item in items)
     visible = sys.stderr.isatty()
     if todo < len(items):
-        click.echo(f"{run.folder}: {len(items) - todo} problems are answered already", err=True)
-    with progress(todo, visible and todo > 1, plain=True) as (advance, say):
+        say(f"{run.folder}: {len(items) - todo} problems are answered already")
+    with progress(todo, visible and todo > 1, plain=True) as (advance, note):
         try:
             run.fill(items, columns, ask, advance)
         except KeyboardInterrupt:
-            say("stopped; the same command goes on from there")
+            note("stopped; the same command goes on from there")
             raise click.exceptions.Exit(130) from None
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from toolprm_lite.errors import ConfigError, DatasetError
 from toolprm_lite.evaluation.items import Item
-from toolprm_lite.files import replace_file
+from toolprm_lite.files import append, replace_file
 
 Record = dict[str, Any]
 
@@ -52,6 +52,8 @@ class RunFolder:
             raise DatasetError(f"{folder}: not an evaluation's folder; give another --output")
         self.settings = current
         (folder / "answers").mkdir(parents=True, exist_ok=True)
+        for leftover in (folder / "answers").glob("*.partial"):
+            leftover.unlink()
         replace_file(path, f"{json.dumps(current, indent=1)}\n".encode())
 
     def answers(self, column: Column) -> dict[str, Record]:
@@ -68,8 +70,8 @@ class RunFolder:
             if column.seed is not None:
                 record = {**record, "seed": column.seed}
             line = json.dumps(record, ensure_ascii=True, allow_nan=False)
-            with self._path(column.strategy).open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+            with self._path(column.strategy).open("ab", buffering=0) as file:
+                append(file, f"{line}\n".encode())
             known[record["id"]] = record
 
     def known(self, columns: Iterable[Column], identity: str) -> list[Column]:

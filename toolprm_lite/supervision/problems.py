@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from toolprm_lite.errors import ProblemError, ToolprmError
+from toolprm_lite.files import MOST_PROBLEMS, read_text
 from toolprm_lite.prompt import Message, parse_messages
 from toolprm_lite.schema import Schema, closed_schema
 from toolprm_lite.supervision.exclusion import Exclusions
@@ -163,7 +164,7 @@ def count_problems(
 
 def _records(path: Path) -> list[tuple[int, Any]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MOST_PROBLEMS)
     except FileNotFoundError:
         raise ProblemError(f"{path}: no such file; give the path of a file of problems") from None
     except UnicodeDecodeError as error:
