@@ -10,6 +10,7 @@ import pytest
 from toolprm_lite.errors import ConfigError, ProblemError
 from toolprm_lite.formats import HERMES, JSON_LIST, CallFormat, detect_format, get_format
 from toolprm_lite.prompt import parse_messages, render_prompt
+from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tools import parse_tools
 
 TOOLS = parse_tools(
@@ -77,7 +78,10 @@ STRICT_TEMPLATE = (
 def render(
     messages: Any = (USER,), form: CallFormat = JSON_LIST, template: str | None = None, **more: Any
 ) -> str:
-    return render_prompt(messages, TOOLS, format=form, chat_template=template, **more)
+    pieces = render_prompt(
+        messages, TOOLS, format=form, chat_template=template, special=SpecialTexts(), **more
+    )
+    return "".join(pieces)
 
 
 @pytest.mark.parametrize(

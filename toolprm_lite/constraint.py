@@ -21,6 +21,7 @@ from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ConstraintError
 from toolprm_lite.formats import CallFormat
+from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tools import Schema, Tool, closed_schema, map_subschemas
 
 Matcher: TypeAlias = LLMatcher
@@ -148,6 +149,7 @@ class Vocabulary:
         token_bytes: Sequence[bytes],
         eog_tokens: Collection[int],
         tokenize: Callable[[str], list[int]],
+        special: SpecialTexts | None = None,
     ) -> None:
         if not eog_tokens:
             raise ConstraintError(
@@ -156,14 +158,14 @@ class Vocabulary:
         self.size = len(token_bytes)
         self.words = (self.size + 31) // 32
         self.eog_tokens = frozenset(eog_tokens)
-        encode = Encoder(token_bytes, tokenize)
+        encode = Encoder(token_bytes, tokenize, special)
         tokens = list(token_bytes)
         for token in self.eog_tokens:
             tokens[token] = b"\xff<|end-of-generation-%d|>" % token
         self.special_tokens = encode.special_tokens
-        special = [token for token in encode.special_tokens.values() if token not in eog_tokens]
+        markers = [token for token in encode.special_tokens.values() if token not in eog_tokens]
         end = sorted(self.eog_tokens)
-        wrapper = TokenizerWrapper(_Tokens(tokens, end[0], special, encode))
+        wrapper = TokenizerWrapper(_Tokens(tokens, end[0], markers, encode))
         self._tokenizer = LLTokenizer(wrapper, n_vocab=self.size, eos_token=end)
         self._executor = LLExecutor()
         self._matchers: OrderedDict[str, LLMatcher] = OrderedDict()
@@ -180,7 +182,9 @@ class Vocabulary:
                 assert of_backend is not None
                 return of_backend(text)
 
-            vocabulary = cls(backend.token_bytes, backend.info.eog_tokens, tokenize)
+            vocabulary = cls(
+                backend.token_bytes, backend.info.eog_tokens, tokenize, backend.special_texts
+            )
             _vocabularies[backend] = vocabulary
         return vocabulary
 

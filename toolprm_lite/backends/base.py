@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite.errors import ContextError, ModelError, NoRoom
+from toolprm_lite.special_texts import SpecialTexts
 
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
@@ -123,8 +124,15 @@ class Backend(Protocol):
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         ...
 
+    @property
+    def special_texts(self) -> SpecialTexts:
+        """The tokens that `tokenize` finds by their texts: control tokens and markers. The ends of
+        generation are among them."""
+        ...
+
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; special tokens in the text are recognised.
+        """Token ids of text; special tokens in the text are recognised, so untrusted text must be
+        cut first: see `Encoder.prompt`.
 
         Adds the model's BOS token when the model wants one and the text does not begin with it.
         """

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from toolprm_lite.backends.prompt_cache import (
     most_shared,
 )
 from toolprm_lite.errors import ModelError, NoRoom
+from toolprm_lite.special_texts import SpecialTexts, is_special
 
 TESTED_VERSION = "0.3.36"
 
@@ -68,6 +70,7 @@ _NEEDED = (
     "llama_model_chat_template",
     "llama_vocab_is_eog",
     "llama_vocab_get_add_bos",
+    "llama_vocab_get_attr",
 )
 
 _BATCH = 2048  # tokens one llama_decode takes
@@ -177,6 +180,7 @@ class LlamaCppBackend:
             forks_within=not self._stateful,
         )
         self._bytes: list[bytes] | None = None
+        self._piece_buffer = ctypes.create_string_buffer(256)
         self._batch = _BatchBuffer(llama, self._batch_limit)
 
     @property
@@ -191,8 +195,26 @@ class LlamaCppBackend:
             self._bytes = self._read_token_bytes()
         return self._bytes
 
+    @cached_property
+    def special_texts(self) -> SpecialTexts:
+        """The tokens that `tokenize` finds by their texts; see `Backend.special_texts`."""
+        self._native.require()
+        llama, vocab = self._llama, self._vocab
+        control = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        found: dict[str, int] = {}
+        for token in range(self._info.vocab_size):
+            kind = llama.llama_vocab_get_attr(vocab, token)
+            if kind & (control | llama.LLAMA_TOKEN_ATTR_USER_DEFINED):
+                try:
+                    text = self._piece(token).decode()
+                except UnicodeDecodeError:
+                    continue  # no text can hold it
+                if is_special(text, control=bool(kind & control)):
+                    found.setdefault(text, token)
+        return SpecialTexts(found)
+
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; special tokens in the text are recognised.
+        """Token ids of text; special tokens in the text are recognised.
 
         The model's BOS token is put in front when the model wants one and the text does not begin
         with it. Unpaired surrogates are read as "?".
@@ -604,24 +626,19 @@ class LlamaCppBackend:
         return CallbackTap(llama, layers, info.width, ubatch)
 
     def _read_token_bytes(self) -> list[bytes]:
-        piece_of, vocab = self._llama.llama_token_to_piece, self._vocab
         eog = self._info.eog_tokens
-        size = 256
-        buffer = ctypes.create_string_buffer(size)
-        view = memoryview(buffer)
-        table: list[bytes] = []
-        for token in range(self._info.vocab_size):
-            if token in eog:
-                table.append(b"")
-                continue
-            length = piece_of(vocab, token, buffer, size, 0, True)
-            if length < 0:
-                size = -length
-                buffer = ctypes.create_string_buffer(size)
-                view = memoryview(buffer)
-                length = piece_of(vocab, token, buffer, size, 0, True)
-            table.append(view[:length].tobytes())
-        return table
+        return [
+            b"" if token in eog else self._piece(token) for token in range(self._info.vocab_size)
+        ]
+
+    def _piece(self, token: int) -> bytes:
+        """The bytes that a token writes, a special token's text."""
+        piece_of, size = self._llama.llama_token_to_piece, len(self._piece_buffer)
+        length = piece_of(self._vocab, token, self._piece_buffer, size, 0, True)
+        if length < 0:
+            self._piece_buffer = ctypes.create_string_buffer(-length)
+            length = piece_of(self._vocab, token, self._piece_buffer, -length, 0, True)
+        return memoryview(self._piece_buffer)[:length].tobytes()
 
     def _token_text(self, token: int) -> str:
         if token < 0:

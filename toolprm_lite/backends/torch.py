@@ -43,7 +43,7 @@ from toolprm_lite.backends.hf_models import (
     refuse_stateful,
     refuse_unsuitable,
 )
-from toolprm_lite.backends.hf_tokens import read_vocabulary
+from toolprm_lite.backends.hf_tokens import read_special_texts, read_vocabulary
 from toolprm_lite.backends.prompt_cache import (
     CACHE_BYTES,
     CachedPrompt,
@@ -52,6 +52,7 @@ from toolprm_lite.backends.prompt_cache import (
 )
 from toolprm_lite.backends.static_step import ROWS, StaticStep, round_up, visible_places
 from toolprm_lite.errors import ModelError, NoRoom
+from toolprm_lite.special_texts import SpecialTexts
 
 _PREFILL = 2048  # prompt tokens of one forward pass
 _MASKED_PREFILL = 512  # of one that needs a mask, beside other prompts
@@ -120,6 +121,7 @@ class TorchBackend:
         self._capped = getattr(config, "attn_logit_softcapping", None) is not None
         vocab_size = model.get_output_embeddings().weight.shape[0]
         self._bytes, ends = read_vocabulary(tokenizer, vocab_size, _ends(model, tokenizer))
+        self._special_texts = read_special_texts(tokenizer, vocab_size)
         self._wants_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
         self._cells, self._max_sequences = cells, max_sequences + max_prompts
         self._tapped: tuple[int, ...] = ()
@@ -185,8 +187,13 @@ class TorchBackend:
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         return self._bytes
 
+    @property
+    def special_texts(self) -> SpecialTexts:
+        """The tokens that `tokenize` finds by their texts; see `Backend.special_texts`."""
+        return self._special_texts
+
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; see `Backend.tokenize`."""
+        """Token ids of text; see `Backend.tokenize`."""
         self._require()
         text = text.encode("utf-8", "replace").decode()
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
