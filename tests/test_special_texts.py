@@ -214,7 +214,7 @@ def fragments(specials: Sequence[str]) -> st.SearchStrategy[str]:
     )
     others = st.sampled_from(
         ["<", ">", "|", " ", "\n", "a", "é", "\udc00", "\udc01", "\ud83d", "\ue000", "\\udc00",
-         "{{", "\uff1c", "\x02", "\x00", "im_end", "tool_call", "/tool_call", "|im_end|", "<b>", "]"]
+         "{{", "\uff1c", "\x02", "\x00", "im_end", "tool_call", "/tool_call", "|im_end|", "<b>"]
     )  # fmt: skip
     return st.lists(st.one_of(whole, part, others), max_size=4).map("".join)
 

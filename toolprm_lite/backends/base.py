@@ -22,6 +22,7 @@ MaskArray = npt.NDArray[np.uint32]
 
 
 RESPONSE_ROOM = 16  # cells that a prompt must leave free
+_LONGEST_NAME = 200  # bytes
 
 
 class SequenceOp(IntEnum):
@@ -194,6 +195,16 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free the model. Safe to call twice."""
         ...
+
+
+def model_name(written: bytes, otherwise: str) -> str:
+    """The name in a model file, in one line of visible characters; `otherwise` where it has none.
+
+    Files come from strangers: names may be no UTF-8, hold escape sequences, or never end.
+    """
+    text = written[:_LONGEST_NAME].decode("utf-8", "replace")
+    visible = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(visible.split()) or otherwise
 
 
 def check_prompt(prompt: Int32Array, info: ModelInfo, number: int = 0) -> None:

@@ -37,6 +37,7 @@ from toolprm_lite.backends.base import (
     checked_forks,
     checked_ops,
     common_prefix,
+    model_name,
     no_room_for_prompt,
     prompt_too_long,
 )
@@ -160,12 +161,12 @@ class LlamaCppBackend:
         self._file = file
         self._new_context()
 
-        architecture = _metadata(llama, model, "general.architecture")
+        architecture = _metadata(llama, model, "general.architecture").decode("utf-8", "replace")
         vocab_size = int(llama.llama_vocab_n_tokens(vocab))
         template = llama.llama_model_chat_template(model, None)
         is_eog = llama.llama_vocab_is_eog
         self._info = ModelInfo(
-            name=_metadata(llama, model, "general.name") or file.stem,
+            name=model_name(_metadata(llama, model, "general.name"), file.stem),
             architecture=architecture,
             vocab_size=vocab_size,
             width=int(llama.llama_model_n_embd(model)),
@@ -815,10 +816,11 @@ def _load_model(llama: Any, file: Path, gpu_layers: int) -> Any:
     return model
 
 
-def _metadata(llama: Any, model: Any, key: str) -> str:
+def _metadata(llama: Any, model: Any, key: str) -> bytes:
+    """A value's first 1023 bytes, up to a null byte."""
     buffer = ctypes.create_string_buffer(1024)
     length = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
-    return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+    return buffer.value if length >= 0 else b""
 
 
 def _available_cores() -> int:
