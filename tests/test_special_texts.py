@@ -135,6 +135,32 @@ def test_which_added_tokens_are_special(text: str, control: bool, special: bool)
     assert is_special(text, control) == special
 
 
+@pytest.mark.parametrize("text", [IM_END, TOOL_CALL, "[X]", "ab"])
+@pytest.mark.parametrize("space", ["", " ", "\n\n"])
+def test_no_border_hides_a_special_text(text: str, space: str) -> None:
+    """Two untrusted strings side by side, trimmed by the template, or one beside its own text."""
+    special = SpecialTexts({text: 1})
+    for place in range(1, len(text)):
+        left, right = text[:place], text[place:]
+        before = special.mark(f"x{left}{space}").rstrip()
+        behind = special.mark(f"{space}{right}y").lstrip()
+        for rendered in (before + behind, f"x{left}{behind}", f"{before}{right}y"):
+            pieces = special.cut(rendered)
+            assert "".join(pieces) == f"x{text}y"
+            assert len(pieces) > 1
+            assert text not in pieces
+        for end in range(place + 1, len(text)):
+            gaps = special.gaps_of([f"literal {left}", f"{text[end:]} literal", "another"])
+            middle = special.mark(f"{space}{text[place:end]}{space}", gaps).strip()
+            pieces = special.cut(f"{left}{middle}{text[end:]}")
+            assert "".join(pieces) == text
+            assert len(pieces) > 1
+    # The template's own stays whole, whatever stands beside it.
+    assert special.cut(special.mark(text[0]) + text + special.mark(text[-1])) == [
+        f"{text[0]}{text}{text[-1]}"
+    ]
+
+
 # Conversations
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prompt import HERMES_TEMPLATE, TOOLS, USER
+from tiny_model import TinyLlama
 
 from toolprm_lite.errors import TemplateWarning
 from toolprm_lite.formats import HERMES, JSON_LIST
@@ -227,3 +228,19 @@ def test_any_template_renders_or_fails(template: str) -> None:
     template_literals(template)
     with contextlib.suppress(TemplateFailed):
         assert isinstance(render_template(template, {"messages": [USER]}), str)
+
+
+def test_the_command_line_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiny_model.CHAT_TEMPLATE", "{{ 1/0 }}")
+    model = str(TinyLlama().write(tmp_path / "odd.gguf"))
+    tools = tmp_path / "tools.json"
+    tools.write_text('{"name": "f", "parameters": {"type": "object", "properties": {}}}')
+    command = [sys.executable, "-m", "toolprm_lite", "search", "--model", model, "--tools"]
+    done = subprocess.run(
+        [*command, str(tools), "--strategy", "greedy", "--context", "1024", "hi"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr.count("warning: the model's chat template failed (ZeroDivisionError") == 1
+    assert "prompt.py" not in done.stderr

@@ -507,7 +507,7 @@ def test_a_folder_with_code_of_its_own_is_refused(folder: Path, tmp_path: Path) 
 
 
 def test_a_hub_id_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     message = "organisation/name: no such file or folder, and as a model of the hub"
     with pytest.raises(ModelError, match=message):
         TorchBackend.load("organisation/name")

@@ -4,6 +4,7 @@ come at once."""
 from __future__ import annotations
 
 import errno
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -48,7 +49,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except ToolprmError as error:
             raise Failure(one_line(error)) from error
         except KeyboardInterrupt:
@@ -60,6 +63,11 @@ class _Commands(click.Group):
             raise Failure(
                 f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
             ) from error
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    """A warning as people see it: one line on stderr. Python shows each text once."""
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def one_line(error: Exception) -> str:
