@@ -75,6 +75,13 @@ STRICT_TEMPLATE = (
 )
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 def render(
     messages: Any = (USER,), form: CallFormat = JSON_LIST, template: str | None = None, **more: Any
 ) -> str:
@@ -237,6 +244,16 @@ def test_a_question_alone() -> None:
         (
             [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "[]"}]}, USER],
             "message 1, tool call 1 has arguments that are no object",
+        ),
+        *(
+            ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": wrong}]}, USER], said)
+            for wrong, said in [
+                ('{"a":' * 20_000 + "1" + "}" * 20_000, "nested more than 100 deep"),
+                (nested(900), "message 1, tool call 1 has arguments nested more than 100 deep"),
+                ({"a": [10**400]}, "message 1, tool call 1 has a number of more than 300 digits"),
+                ({"a": {1: 2}}, "message 1, tool call 1 has an argument whose name is no string"),
+                ({"a": {1, 2}}, "message 1, tool call 1 has an argument of type set"),
+            ]
         ),
     ],
 )

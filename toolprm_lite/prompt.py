@@ -37,7 +37,7 @@ def parse_messages(messages: object, where: str = "") -> list[Message]:
     Every message has `role` (system, user, assistant, tool) and `content` (str). An assistant's
     may have `tool_calls`: a list of {"name", "arguments": dict, "id"}; a tool's `name` and
     `tool_call_id` are kept. Half of a surrogate pair, as of an emoji that was cut, becomes "?".
-    Raises `ProblemError`, which names the message and the mend.
+    Raises `ProblemError`, which names the message and the fix.
     """
     prefix = f"{where}: " if where else ""
     if isinstance(messages, str):

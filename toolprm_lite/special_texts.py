@@ -67,10 +67,10 @@ class SpecialTexts:
         self._endings = {text[n:] for text in texts for n in range(1, len(text))}
         self._firsts_in = _one_of(text[0] for text in texts).finditer
         self._edge_in = _one_of(c for text in texts for c in (text[0], text[-1])).search
-        self._normalize = normalize if texts else None
+        self.normalize = normalize if texts else None
         self._normalized = (
             SpecialTexts({normalize(text): token for text, token in texts.items()})
-            if self._normalize and normalize
+            if self.normalize and normalize
             else None
         )
 
@@ -80,7 +80,7 @@ class SpecialTexts:
         `gaps` are those of `gaps_of`. Unpaired surrogates become "?".
         """
         if isinstance(value, str):
-            plain = value.isascii() and not gaps and self._normalize is None
+            plain = value.isascii() and not gaps and self.normalize is None
             if plain and self._edge_in(value) is None:  # nearly all strings
                 return value
             return self._mark(value, gaps)
@@ -138,8 +138,8 @@ class SpecialTexts:
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode()
         places = self._places(text, gaps)
-        if self._normalize is not None and self._normalized is not None:
-            written = self._normalize(text)
+        if self.normalize is not None and self._normalized is not None:
+            written = self.normalize(text)
             if written != text and len(self._normalized._places(written, gaps)) > len(places):
                 return _CUT.join(["", *text, ""])
         if not places:

@@ -79,7 +79,7 @@ class Encoder:
 
     @cached_property
     def _special(self) -> SpecialTexts:
-        return SpecialTexts(self.special_tokens)
+        return SpecialTexts(self.special_tokens, self._added.normalize)
 
     @cached_property
     def _guard(self) -> list[int] | None:

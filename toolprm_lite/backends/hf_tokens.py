@@ -75,15 +75,15 @@ def read_vocabulary(
 def read_special_texts(tokenizer: Any, size: int) -> SpecialTexts:
     """The tokens that the tokenizer finds by their texts, as in `Backend`."""
     fast = tokenizer.backend_tokenizer
-    added = [
-        entry
-        for entry in json.loads(fast.to_str()).get("added_tokens", [])
-        if entry["id"] < size and is_special(entry["content"], control=entry["special"])
-    ]
+    found = {
+        token: added
+        for token, added in fast.get_added_tokens_decoder().items()
+        if token < size and is_special(added.content, control=added.special)
+    }
     normalizer = fast.normalizer
-    normalized = normalizer is not None and any(entry["normalized"] for entry in added)
+    normalized = normalizer is not None and any(added.normalized for added in found.values())
     return SpecialTexts(
-        {entry["content"]: entry["id"] for entry in added},
+        {added.content: token for token, added in found.items()},
         normalizer.normalize_str if normalized else None,
     )
 
