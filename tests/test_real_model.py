@@ -56,16 +56,16 @@ def test_greedy_is_llama_cpps_own(searcher: Searcher, smollm2_path: Path) -> Non
 
 
 def prompt_tokens(backend: Backend, question: str, tools: list[Tool]) -> list[int]:
-    return backend.tokenize(
-        render_prompt(
-            question,
-            tools,
-            format=JSON_LIST,
-            chat_template=backend.info.chat_template,
-            bos_token=backend.info.bos_token,
-            eos_token=backend.info.eos_token,
-        )
+    (text,) = render_prompt(
+        question,
+        tools,
+        format=JSON_LIST,
+        chat_template=backend.info.chat_template,
+        special=backend.special_texts,
+        bos_token=backend.info.bos_token,
+        eos_token=backend.info.eos_token,
     )
+    return backend.tokenize(text)
 
 
 class Checked:

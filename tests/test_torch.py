@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -473,6 +475,42 @@ def test_prompts_without_room_and_wrong_settings(backend: TorchBackend, model: A
     backend.close()
     with pytest.raises(ModelError, match="closed"):
         backend.tokenize("x")
+
+
+def test_a_models_own_code_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    asked: dict[str, Any] = {}
+    for name in ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"):
+        kind = getattr(transformers, name)
+        usual = kind.from_pretrained
+
+        def recorded(*args: Any, _name: str = name, _usual: Any = usual, **options: Any) -> Any:
+            asked[_name] = options.get("trust_remote_code")
+            return _usual(*args, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", recorded)
+    TorchBackend.load(folder).close()
+    assert asked == dict.fromkeys(("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"), False)
+
+
+def test_a_folder_with_code_of_its_own_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "own"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError, match="transformers can't load it"):
+        TorchBackend.load(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_hub_id_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    message = "organisation/name: no such file or folder, and as a model of the hub"
+    with pytest.raises(ModelError, match=message):
+        TorchBackend.load("organisation/name")
 
 
 def test_sources_that_are_no_model(tmp_path: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from toolprm_lite.checks import deeper_than
 from toolprm_lite.errors import SchemaWarning, ToolsError
 from toolprm_lite.files import MOST_DEFINITIONS, read_text
 from toolprm_lite.judge import make_validator
@@ -105,7 +106,7 @@ class Tool:
                 f"{where}: its parameters are {_kind(parameters)}; write a JSON Schema object"
             )
         description = definition.get("description")
-        if _deeper_than(parameters, _MAX_DEPTH):
+        if deeper_than(parameters, _MAX_DEPTH):
             raise ToolsError(f"{where}: its parameters are nested too deep; flatten them")
         try:
             json.dumps([name, description, parameters], ensure_ascii=False, default=str).encode()
@@ -527,20 +528,6 @@ def _fits_kind(value: Any, kind: str) -> bool:
         "string": str, "number": (int, float), "array": list, "object": dict, "null": type(None),
     }  # fmt: skip
     return isinstance(value, types[kind])
-
-
-def _deeper_than(value: Any, depth: int) -> bool:
-    level = [value]
-    for _ in range(depth):
-        level = [
-            part
-            for parent in level
-            if isinstance(parent, (Mapping, list, tuple))
-            for part in (parent.values() if isinstance(parent, Mapping) else parent)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _plain(value: Any) -> Any:

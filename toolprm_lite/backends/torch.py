@@ -44,7 +44,7 @@ from toolprm_lite.backends.hf_models import (
     refuse_stateful,
     refuse_unsuitable,
 )
-from toolprm_lite.backends.hf_tokens import read_vocabulary
+from toolprm_lite.backends.hf_tokens import read_special_texts, read_vocabulary
 from toolprm_lite.backends.memory import available_memory, check_memory
 from toolprm_lite.backends.options import check_options
 from toolprm_lite.backends.prompt_cache import (
@@ -56,6 +56,7 @@ from toolprm_lite.backends.prompt_cache import (
 from toolprm_lite.backends.static_step import ROWS, StaticStep, round_up, visible_places
 from toolprm_lite.errors import ModelError, NoRoom
 from toolprm_lite.process import compute, inherited, native_work
+from toolprm_lite.special_texts import SpecialTexts
 
 _PREFILL = 2048  # prompt tokens of one forward pass
 _MASKED_PREFILL = 512  # of one that needs a mask, beside other prompts
@@ -126,6 +127,7 @@ class TorchBackend:
         self._capped = getattr(config, "attn_logit_softcapping", None) is not None
         vocab_size = model.get_output_embeddings().weight.shape[0]
         self._bytes, ends = read_vocabulary(tokenizer, vocab_size, _ends(model, tokenizer))
+        self._special_texts = read_special_texts(tokenizer, vocab_size)
         self._wants_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
         self._cells, self._max_sequences = cells, max_sequences + max_prompts
         self._tapped: tuple[int, ...] = ()
@@ -191,9 +193,14 @@ class TorchBackend:
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         return self._bytes
 
+    @property
+    def special_texts(self) -> SpecialTexts:
+        """The tokens that `tokenize` finds by their texts; see `Backend.special_texts`."""
+        return self._special_texts
+
     @guarded
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; see `Backend.tokenize`."""
+        """Token ids of text; see `Backend.tokenize`."""
         text = text.encode("utf-8", "replace").decode()
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         bos = self._tokenizer.bos_token_id

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import shutil
 import traceback
+import warnings
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -69,7 +70,9 @@ class _Commands(click.Group):
         open_streams()
         verbose = "--verbose" in ctx.args
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except click.exceptions.Exit:
             raise
         except BaseException as error:
@@ -113,6 +116,11 @@ def _room_left(path: str) -> str:
     except OSError:
         return ""
     return f", {free / 1e6:.0f} MB are free; make room and run the same command again"
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    """A warning as people see it: one line on stderr. Python shows each text once."""
+    say(f"warning: {' '.join(str(message).split())}")
 
 
 def one_line(error: Exception) -> str:

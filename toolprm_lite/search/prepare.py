@@ -44,9 +44,13 @@ class Preparer:
         )
 
     @cached_property
-    def _choices(self) -> Choices:
+    def _encoder(self) -> Encoder:
         backend = self._backend
-        return Choices(backend.token_bytes, Encoder(backend.token_bytes, backend.tokenize))
+        return Encoder(backend.token_bytes, backend.tokenize, backend.special_texts)
+
+    @cached_property
+    def _choices(self) -> Choices:
+        return Choices(self._backend.token_bytes, self._encoder)
 
     def call_format(self, name: str = "auto") -> CallFormat:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
@@ -79,17 +83,18 @@ class Preparer:
                 )
         info = self._backend.info
         form = self.call_format(config.call_format)
-        text = render_prompt(
+        pieces = render_prompt(
             messages,
             tools,
             format=form,
             chat_template=info.chat_template,
+            special=self._backend.special_texts,
             bos_token=info.bos_token,
             eos_token=info.eos_token,
             tool_choice=choice,
             parallel=config.parallel,
         )
-        prompt = self._backend.tokenize(text)
+        prompt = self._encoder.prompt(pieces)
         constraint = self._constraint(tools, form, config)
         if isinstance(reward, RequestReward):
             reward = reward.for_request(messages, tools)
