@@ -331,7 +331,7 @@ def test_a_model_judges_itself(tiny_gguf: Path, small_tools: str, again: str) ->
     assert same["steps"] == record["steps"]
 
 
-def test_a_pattern_that_no_mask_can_hold_is_left_to_the_judge(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_pattern_no_mask_can_hold_is_left_to_the_judge(tiny_gguf: Path, tmp_path: Path) -> None:
     tool = {
         "name": "odd",
         "parameters": {
