@@ -87,7 +87,7 @@ class LoadedMock(MockBackend):
 
 
 def mock_model() -> MockBackend:
-    """The mock of `test_many`, some of whose steps take time."""
+    """The mock of `test_many`, with less room than the searches would take together."""
     usual = backend(PROBLEMS)
     model = LoadedMock({"[]": 1.0}, context=6000, max_prompts=8)
     model._by_prompt = usual._by_prompt
@@ -176,7 +176,7 @@ def run(
         elif kind == "tool_choice":
             chosen = SearchConfig(tool_choice="nobody")
         elif kind == "too long":
-            messages = CITIES[0] + " word" * 20000
+            messages = CITIES[0] + " word" * searcher.info.context
         reward = REWARDS.get(kind, "policy")
 
         def once() -> SearchResult:
