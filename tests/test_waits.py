@@ -294,12 +294,12 @@ def test_a_reader_that_fails_lets_the_model_go() -> None:
         searcher, queue, stream = opened()
         stream.close()
 
-        def listen() -> None:
+        def read() -> None:
             for _ in searcher.stream(*ASKED):
                 raise KeyError("listener")
 
         with pytest.raises(KeyError):
-            listen()
+            read()
         gc.collect()
         assert queue.search(*ASKED).complete
 

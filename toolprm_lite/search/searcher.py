@@ -226,8 +226,9 @@ class Searcher:
 
         The last event is the result, the same as that of `search`. The search goes on while the
         iterator is read; from the first event on it holds the model, until it has been read to its
-        end, is closed, or is forgotten. Other searches wait meanwhile: in the same thread they
-        would for ever, which is an error. The clock of a deadline counts from this call.
+        end, is closed, or is forgotten. Other searches wait meanwhile. One that the reader waits
+        for would never begin, so in the reader's thread or task, and in tasks that it started,
+        it is an error. The clock of a deadline counts from this call.
 
         Arguments and errors are those of `search`; errors come with the first event.
         """
