@@ -68,11 +68,9 @@ class SpecialTexts:
         self._firsts_in = _one_of(text[0] for text in texts).finditer
         self._edge_in = _one_of(c for text in texts for c in (text[0], text[-1])).search
         self.normalize = normalize if texts else None
-        self._normalized = (
-            SpecialTexts({normalize(text): token for text, token in texts.items()})
-            if self.normalize and normalize
-            else None
-        )
+        self._normalized: SpecialTexts | None = None
+        if normalize is not None and texts:
+            self._normalized = SpecialTexts({normalize(text): n for text, n in texts.items()})
 
     def mark(self, value: Any, gaps: frozenset[str] = frozenset()) -> Any:
         """A copy of an untrusted string, or of the strings in a JSON value, with marks.
