@@ -155,10 +155,11 @@ def campaign(
             figures.kills += 1
             figures.during_work += kind.traces(output) != before
             continue
+        figures.rounds += 1
         if process.returncode != 0:
             figures.differences.append(f"{kind.name}: exit code {process.returncode}: {said!r}")
-        figures.rounds += 1
-        compare(kind, output, expected, figures)
+        else:
+            compare(kind, output, expected, figures)
         output = folder / f"round-{figures.rounds}"
     finish(kind.arguments(problems, model, output))
     figures.rounds += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from test_pool import RESPONSES, TOOLS, call, random_head
 
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.errors import ConfigError, ContextError, DatasetError, ProblemError
-from toolprm_lite.evaluation import bfcl, budget, toolalpaca
+from toolprm_lite.evaluation import bfcl, budget, runs, toolalpaca
 from toolprm_lite.evaluation.failures import failure
 from toolprm_lite.evaluation.items import Item, read_problems, read_set, sample
 from toolprm_lite.evaluation.runs import Column, RunFolder, slug
@@ -602,3 +603,29 @@ def test_bfcl_lines_of_another_form_are_named(line: str, tmp_path: Path) -> None
     path.write_text(f"{line}\n")
     with pytest.raises(ProblemError, match=r"line 1: .*is this BFCL v4"):
         bfcl.read_bfcl(tmp_path, ("simple_python",))
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_a_run_that_is_stopped_in_its_first_moments(
+    moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+
+    def stop() -> None:
+        nonlocal count
+        count += 1
+        if count > moment:
+            raise KeyboardInterrupt
+
+    for owner, name in ((Path, "mkdir"), (runs, "replace_file")):
+        real = getattr(owner, name)
+
+        def stopping(*arguments: Any, real: Any = real, **more: Any) -> None:
+            stop()
+            real(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, stopping)
+    with contextlib.suppress(KeyboardInterrupt):
+        RunFolder(tmp_path / "run", SETTINGS)
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run", SETTINGS).answers("greedy") == {}

@@ -33,6 +33,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from tiny_hf import tiny_hf, tiny_tokenizer, write_tiny_hf  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
+from toolprm_lite.backends import torch as torch_backend  # noqa: E402
 from toolprm_lite.backends.device_top_k import device_top_k  # noqa: E402
 from toolprm_lite.backends.hf_models import choose_device, choose_dtype  # noqa: E402
 from toolprm_lite.backends.torch import TorchBackend  # noqa: E402
@@ -574,3 +575,14 @@ def test_a_gpu_agrees_with_the_cpu(folder: Path) -> None:
         made.close()
     np.testing.assert_allclose(dense(outputs[1]), dense(outputs[0]), atol=1e-3)
     np.testing.assert_allclose(outputs[1].hidden, outputs[0].hidden, atol=1e-3)
+
+
+def test_a_context_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_hf("qwen2")
+    config = model.config
+    cell = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads
+    cell *= config.hidden_size // config.num_attention_heads
+    monkeypatch.setattr(torch_backend, "available_memory", lambda: 1024 * cell)
+    TorchBackend(model, tiny_tokenizer(), context=896).close()
+    with pytest.raises(ModelError, match=r"context of 1024 needs some .* give --context 768$"):
+        TorchBackend(model, tiny_tokenizer(), context=1024)

@@ -51,10 +51,12 @@ class RunFolder:
         elif folder.exists() and any(folder.iterdir()):
             raise DatasetError(f"{folder}: not an evaluation's folder; give another --output")
         self.settings = current
-        (folder / "answers").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        # First of all: by this file a run that was stopped knows the folder as its own.
+        replace_file(path, f"{json.dumps(current, indent=1)}\n".encode())
+        (folder / "answers").mkdir(exist_ok=True)
         for leftover in (folder / "answers").glob("*.partial"):
             leftover.unlink()
-        replace_file(path, f"{json.dumps(current, indent=1)}\n".encode())
 
     def answers(self, column: Column) -> dict[str, Record]:
         """A column's answers by problem."""
