@@ -133,8 +133,8 @@ def _read_settings(path: Path) -> Record:
         settings = dict(json.loads(path.read_bytes()))
         if settings["format"] == 1:
             raise ConfigError(
-                f"{path.parent} holds answers of version 0.1, whose draws were the same for every "
-                "prompt; give another --output"
+                f"{path.parent} holds answers of an earlier version, whose draws did not depend on "
+                "the prompt; give another --output"
             )
         if settings["format"] != _FORMAT or not isinstance(settings["rewards"], dict):
             raise ValueError(settings)
