@@ -261,7 +261,22 @@ class Search {
                 prompt_tokens) {}
 
   void start(const Ints& tokens, const Floats& logprobs, const Floats& entropy) {
-    search_.start(std::move(make_distributions(tokens, logprobs, entropy, 1).front()));
+    std::vector<Distribution> next = make_distributions(tokens, logprobs, entropy, 1);
+    for (const Distribution& row : next) check_tokens(row.tokens);
+    search_.start(std::move(next.front()));
+  }
+
+  void start_forced(const std::vector<int32_t>& tokens) {
+    check_tokens(tokens);
+    search_.start_forced(tokens);
+  }
+
+  void set_forced(int32_t branch, const std::vector<int32_t>& tokens) {
+    if (branch < 0 || branch >= search_.branch_count()) {
+      throw std::invalid_argument("there is no branch " + std::to_string(branch));
+    }
+    check_tokens(tokens);
+    search_.set_forced(branch, tokens);
   }
 
   py::object next_batch() {
@@ -313,8 +328,13 @@ class Search {
                 : hidden->ndim() != 2 || static_cast<size_t>(hidden->shape(0)) != states_) {
       throw std::invalid_argument("hidden does not have the shape of the batch");
     }
-    search_.observe(make_distributions(tokens, logprobs, entropy, logits_),
-                    hidden ? hidden->data() : nullptr, hidden ? hidden->shape(1) : 0);
+    std::vector<Distribution> next = make_distributions(tokens, logprobs, entropy, logits_);
+    for (const Distribution& row : next) check_tokens(row.tokens);
+    const size_t width = hidden ? static_cast<size_t>(hidden->shape(1)) : 0;
+    if (search_.hidden_width() != 0 && states_ > 0 && width != search_.hidden_width()) {
+      throw std::invalid_argument("hidden has another width than in the batches before");
+    }
+    search_.observe(std::move(next), hidden ? hidden->data() : nullptr, width);
   }
 
   void forget_cells() {
@@ -506,6 +526,17 @@ class Search {
 
  private:
   static constexpr py::ssize_t kCertainty = 6;
+
+  // Some models have more logits than tokens: one that writes nothing known is no token.
+  void check_tokens(const std::vector<int32_t>& tokens) const {
+    for (int32_t token : tokens) {
+      if (token < 0 || static_cast<size_t>(token) >= vocabulary_) {
+        throw std::invalid_argument("token " + std::to_string(token) +
+                                    " is not in the vocabulary of " + std::to_string(vocabulary_) +
+                                    " tokens");
+      }
+    }
+  }
 
   py::ssize_t feature_count() const {
     return kCertainty + (grounding_ ? static_cast<py::ssize_t>(Grounding::kFeatures) : 0);
@@ -821,19 +852,9 @@ PYBIND11_MODULE(_core, m) {
            py::arg("prompt_hash"), py::arg("trace"), py::arg("token_level"), py::arg("doubt"),
            py::arg("choices"), py::arg("forks_within"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
-      .def(
-          "start_forced",
-          [](Search& self, const std::vector<int32_t>& tokens) {
-            self.search().start_forced(tokens);
-          },
-          py::arg("tokens"))
+      .def("start_forced", &Search::start_forced, py::arg("tokens"))
       .def("take_new", &Search::take_new)
-      .def(
-          "set_forced",
-          [](Search& self, int32_t branch, const std::vector<int32_t>& tokens) {
-            self.search().set_forced(branch, tokens);
-          },
-          py::arg("branch"), py::arg("tokens"))
+      .def("set_forced", &Search::set_forced, py::arg("branch"), py::arg("tokens"))
       .def("take_choices", &Search::take_choices)
       .def("set_choices", &Search::set_choices, py::arg("branch"), py::arg("parents"),
            py::arg("tokens"), py::arg("forced"), py::arg("ends"))

@@ -609,6 +609,7 @@ uint64_t StepSearch::planned_tokens() const {
 // half of the draws have gone on from: what they decided stands in its place. What is held was
 // never looked at, and counts for nothing.
 void StepSearch::stop() {
+  if (stopped_ || done_) return;
   stopped_ = true;
   widened_ = true;
   in_flight_.clear();

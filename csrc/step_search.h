@@ -154,6 +154,7 @@ class StepSearch {
   // its forced tokens are.
   std::vector<NewBranch> take_new();
   void set_forced(int32_t branch, const std::vector<int32_t>& tokens);
+  int32_t branch_count() const { return static_cast<int32_t>(branches_.size()); }
 
   // Branches that stand before choices, each once. The tokens that write them can be told by
   // `set_choices` before the next batch; else the step is drawn.
@@ -192,7 +193,7 @@ class StepSearch {
   // Sampled tokens that have been decoded once the batch in flight is.
   uint64_t planned_tokens() const;
   // No more is decoded, not even the batch in flight: the next call of `next_batch` says that the
-  // round is complete, and `keep` then ends the search.
+  // round is complete, and `keep` then ends the search. A search that is over stays as it is.
   void stop();
 
   // Steps of this round's candidates that have no reward yet and can have one: after a stop the
