@@ -46,9 +46,15 @@ class Words:
     eos_token, eos_token_id = "w0", 0
 
     class backend_tokenizer:  # noqa: N801
+        normalizer = None
+
         @staticmethod
         def to_str() -> str:
             return json.dumps({"decoder": {"type": "Metaspace"}})
+
+        @staticmethod
+        def get_added_tokens_decoder() -> dict[int, Any]:
+            return {}
 
     def get_vocab(self) -> dict[str, int]:
         return {f"w{token}": token for token in range(WORDS)}

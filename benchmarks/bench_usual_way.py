@@ -31,6 +31,7 @@ from problems import load
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite._core import KvLedger, Segmenter
 from toolprm_lite.backends.base import Backend, Batch, Output
+from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.open import open_backend
 from toolprm_lite.constraint import Matcher, Vocabulary
 from toolprm_lite.evaluation.items import Item
@@ -82,11 +83,13 @@ class UsualSearch:
         tools = parse_tools(item.tools)
         form = self._searcher.call_format()
         info = self.backend.info
-        text = render_prompt(
+        special = self.backend.special_texts
+        pieces = render_prompt(
             parse_messages(item.messages), tools, format=form, chat_template=info.chat_template,
-            bos_token=info.bos_token, eos_token=info.eos_token,
+            special=special, bos_token=info.bos_token, eos_token=info.eos_token,
         )  # fmt: skip
-        self._prompt = self.backend.tokenize(text)
+        encoder = Encoder(self.backend.token_bytes, self.backend.tokenize, special)
+        self._prompt = encoder.prompt(pieces)
         self._constraint = Vocabulary.of(self.backend).constraint(tools, form)
         definitions = [{"name": t.name, "parameters": closed_schema(t.parameters)} for t in tools]
         segmenter = Segmenter(

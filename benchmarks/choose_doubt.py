@@ -4,7 +4,8 @@ toolprm-lite eval SET --split validation --heads HEADS --output RUN --strategy g
     --strategy step-beam:toolprm@2x8 --strategy doubt:toolprm@2x8/0.3 --strategy ...
 python benchmarks/choose_doubt.py RUN [--head HEADS/toolprm.safetensors] [--json]
 
-All thresholds must be of one reward and size. greedy counts as 0, step-beam as 1.
+All thresholds must be of one reward and size. greedy counts as 0, step-beam as 1. Of several seeds
+the first is read.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def read_run(folder: Path) -> list[Measured]:
         if strategy.kind != "greedy":
             ways.add((strategy.reward, strategy.beams, strategy.expand))
         path = folder / "answers" / f"{slug(row['strategy'])}.jsonl"
-        records = map(json.loads, path.read_text().splitlines())
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        first = min((record["seed"] for record in records if "seed" in record), default=None)
+        records = [record for record in records if record.get("seed") == first]
         answers[place] = {record["id"]: record for record in records if "stats" in record}
     if len(ways) > 1:
         raise ConfigError(f"{folder}: its thresholds are of several rewards or sizes")

@@ -799,57 +799,58 @@ PYBIND11_MODULE(_core, m) {
       .def("features", &ground, py::arg("chain"), py::arg("response"));
 
   py::class_<Search>(m, "StepSearch")
-      .def(
-          py::init([](const std::string& tools, const CallFormat& format,
-                      std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
-                      uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
-                      std::optional<py::function> judge, uint32_t beams, uint32_t root_draws,
-                      uint32_t beam_draws, bool follow_argmax, bool whole_responses,
-                      bool rank_by_draws, bool policy_rewards, bool states_wanted, bool pool_states,
-                      std::shared_ptr<Grounding> grounding, const std::string& aggregate,
-                      double policy_weight, float way_floor, uint32_t max_tokens,
-                      uint32_t max_step_tokens, uint32_t max_text_tokens, uint32_t max_batch_tokens,
-                      float temperature, uint32_t top_k, float top_p, uint64_t seed, bool trace,
-                      bool token_level, double doubt, uint32_t choices, bool forks_within) {
-            SearchOptions options;
-            options.beams = beams;
-            options.root_draws = root_draws;
-            options.beam_draws = beam_draws;
-            options.follow_argmax = follow_argmax;
-            options.whole_responses = whole_responses;
-            options.token_level = token_level;
-            options.rank_by_draws = rank_by_draws;
-            options.policy_rewards = policy_rewards;
-            options.states_wanted = states_wanted;
-            options.pool_states = pool_states;
-            options.aggregate = parse_aggregate(aggregate);
-            options.policy_weight = policy_weight;
-            options.way_floor = way_floor;
-            options.doubt = doubt;
-            options.choices = choices;
-            options.forks_within = forks_within;
-            options.max_tokens = max_tokens;
-            options.max_step_tokens = max_step_tokens;
-            options.max_text_tokens = max_text_tokens;
-            options.max_batch_tokens = max_batch_tokens;
-            options.trace = trace;
-            options.sampler = {temperature, top_k, top_p, seed};
-            auto segmenter = make_segmenter(tools, format, make_limits(max_calls, require_call),
-                                            std::move(judge));
-            return std::make_unique<Search>(std::move(segmenter), std::move(vocabulary), options,
-                                            sequences, cells, prompt_tokens, std::move(grounding));
-          }),
-          py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
-          py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
-          py::arg("require_call"), py::arg("judge"), py::arg("beams"), py::arg("root_draws"),
-          py::arg("beam_draws"), py::arg("follow_argmax"), py::arg("whole_responses"),
-          py::arg("rank_by_draws"), py::arg("policy_rewards"), py::arg("states_wanted"),
-          py::arg("pool_states"), py::arg("grounding"), py::arg("aggregate"),
-          py::arg("policy_weight"), py::arg("way_floor"), py::arg("max_tokens"),
-          py::arg("max_step_tokens"), py::arg("max_text_tokens"), py::arg("max_batch_tokens"),
-          py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"),
-          py::arg("trace"), py::arg("token_level"), py::arg("doubt"), py::arg("choices"),
-          py::arg("forks_within"))
+      .def(py::init([](const std::string& tools, const CallFormat& format,
+                       std::shared_ptr<Vocabulary> vocabulary, int32_t sequences, uint32_t cells,
+                       uint32_t prompt_tokens, std::optional<uint32_t> max_calls, bool require_call,
+                       std::optional<py::function> judge, uint32_t beams, uint32_t root_draws,
+                       uint32_t beam_draws, bool follow_argmax, bool whole_responses,
+                       bool rank_by_draws, bool policy_rewards, bool states_wanted,
+                       bool pool_states, std::shared_ptr<Grounding> grounding,
+                       const std::string& aggregate, double policy_weight, float way_floor,
+                       uint32_t max_tokens, uint32_t max_step_tokens, uint32_t max_text_tokens,
+                       uint32_t max_batch_tokens, float temperature, uint32_t top_k, float top_p,
+                       uint64_t seed, uint64_t prompt_hash, bool trace, bool token_level,
+                       double doubt, uint32_t choices, bool forks_within) {
+             SearchOptions options;
+             options.beams = beams;
+             options.root_draws = root_draws;
+             options.beam_draws = beam_draws;
+             options.follow_argmax = follow_argmax;
+             options.whole_responses = whole_responses;
+             options.token_level = token_level;
+             options.rank_by_draws = rank_by_draws;
+             options.policy_rewards = policy_rewards;
+             options.states_wanted = states_wanted;
+             options.pool_states = pool_states;
+             options.aggregate = parse_aggregate(aggregate);
+             options.policy_weight = policy_weight;
+             options.way_floor = way_floor;
+             options.doubt = doubt;
+             options.choices = choices;
+             options.forks_within = forks_within;
+             options.max_tokens = max_tokens;
+             options.max_step_tokens = max_step_tokens;
+             options.max_text_tokens = max_text_tokens;
+             options.max_batch_tokens = max_batch_tokens;
+             options.trace = trace;
+             options.sampler = {temperature, top_k, top_p, seed};
+             options.prompt_hash = prompt_hash;
+             auto segmenter = make_segmenter(tools, format, make_limits(max_calls, require_call),
+                                             std::move(judge));
+             return std::make_unique<Search>(std::move(segmenter), std::move(vocabulary), options,
+                                             sequences, cells, prompt_tokens, std::move(grounding));
+           }),
+           py::kw_only(), py::arg("tools_json"), py::arg("format"), py::arg("vocabulary"),
+           py::arg("sequences"), py::arg("cells"), py::arg("prompt_tokens"), py::arg("max_calls"),
+           py::arg("require_call"), py::arg("judge"), py::arg("beams"), py::arg("root_draws"),
+           py::arg("beam_draws"), py::arg("follow_argmax"), py::arg("whole_responses"),
+           py::arg("rank_by_draws"), py::arg("policy_rewards"), py::arg("states_wanted"),
+           py::arg("pool_states"), py::arg("grounding"), py::arg("aggregate"),
+           py::arg("policy_weight"), py::arg("way_floor"), py::arg("max_tokens"),
+           py::arg("max_step_tokens"), py::arg("max_text_tokens"), py::arg("max_batch_tokens"),
+           py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"),
+           py::arg("prompt_hash"), py::arg("trace"), py::arg("token_level"), py::arg("doubt"),
+           py::arg("choices"), py::arg("forks_within"))
       .def("start", &Search::start, py::arg("tokens"), py::arg("logprobs"), py::arg("entropy"))
       .def("start_forced", &Search::start_forced, py::arg("tokens"))
       .def("take_new", &Search::take_new)

@@ -29,7 +29,8 @@ struct SamplerOptions {
 
 // Draws by the Gumbel-max trick with counter-based noise: the noise depends on (seed, path, draw,
 // token) alone, so neither the order of rows nor a small change of the logits moves other draws,
-// and the draws are independent samples (Gumbel 1954; Maddison, Tarlow and Minka 2014).
+// and the draws are independent samples (Gumbel 1954; Maddison, Tarlow and Minka 2014). Draws of
+// different prompts are independent only where `path` tells the prompts apart.
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options) : options_(options) {}

@@ -27,6 +27,7 @@ StepSearch::StepSearch(std::shared_ptr<const StepSegmenter> segmenter,
       vocabulary_(std::move(vocabulary)),
       options_(options),
       sampler_(options.sampler),
+      tree_(options.prompt_hash),
       ledger_(sequences, cells, prompt_tokens),
       logits_limit_(static_cast<uint32_t>(sequences)),
       prompt_tokens_(prompt_tokens) {

@@ -47,6 +47,7 @@ struct SearchOptions {
   uint32_t max_batch_tokens = 512;
   bool trace = false;
   SamplerOptions sampler;
+  uint64_t prompt_hash = 0;  // of the prompt's tokens; the noise of the draws depends on it
 };
 
 // What the tokens of a vocabulary write.

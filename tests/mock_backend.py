@@ -27,6 +27,7 @@ from toolprm_lite.backends.base import (
     prompt_too_long,
 )
 from toolprm_lite.errors import NoRoom
+from toolprm_lite.special_texts import SpecialTexts
 
 MERGES = [
     b"[]", b'[{"', b"name", b'": "', b'", "', b"arguments", b'": {"', b'"}}]', b'"}}', b'"}', b"}}",
@@ -86,6 +87,7 @@ class MockBackend:
             frozenset([EOG]), max_prompts=max_prompts,
         )  # fmt: skip
         self.token_bytes = [*VOCABULARY, b""]
+        self.special_texts = SpecialTexts()
         self.layers: tuple[int, ...] = ()
         self.on_step: Callable[[int], None] = lambda tokens: None
         self.steps = 0

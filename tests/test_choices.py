@@ -96,7 +96,8 @@ class Round:
             "pool_states": False, "grounding": None, "aggregate": "last", "policy_weight": 0.0,
             "way_floor": 1.0, "max_tokens": 400, "max_step_tokens": 200, "max_text_tokens": 64,
             "max_batch_tokens": 512, "temperature": 1.0, "top_k": 64, "top_p": 1.0, "seed": 0,
-            "trace": True, "token_level": False, "doubt": 1.0, "choices": 30, "judge": None,
+            "prompt_hash": 0, "trace": True, "token_level": False, "doubt": 1.0, "choices": 30,
+            "judge": None,
             "forks_within": True, **self.settings,
         }  # fmt: skip
         self.search = StepSearch(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import re
 import resource
 import shutil
@@ -26,8 +25,10 @@ pytest.importorskip("jsonschema")
 
 from test_head import make_head
 
+from toolprm_lite import Searcher
 from toolprm_lite.cli import collect as command
 from toolprm_lite.cli import main
+from toolprm_lite.reward.base import FEATURES
 from toolprm_lite.reward.head import FittedModel, save_head
 from toolprm_lite.supervision import dataset, masking
 from toolprm_lite.supervision.collect import CollectSettings
@@ -37,7 +38,7 @@ from toolprm_lite.supervision.plan import PlanSettings
 # click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 RUNNER = CliRunner(**SEPARATE)
-COMMAND = [sys.executable, "-c", "from toolprm_lite.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "toolprm_lite"]
 QUICK = ["--threads", "1", "--max-tokens", "40", "--draws", "2", "--shard", "2", "--layers", "1",
          "--max-tools", "2"]  # fmt: skip
 
@@ -307,46 +308,6 @@ def test_names_that_cannot_be_masked(
 # Interrupts
 
 
-def finish(arguments: list[str]) -> str:
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def test_ten_kills_change_no_byte(tiny_gguf: Path, tmp_path: Path) -> None:
-    problems = write_problems(tmp_path / "problems.jsonl", *map(record, range(50)))
-    dice = random.Random(os.urandom(8))
-
-    def arguments(name: str) -> list[str]:
-        return [
-            "collect", str(problems), "--output", str(tmp_path / name), "--model", str(tiny_gguf),
-            *QUICK, "--shard", "1", "--group", "1", "--unconstrained-share", "0.5",
-        ]  # fmt: skip
-
-    finish(arguments("whole"))
-    expected = contents(tmp_path / "whole")
-    folder = tmp_path / "killed"
-    halves = 0
-    for turn in range(10):
-        process = subprocess.Popen(
-            [*COMMAND, *arguments("killed")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        # Wait until it writes (or has gone as far as the last one), then for a random moment.
-        before = len(list(folder.glob("*"))) if folder.exists() else 0
-        deadline = time.monotonic() + 60
-        while turn and process.poll() is None and len(list(folder.glob("*"))) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        time.sleep(dice.random() * (0.03 if turn else 1.0))
-        halves += process.poll() is None
-        process.kill()
-        process.wait()
-        assert not folder.exists() or len(list(folder.glob("shard-*"))) <= len(expected)
-    assert halves >= 8
-    finish(arguments("killed"))
-    assert contents(folder) == expected
-
-
 def start(arguments: list[str], folder: Path, **more: Any) -> subprocess.Popen[bytes]:
     """The command, when its first shard is there."""
     process = subprocess.Popen([*COMMAND, *arguments], **more)
@@ -544,6 +505,28 @@ def test_a_head_for_another_model_is_refused(
         question = "Book 2 seats in Paris"
         asked = run("search", "--tools", tools, "--reward", head, "--model", model, question)
         assert_error(asked, str(head), "fitted to another", reason)
+
+
+def test_a_head_that_is_written_again_is_read_again(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    with Searcher.from_model(tiny_gguf, threads=1) as searcher:
+        info = searcher.info
+        model = FittedModel(
+            info.name, info.architecture, info.width, info.layers, searcher.vocabulary_hash
+        )
+
+        def written(aggregate: str) -> str | None:
+            head = make_head(model=model, aggregate=aggregate, layers=(1, 2), features=FEATURES)
+            save_head(path, head)
+            return searcher.reward(path).aggregate
+
+        assert written("min") == "min"
+        first = searcher.reward(path)
+        assert searcher.reward(path) is first
+        assert written("last") == "last"
+        second = searcher.reward(path)
+        path.unlink()
+        assert searcher.reward(path) is second
 
 
 def test_fitting_needs_all_splits(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_what_has_ended_unjudged_may_win(clock: Clock) -> None:
     searcher = opened(clock, {call("Rome"): 1.0})
     usual = searcher.search(QUESTION, TOOLS, settings("greedy"), reward=States())
     total = len(clock.steps)
-    assert usual.probability == 0.25
+    assert usual.probability == 0.125
     early = settings("greedy", deadline_ms=1e3 * total - 1500)
     result = searcher.search(QUESTION, TOOLS, early, reward=States())
     # The last token was drawn, but is not decoded: no state, so no reward.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,10 @@ from test_pool import RESPONSES, TOOLS, call, random_head
 
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.errors import ConfigError, ContextError, DatasetError, ProblemError
-from toolprm_lite.evaluation import bfcl, budget, toolalpaca
+from toolprm_lite.evaluation import bfcl, budget, runs, toolalpaca
 from toolprm_lite.evaluation.failures import failure
 from toolprm_lite.evaluation.items import Item, read_problems, read_set, sample
-from toolprm_lite.evaluation.runs import RunFolder, slug
+from toolprm_lite.evaluation.runs import Column, RunFolder, slug
 from toolprm_lite.evaluation.strategies import Contest, Strategy
 from toolprm_lite.evaluation.summary import markdown, summarise
 
@@ -293,6 +294,11 @@ def searcher() -> Searcher:
 BASE = SearchConfig(constrain="off", temperature=1.0)
 
 
+def by_name(answers: Mapping[Column, Any]) -> dict[str, Any]:
+    """The answers of one seed."""
+    return {column.strategy: answer for column, answer in answers.items()}
+
+
 def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
     head = random_head(searcher, 3, False, "min")
     names = ["greedy", "majority@16", "best-of-n:toolprm@16", "step-beam:toolprm@2x8",
@@ -300,7 +306,7 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
              "doubt:policy@2x8"]  # fmt: skip
     strategies = [Strategy.parse(name) for name in names]
     contest = Contest(searcher, strategies, {"toolprm": head, "policy": "policy"}, BASE)
-    answers = contest.ask(item())
+    answers = by_name(contest.ask(item()))
     assert sorted(answers) == sorted(names)
     for name, kind, reward, sizes in (
         ("greedy", "greedy", "policy", {}),
@@ -320,15 +326,18 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
             assert answer["stats"]["decode_tokens"] == alone.stats.decode_tokens
     assert answers["greedy"]["right"]
     assert answers["majority@16"]["any_right"]
-    assert contest.ask(item(), known=names[1:]).keys() == {"greedy"}
-    wrong = contest.ask(item(right=[{"name": "weather", "arguments": {"city": "Nowhere"}}]))
+    known = [Column(name, 0) for name in names[1:]]
+    assert contest.ask(item(), known).keys() == {Column("greedy")}
+    wrong = by_name(
+        contest.ask(item(right=[{"name": "weather", "arguments": {"city": "Nowhere"}}]))
+    )
     assert wrong["greedy"]["failure"] == "value"
     assert not any(answer["any_right"] for answer in wrong.values())
 
 
 def test_a_pool_draws_no_ways_besides(searcher: Searcher) -> None:
     strategies = [Strategy.parse("majority@4")]
-    answer = Contest(searcher, strategies, {}, BASE).ask(item())["majority@4"]
+    answer = Contest(searcher, strategies, {}, BASE).ask(item())[Column("majority@4", 0)]
     plain = SearchConfig(constrain="off", temperature=1.0, samples=4, strategy="majority")
     alone = searcher.search("Weather?", TOOLS, plain)
     greedy = searcher.search("Weather?", TOOLS, SearchConfig(constrain="off", strategy="greedy"))
@@ -340,7 +349,7 @@ def test_a_response_that_does_not_end_is_wrong() -> None:
     searcher = Searcher(MockBackend({call("Paris" * 30): 1.0}))
     base = SearchConfig(constrain="off", max_tokens=20)
     strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
-    answers = Contest(searcher, strategies, {}, base).ask(item(right=[]))
+    answers = by_name(Contest(searcher, strategies, {}, base).ask(item(right=[])))
     for answer in answers.values():
         assert (answer["complete"], answer["right"]) == (False, False)
         assert answer["failure"] == "incomplete"
@@ -351,7 +360,7 @@ def test_a_problem_that_cannot_be_asked_is_counted(searcher: Searcher) -> None:
     strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
     broken = item()
     broken.tools.append(broken.tools[0])
-    answers = Contest(searcher, strategies, {}, BASE).ask(broken)
+    answers = by_name(Contest(searcher, strategies, {}, BASE).ask(broken))
     assert answers.keys() == {"greedy", "majority@4"}
     for answer in answers.values():
         assert "both named 'weather'" in answer["error"]
@@ -380,27 +389,28 @@ def answer(identity: str, right: bool | None, category: str = "a", **more: Any) 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run", SETTINGS)
-    run.add({"greedy": answer("p0", True), "majority@4": answer("p0", False)})
-    run.add({"greedy": answer("p1", True)})
+    greedy, vote = Column("greedy"), Column("majority@4", 0)
+    run.add({greedy: answer("p0", True), vote: answer("p0", False)})
+    run.add({greedy: answer("p1", True)})
     path = tmp_path / "run" / "answers" / "greedy.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"id": "p2", "ca')
     again = RunFolder(tmp_path / "run", {**SETTINGS, "rewards": {"orm": "bb"}})
-    assert sorted(again.answers("greedy")) == ["p0", "p1"]
+    assert sorted(again.answers(greedy)) == ["p0", "p1"]
     assert path.read_bytes() == whole
-    assert again.known(["greedy", "majority@4"], "p1") == ["greedy"]
+    assert again.known([greedy, vote], "p1") == [greedy]
     assert again.settings["rewards"] == {"toolprm": "aa", "orm": "bb"}
-    asked: list[tuple[str, list[str]]] = []
+    asked: list[tuple[str, list[Column]]] = []
 
-    def ask(problem: Item, known: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def ask(problem: Item, known: Sequence[Column]) -> dict[Column, dict[str, Any]]:
         asked.append((problem.id, list(known)))
-        missing = [name for name in ("greedy", "majority@4") if name not in known]
-        return {name: answer(problem.id, True) for name in missing}
+        missing = [column for column in (greedy, vote) if column not in known]
+        return {column: answer(problem.id, True) for column in missing}
 
-    again.fill([item("p0"), item("p1"), item("p2")], ["greedy", "majority@4"], ask)
-    assert asked == [("p1", ["greedy"]), ("p2", [])]
+    again.fill([item("p0"), item("p1"), item("p2")], [greedy, vote], ask)
+    assert asked == [("p1", [greedy]), ("p2", [])]
     last = RunFolder(tmp_path / "run", SETTINGS)
-    assert last.answers("majority@4").keys() == {"p0", "p1", "p2"}
+    assert last.answers(vote).keys() == {"p0", "p1", "p2"}
 
 
 def test_answers_of_other_settings_do_not_mix(tmp_path: Path) -> None:
@@ -411,7 +421,7 @@ def test_answers_of_other_settings_do_not_mix(tmp_path: Path) -> None:
         RunFolder(tmp_path, {**SETTINGS, "rewards": {"toolprm": "cc"}})
     (tmp_path / "answers" / "greedy.jsonl").write_text("nonsense\n")
     with pytest.raises(DatasetError, match=r"greedy.jsonl, line 1: not an answer"):
-        RunFolder(tmp_path, SETTINGS).answers("greedy")
+        RunFolder(tmp_path, SETTINGS).answers(Column("greedy"))
     (tmp_path / "settings.json").write_text("[]")
     with pytest.raises(DatasetError, match="not the settings of an evaluation"):
         RunFolder(tmp_path, SETTINGS)
@@ -436,11 +446,13 @@ def test_a_summary_of_known_answers() -> None:
     pool = dict(zip(greedy, (1, 0, 0, 0, 0, 0, 0, 0), strict=True))
     anywhere = dict(zip(greedy, (1, 0, 1, 1, 1, 0, 0, 0), strict=True))
     answers = {
-        "greedy": {i: answer(i, bool(r)) for i, r in greedy.items()},
-        "step-beam:toolprm@2x8": {i: answer(i, bool(r)) for i, r in beam.items()},
-        "majority@4": {i: answer(i, bool(r), any_right=bool(anywhere[i])) for i, r in pool.items()},
+        "greedy": [{i: answer(i, bool(r)) for i, r in greedy.items()}],
+        "step-beam:toolprm@2x8": [{i: answer(i, bool(r)) for i, r in beam.items()}],
+        "majority@4": [
+            {i: answer(i, bool(r), any_right=bool(anywhere[i])) for i, r in pool.items()}
+        ],
     }
-    answers["greedy"]["a2"]["failure"] = "value"
+    answers["greedy"][0]["a2"]["failure"] = "value"
     found = summarise([*items, item("unasked")], answers)
     assert (found["problems"], found["answered"], found["judged"]) == (9, 8, 8)
     low, high, _ = found["strategies"]
@@ -468,10 +480,8 @@ def test_a_summary_of_known_answers() -> None:
 def test_the_official_verdict_beside_our_own() -> None:
     items = [item("p0"), item("p1"), item("p2")]
     answers = {
-        "greedy": {
-            "p0": answer("p0", True), "p1": answer("p1", True), "p2": answer("p2", None),
-        }
-    }  # fmt: skip
+        "greedy": [{"p0": answer("p0", True), "p1": answer("p1", True), "p2": answer("p2", None)}]
+    }
     found = summarise(items, answers, lambda asked, calls: asked.id != "p1")
     assert found["official"]["disagreements"] == 1
     assert found["official"]["disagree"] == [
@@ -486,7 +496,7 @@ def test_the_official_verdict_beside_our_own() -> None:
 
 def test_what_could_not_be_asked_has_no_cost() -> None:
     error = {"id": "p0", "category": "a", "right": False, "error": "too long"}
-    found = summarise([item("p0")], {"greedy": {"p0": error}})
+    found = summarise([item("p0")], {"greedy": [{"p0": error}]})
     (row,) = found["strategies"]
     assert (row["errors"], row["all"], row["tokens"]["decoded"]) == (1, 0.0, None)
     assert row["failures"] == {"error": 1}
@@ -506,10 +516,10 @@ def test_more_draws_against_more_beams(tmp_path: Path) -> None:
     identities = [f"p{n}" for n in range(40)]
     shares = {(4, 1): 10, (4, 4): 20, (4, 16): 30, (1, 4): 18, (16, 4): 21}
     answers = {
-        f"step-beam:auto@{n}x{m}": {i: answer(i, k < right) for k, i in enumerate(identities)}
+        f"step-beam:auto@{n}x{m}": [{i: answer(i, k < right) for k, i in enumerate(identities)}]
         for (n, m), right in shares.items()
     }
-    answers["greedy"] = {i: answer(i, k < 12) for k, i in enumerate(identities)}
+    answers["greedy"] = [{i: answer(i, k < 12) for k, i in enumerate(identities)}]
     cells = [name for name in answers if name.startswith("step-beam")]
     found = budget.study(answers, identities, cells)
     assert found["contrasts"]["more_draws"]["points"] == pytest.approx(50)
@@ -530,12 +540,12 @@ def test_more_draws_against_more_beams(tmp_path: Path) -> None:
 def test_only_the_grids_own_cells_are_in_it() -> None:
     identities = ["p0", "p1"]
     grid = [f"step-beam:toolprm@{n}x{m}" for n, m in ((4, 1), (4, 4))]
-    answers = {name: {i: answer(i, True) for i in identities} for name in grid}
-    answers["step-beam:policy@4x16"] = {i: answer(i, False) for i in identities}
+    answers = {name: [{i: answer(i, True) for i in identities}] for name in grid}
+    answers["step-beam:policy@4x16"] = [{i: answer(i, False) for i in identities}]
     found = budget.study(answers, identities, grid)
     assert [cell["strategy"] for cell in found["grid"]] == grid
     assert found["contrasts"]["more_draws"]["points"] == 0
-    unjudged = {name: {"p0": answer("p0", None)} for name in grid}
+    unjudged = {name: [{"p0": answer("p0", None)}] for name in grid}
     with pytest.raises(DatasetError, match="no answer can be judged"):
         budget.study(unjudged, ["p0"], grid)
 
@@ -547,10 +557,11 @@ def test_names_of_strategies_are_names_of_different_files() -> None:
 
 def test_an_error_is_asked_again(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run", SETTINGS)
-    run.add({"greedy": {"id": "p0", "category": "a", "right": False, "error": "too long"}})
-    assert run.known(["greedy"], "p0") == []
-    run.add({"greedy": answer("p0", True)})
-    assert RunFolder(tmp_path / "run", SETTINGS).known(["greedy"], "p0") == ["greedy"]
+    column = Column("greedy")
+    run.add({column: {"id": "p0", "category": "a", "right": False, "error": "too long"}})
+    assert run.known([column], "p0") == []
+    run.add({column: answer("p0", True)})
+    assert RunFolder(tmp_path / "run", SETTINGS).known([column], "p0") == [column]
 
 
 def test_one_strategys_error_is_its_own() -> None:
@@ -562,7 +573,8 @@ def test_one_strategys_error_is_its_own() -> None:
             return Searcher(MockBackend({"[]": 1.0})).search("q", TOOLS, BASE)
 
     strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
-    found = Contest(Deaf(), strategies, {}, BASE).ask(item(right=[]))  # type: ignore[arg-type]
+    contest = Contest(Deaf(), strategies, {}, BASE)  # type: ignore[arg-type]
+    found = by_name(contest.ask(item(right=[])))
     assert found["greedy"]["right"]
     assert found["majority@4"]["error"] == "too long"
 
@@ -591,3 +603,29 @@ def test_bfcl_lines_of_another_form_are_named(line: str, tmp_path: Path) -> None
     path.write_text(f"{line}\n")
     with pytest.raises(ProblemError, match=r"line 1: .*is this BFCL v4"):
         bfcl.read_bfcl(tmp_path, ("simple_python",))
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_a_run_that_is_stopped_in_its_first_moments(
+    moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+
+    def stop() -> None:
+        nonlocal count
+        count += 1
+        if count > moment:
+            raise KeyboardInterrupt
+
+    for owner, name in ((Path, "mkdir"), (runs, "replace_file")):
+        real = getattr(owner, name)
+
+        def stopping(*arguments: Any, real: Any = real, **more: Any) -> None:
+            stop()
+            real(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, stopping)
+    with contextlib.suppress(KeyboardInterrupt):
+        RunFolder(tmp_path / "run", SETTINGS)
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run", SETTINGS).answers("greedy") == {}

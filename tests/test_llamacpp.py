@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -29,7 +30,7 @@ from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.backends import llamacpp, llamacpp_tap
 from toolprm_lite.backends.base import Batch, SequenceOp
 from toolprm_lite.backends.llamacpp import LlamaCppBackend
-from toolprm_lite.errors import ContextError, ModelError, NoRoom
+from toolprm_lite.errors import ConfigError, ContextError, ModelError, NoRoom, TemplateWarning
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
@@ -558,11 +559,37 @@ def test_settings_out_of_range(tiny_gguf: Path) -> None:
         ({"max_sequences": 253}, "between 1 and 252"),
         ({"max_sequences": 256, "max_prompts": 1}, "between 1 and 255"),
         ({"max_prompts": 0}, "at least 1"),
-        ({"context": 8}, "at least 32"),
-        ({"threads": 0}, "at least 1"),
     ]:
         with pytest.raises(ModelError, match=message):
-            LlamaCppBackend(tiny_gguf, **settings)  # type: ignore[arg-type]
+            LlamaCppBackend(tiny_gguf, **settings)
+    for settings, message in [
+        ({"context": 8}, "context is 8; it must be an integer 32 .. "),
+        ({"context": (1 << 32) + 100}, "context is 4294967396; it must be"),
+        ({"context": 10**20}, "context is 100000000000000000000; it must be"),
+        ({"context": 10**5000}, "context is an integer of thousands of digits"),
+        ({"threads": 0}, "threads is 0; it must be an integer 1 .. "),
+        ({"threads": 1000}, "threads is 1000; it must be an integer 1 .. "),
+        ({"gpu_layers": -7}, "gpu_layers is -7; it must be an integer -1 .. "),
+        ({"gpu_layers": 1 << 31}, "gpu_layers is 2147483648; it must be"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            LlamaCppBackend(tiny_gguf, **settings)
+
+
+def test_a_context_that_does_not_fit_is_refused_before_it_is_taken(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 3 blocks of 2 heads of 16 wide keys and values in float16; scores of 4 heads, and a mask
+    cell = 2 * 3 * 2 * 2 * 16 + 4 * 512 * 5
+    monkeypatch.setattr(llamacpp, "available_memory", lambda: 2048 * cell)
+    LlamaCppBackend(tiny_gguf, threads=1, context=1792).close()
+    with pytest.raises(ModelError, match=r"context of 4096 needs some .* give --context 1792$"):
+        LlamaCppBackend(tiny_gguf, threads=1, context=4096)
+    monkeypatch.setattr(llamacpp, "available_memory", lambda: 100 * cell)
+    with pytest.raises(ModelError, match="choose a smaller model"):
+        LlamaCppBackend(tiny_gguf, threads=1)
+    monkeypatch.setattr(llamacpp, "available_memory", lambda: None)
+    LlamaCppBackend(tiny_gguf, threads=1, context=4096).close()
 
 
 def test_missing_package(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -661,3 +688,51 @@ def test_a_searcher_that_is_forgotten_frees_its_model(tiny_gguf: Path) -> None:
     del searcher
     gc.collect()
     assert backend() is None
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (b"\xff\xfe\x1b[31mred\n\x9b", "\ufffd\ufffd [31mred \ufffd"),
+        (b"one\0two", "one"),
+        (b"", "odd"),
+        (b"\n", "odd"),
+        (b"n" * 3_000_000, "n" * 200),
+    ],
+    ids=["bytes", "null", "empty", "space", "long"],
+)
+def test_names_in_files_are_read_as_visible_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes, name: str
+) -> None:
+    path = write_with(tmp_path, monkeypatch, "general.name", written)
+    made = LlamaCppBackend(path, context=64)
+    assert made.info.name == name
+    made.close()
+
+
+def write_with(folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: bytes) -> Path:
+    """The tiny model with other bytes in its metadata."""
+    usual = gguf.GGUFWriter.add_string
+
+    def add_string(self: gguf.GGUFWriter, name: str, text: str) -> None:
+        usual(self, name, value if name == key else text)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_string", add_string)
+    return TinyLlama().write(folder / "odd.gguf")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [b"{{ '\xff\xfe' }}", b"\xff" * 3_000_000, b"{{ 1/0 }}", b"{% for\0 %}", b"x" * 3_000_000],
+    ids=["bytes", "long bytes", "error", "null", "long"],
+)
+def test_templates_in_files_end_in_a_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: bytes
+) -> None:
+    path = write_with(tmp_path, monkeypatch, "tokenizer.chat_template", template)
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+    config = SearchConfig(max_tokens=2, beams=1, expand=1)
+    with Searcher(LlamaCppBackend(path, context=2048)) as searcher:
+        with pytest.warns(TemplateWarning, match="chat template failed.*ChatML is used instead"):
+            result = searcher.search("Hi", [tool], config)
+        assert result.stats.prompt_tokens > 50

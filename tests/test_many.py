@@ -652,3 +652,132 @@ def test_the_clock_of_many_begins_with_the_call(clock: Clock) -> None:
 
     found = Searcher(backend()).search_many(slowly())
     assert [result.stopped for result in found] == ["deadline"] * 3
+
+
+# One job's failure
+
+
+class Picky(MockBackend):
+    """Has the layers 0 to 4, as it says."""
+
+    def tap(self, layers: Any) -> None:
+        for layer in layers:
+            if not 0 <= layer <= self.info.layers:
+                raise ModelError(f"layer {layer} can't be tapped")
+        super().tap(layers)
+
+
+class Impossible(KindReward):
+    name = "impossible"
+    layers = (99,)
+
+
+class Raises(States):
+    """A reward whose failure is no `Exception`."""
+
+    def score(self, batch: Any) -> Any:
+        raise GeneratorExit("enough")
+
+
+def by_tool(count: int) -> dict[str, dict[str, float]]:
+    return {f"tool_{n} is": responses(n) for n in range(count)}
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("bad", [Impossible(), Raises()])
+def test_a_bad_reward_in_a_queue_fails_its_own_search(bad: Any, place: int) -> None:
+    model, go = Picky({"[]": 1.0}, by_prompt=by_tool(4), context=8192), threading.Event()
+    model.on_step = lambda tokens: None if go.wait(30) else pytest.fail("never let go")
+    queue = SearchQueue(Searcher(model))
+    asked = requests(4)
+    rewards: list[Any] = ["policy", States(), "policy", States()]
+    rewards[place] = bad
+    futures = [
+        queue.submit(one.messages, one.tools, one.config, reward=reward)
+        for one, reward in zip(asked, rewards, strict=True)
+    ]
+    go.set()
+    error = futures[place].exception(30)
+    assert isinstance(error, ModelError if bad.layers == (99,) else GeneratorExit)
+    for n, (future, one, reward) in enumerate(zip(futures, asked, rewards, strict=True)):
+        if n != place:
+            same([future.result(30)], alone([one], reward))
+
+
+def test_a_layer_that_is_none_fails_its_own_search() -> None:
+    class Odd(KindReward):
+        layers = 3  # type: ignore[assignment]
+
+    queue = SearchQueue(Searcher(backend(context=8192)))
+    asked = requests(3)
+    futures = [
+        queue.submit(one.messages, one.tools, one.config, reward=reward)
+        for one, reward in zip(asked, ["policy", Odd(), "policy"], strict=True)
+    ]
+    assert isinstance(futures[1].exception(30), TypeError)
+    same([futures[n].result(30) for n in (0, 2)], alone([asked[0], asked[2]]))
+
+
+def test_a_prompt_at_which_the_model_fails_fails_its_own_search() -> None:
+    """What the others had in the context is decoded again."""
+
+    class Fails(MockBackend):
+        def prefill(self, tokens: Any, *args: Any, **more: Any) -> Any:
+            if b"tool_2 is" in b"".join(self.token_bytes[token] for token in tokens):
+                raise ModelError("this graph has no such tensor")
+            return super().prefill(tokens, *args, **more)
+
+    asked = requests(4)
+    model = Fails({"[]": 1.0}, by_prompt=by_tool(4), context=8192)
+    with pytest.raises(RequestsFailed, match="request 2: this graph") as told:
+        Searcher(model).search_many(asked)
+    assert list(told.value.errors) == [2]
+    found = [result for result in told.value.results if result is not None]
+    assert answers(found) == answers(alone([asked[n] for n in (0, 1, 3)]))
+
+
+def test_a_cancel_that_can_not_be_asked_fails_its_own_search() -> None:
+    class Lost(threading.Event):
+        def is_set(self) -> bool:
+            raise ConnectionError("the process that had it is gone")
+
+    queue = SearchQueue(Searcher(backend(context=8192)))
+    asked = requests(3)
+    futures = [
+        queue.submit(one.messages, one.tools, one.config, cancel=cancel)
+        for one, cancel in zip(asked, [None, Lost(), threading.Event()], strict=True)
+    ]
+    assert isinstance(futures[1].exception(30), ConnectionError)
+    same([futures[n].result(30) for n in (0, 2)], alone([asked[0], asked[2]]))
+    with pytest.raises(ConfigError, match="cancel is a str"):
+        queue.submit("q", [tool(1)], cancel="soon")  # type: ignore[arg-type]
+
+
+def test_a_callback_that_fails_disturbs_nobody(held: tuple[MockBackend, threading.Event]) -> None:
+    model, go = held
+    queue = SearchQueue(Searcher(model))
+    asked = requests(3)
+    futures = [queue.submit(one.messages, one.tools, one.config) for one in asked]
+
+    def leave(_: object) -> None:
+        raise SystemExit("enough")
+
+    futures[0].add_done_callback(leave)
+    go.set()
+    same([future.result(30) for future in futures], alone(asked))
+
+
+def test_a_lock_that_fails_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No future is left without an end."""
+    searcher = Searcher(backend(context=8192))
+    queue = SearchQueue(searcher)
+
+    def broken(limits: object) -> None:
+        raise MemoryError("no lock")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(searcher._lock, "acquire", broken)
+        one = request(1)
+        futures = [queue.submit(one.messages, one.tools) for _ in range(3)]
+        assert [type(future.exception(30)) for future in futures] == [MemoryError] * 3
+    assert queue.search(one.messages, one.tools).calls

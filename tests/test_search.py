@@ -22,7 +22,7 @@ from toolprm_lite.reward.base import FEATURES, STEP_KINDS, CandidateStep, StepBa
 from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
 from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.config import STRATEGIES
-from toolprm_lite.search.result import CallConfidence, Step, call_confidence
+from toolprm_lite.search.result import CallConfidence, Step, confidence
 from toolprm_lite.tools import parse_tools
 
 TOOLS = [
@@ -394,18 +394,18 @@ def test_every_part_of_a_call_has_its_probability(strategy: str) -> None:
     )
     result = search({text: 1.0}, reward=KindReward(), strategy=strategy)
     assert result.confidence == [
-        CallConfidence(0.375, 0.75, {"city": 0.625, "unit": 0.5}),
-        CallConfidence(0.375, 0.75, {}),
-        CallConfidence(0.375, 0.75, {"city": 0.5}),
+        CallConfidence(0.125, 0.75, {"city": 0.625, "unit": 0.5}),
+        CallConfidence(0.125, 0.75, {}),
+        CallConfidence(0.125, 0.75, {"city": 0.5}),
     ]
     assert [list(c.arguments) for c in result.confidence] == [
         list(c["arguments"]) for c in result.calls
     ]
-    assert result.probability == 0.25
+    assert result.probability == 0.125  # PARAM_FINISH
     assert [s.probability for s in result.steps] == [s.reward for s in result.steps]
     record = json.loads(json.dumps(result.to_dict()))
     assert record["confidence"][0] == {
-        "probability": 0.375, "name": 0.75, "arguments": {"city": 0.625, "unit": 0.5},
+        "probability": 0.125, "name": 0.75, "arguments": {"city": 0.625, "unit": 0.5},
     }  # fmt: skip
 
 
@@ -420,7 +420,7 @@ def test_a_response_cut_off_has_confidence_in_its_closed_calls_only() -> None:
     result = search({text: 1.0}, reward=KindReward(), strategy="greedy", max_tokens=whole - 5)
     assert not result.complete
     assert result.steps[-1].kind == "ARG_VALUE"
-    assert result.confidence == [CallConfidence(0.375, 0.75, {})]
+    assert result.confidence == [CallConfidence(0.125, 0.75, {})]
     assert len(result.calls) == 1
     assert result.probability is None
 
@@ -431,7 +431,7 @@ def test_confidence_in_odd_steps() -> None:
     def step(index: int, kind: str, probability: float | None, argument: str | None = None) -> Step:
         return Step(index, kind, "f", argument, None, "", 1.0, 0.0, probability)
 
-    found = call_confidence(
+    found, whole = confidence(
         [
             step(0, "FUNC_NAME", 0.9),
             step(0, "ARG_VALUE", 0.8, "a"),
@@ -447,6 +447,7 @@ def test_confidence_in_odd_steps() -> None:
         CallConfidence(0.2, 0.9, {"a": 0.3, "b": None}),
         CallConfidence(0.7, None, {}),
     ]
+    assert whole is None
 
 
 @pytest.mark.parametrize("reward", ["policy", city_reward("Rome")])

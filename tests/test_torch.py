@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +33,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from tiny_hf import tiny_hf, tiny_tokenizer, write_tiny_hf  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
+from toolprm_lite.backends import torch as torch_backend  # noqa: E402
 from toolprm_lite.backends.device_top_k import device_top_k  # noqa: E402
 from toolprm_lite.backends.hf_models import choose_device, choose_dtype  # noqa: E402
 from toolprm_lite.backends.torch import TorchBackend  # noqa: E402
@@ -475,6 +478,42 @@ def test_prompts_without_room_and_wrong_settings(backend: TorchBackend, model: A
         backend.tokenize("x")
 
 
+def test_a_models_own_code_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    asked: dict[str, Any] = {}
+    for name in ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"):
+        kind = getattr(transformers, name)
+        usual = kind.from_pretrained
+
+        def recorded(*args: Any, _name: str = name, _usual: Any = usual, **options: Any) -> Any:
+            asked[_name] = options.get("trust_remote_code")
+            return _usual(*args, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", recorded)
+    TorchBackend.load(folder).close()
+    assert asked == dict.fromkeys(("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"), False)
+
+
+def test_a_folder_with_code_of_its_own_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "own"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError, match="transformers can't load it"):
+        TorchBackend.load(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_hub_id_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    message = "organisation/name: no such file or folder, and as a model of the hub"
+    with pytest.raises(ModelError, match=message):
+        TorchBackend.load("organisation/name")
+
+
 def test_sources_that_are_no_model(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         TorchBackend.load(tmp_path)
@@ -487,7 +526,7 @@ def test_sources_that_are_no_model(tmp_path: Path, folder: Path) -> None:
     garbage.write_bytes(b"GGUF" + bytes(20))
     with pytest.raises(ModelError, match="transformers can't load it"):
         TorchBackend.load(garbage)
-    with pytest.raises(ModelError, match="threads is 0"):
+    with pytest.raises(ConfigError, match="threads is 0"):
         TorchBackend.load(folder, threads=0)
     with pytest.raises(ModelError, match="dtype is 'int8'"):
         TorchBackend.load(folder, dtype="int8")
@@ -536,3 +575,14 @@ def test_a_gpu_agrees_with_the_cpu(folder: Path) -> None:
         made.close()
     np.testing.assert_allclose(dense(outputs[1]), dense(outputs[0]), atol=1e-3)
     np.testing.assert_allclose(outputs[1].hidden, outputs[0].hidden, atol=1e-3)
+
+
+def test_a_context_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_hf("qwen2")
+    config = model.config
+    cell = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads
+    cell *= config.hidden_size // config.num_attention_heads
+    monkeypatch.setattr(torch_backend, "available_memory", lambda: 1024 * cell)
+    TorchBackend(model, tiny_tokenizer(), context=896).close()
+    with pytest.raises(ModelError, match=r"context of 1024 needs some .* give --context 768$"):
+        TorchBackend(model, tiny_tokenizer(), context=1024)

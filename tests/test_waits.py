@@ -293,9 +293,13 @@ def test_a_reader_that_fails_lets_the_model_go() -> None:
     def work() -> None:
         searcher, queue, stream = opened()
         stream.close()
-        with pytest.raises(KeyError):
+
+        def read() -> None:
             for _ in searcher.stream(*ASKED):
                 raise KeyError("listener")
+
+        with pytest.raises(KeyError):
+            read()
         gc.collect()
         assert queue.search(*ASKED).complete
 

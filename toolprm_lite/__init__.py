@@ -10,9 +10,11 @@ result.calls
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in typing, which is slow to import: Ctrl-C is noticed after this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from toolprm_lite.errors import ToolprmError
     from toolprm_lite.search.config import SearchConfig
     from toolprm_lite.search.events import CallFinished, StepDecided

@@ -276,6 +276,7 @@ class StepSearch:
         top_k: int,
         top_p: float,
         seed: int,
+        prompt_hash: int,
         trace: bool,
         token_level: bool,
         doubt: float,

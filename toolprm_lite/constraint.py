@@ -24,6 +24,7 @@ from toolprm_lite.errors import ConfigError, ConstraintError
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.mask_schema import loosened, without_long_enums
 from toolprm_lite.schema import Schema, closed_schema, moved_references
+from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tools import Tool
 
 Matcher: TypeAlias = LLMatcher
@@ -142,6 +143,7 @@ class Vocabulary:
         token_bytes: Sequence[bytes],
         eog_tokens: Collection[int],
         tokenize: Callable[[str], list[int]],
+        special: SpecialTexts | None = None,
     ) -> None:
         if not eog_tokens:
             raise ConstraintError(
@@ -150,14 +152,14 @@ class Vocabulary:
         self.size = len(token_bytes)
         self.words = (self.size + 31) // 32
         self.eog_tokens = frozenset(eog_tokens)
-        encode = Encoder(token_bytes, tokenize)
+        encode = Encoder(token_bytes, tokenize, special)
         tokens = list(token_bytes)
         for token in self.eog_tokens:
             tokens[token] = b"\xff<|end-of-generation-%d|>" % token
         self.special_tokens = encode.special_tokens
-        special = [token for token in encode.special_tokens.values() if token not in eog_tokens]
+        markers = [token for token in encode.special_tokens.values() if token not in eog_tokens]
         end = sorted(self.eog_tokens)
-        wrapper = TokenizerWrapper(_Tokens(tokens, end[0], special, encode))
+        wrapper = TokenizerWrapper(_Tokens(tokens, end[0], markers, encode))
         self._tokenizer = LLTokenizer(wrapper, n_vocab=self.size, eos_token=end)
         self._executor = LLExecutor()
         self._matchers: OrderedDict[str, LLMatcher] = OrderedDict()
@@ -175,7 +177,9 @@ class Vocabulary:
                 assert of_backend is not None
                 return of_backend(text)
 
-            vocabulary = cls(backend.token_bytes, backend.info.eog_tokens, tokenize)
+            vocabulary = cls(
+                backend.token_bytes, backend.info.eog_tokens, tokenize, backend.special_texts
+            )
             _vocabularies[backend] = vocabulary
         return vocabulary
 

@@ -45,6 +45,10 @@ class TrainingError(ToolprmError):
     """Supervision that no head can be fitted to or judged by."""
 
 
+class TemplateWarning(UserWarning):
+    """The model's chat template failed, and another prompt is used; the message says which."""
+
+
 class ContextError(ToolprmError):
     """The prompt leaves no room in the model's context."""
 

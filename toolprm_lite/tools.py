@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from toolprm_lite.checks import deeper_than
 from toolprm_lite.errors import SchemaWarning, ToolsError
+from toolprm_lite.files import MOST_DEFINITIONS, read_text
 from toolprm_lite.judge import make_validator
 from toolprm_lite.schema import (
     MANY,
@@ -104,7 +106,7 @@ class Tool:
                 f"{where}: its parameters are {_kind(parameters)}; write a JSON Schema object"
             )
         description = definition.get("description")
-        if _deeper_than(parameters, _MAX_DEPTH):
+        if deeper_than(parameters, _MAX_DEPTH):
             raise ToolsError(f"{where}: its parameters are nested too deep; flatten them")
         try:
             json.dumps([name, description, parameters], ensure_ascii=False, default=str).encode()
@@ -177,7 +179,7 @@ def load_tools(path: str | Path) -> list[Tool]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MOST_DEFINITIONS)
     except FileNotFoundError:
         raise ToolsError(f"{path}: no such file; give the path of a JSON file of tools") from None
     except UnicodeDecodeError as error:
@@ -192,8 +194,10 @@ def load_tools(path: str | Path) -> list[Tool]:
         failure = error
     except RecursionError:
         raise ToolsError(f"{path}: the JSON is nested too deep; flatten it") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise ToolsError(f"{path}: not usable JSON: {error}; mend it there") from None
+    except ValueError:
+        raise ToolsError(
+            f"{path}: an integer in it has thousands of digits; write a shorter one"
+        ) from None
     records: list[Any] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -208,6 +212,13 @@ def load_tools(path: str | Path) -> list[Tool]:
                 f"{path}: not JSON: {failure.msg} at line {failure.lineno}, "
                 f"column {failure.colno}; mend it there"
             ) from None
+        except ValueError:
+            raise ToolsError(
+                f"{path}, line {number}: an integer in it has thousands of digits; write a shorter "
+                "one"
+            ) from None
+        except RecursionError:
+            raise ToolsError(f"{path}, line {number}: nested too deep; flatten it") from None
     return parse_tools(records, str(path))
 
 
@@ -517,20 +528,6 @@ def _fits_kind(value: Any, kind: str) -> bool:
         "string": str, "number": (int, float), "array": list, "object": dict, "null": type(None),
     }  # fmt: skip
     return isinstance(value, types[kind])
-
-
-def _deeper_than(value: Any, depth: int) -> bool:
-    level = [value]
-    for _ in range(depth):
-        level = [
-            part
-            for parent in level
-            if isinstance(parent, (Mapping, list, tuple))
-            for part in (parent.values() if isinstance(parent, Mapping) else parent)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _plain(value: Any) -> Any:

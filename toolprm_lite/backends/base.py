@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite.errors import ContextError, ModelError, NoRoom
+from toolprm_lite.special_texts import SpecialTexts
 
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
@@ -21,6 +22,7 @@ MaskArray = npt.NDArray[np.uint32]
 
 
 RESPONSE_ROOM = 16  # cells that a prompt must leave free
+_LONGEST_NAME = 200  # bytes
 
 NOT_FINITE = (
     "the model's {} hold numbers that are not finite: float16 overflows beyond 65504, or the "
@@ -134,8 +136,15 @@ class Backend(Protocol):
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         ...
 
+    @property
+    def special_texts(self) -> SpecialTexts:
+        """The tokens that `tokenize` finds by their texts: control tokens and markers. The ends of
+        generation are among them."""
+        ...
+
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; special tokens in the text are recognised.
+        """Token ids of text; special tokens in the text are recognised, so untrusted text must be
+        cut first: see `Encoder.prompt`.
 
         Adds the model's BOS token when the model wants one and the text does not begin with it.
         """
@@ -197,6 +206,16 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free the model. Safe to call twice."""
         ...
+
+
+def model_name(written: bytes, otherwise: str) -> str:
+    """The name in a model file, in one line of visible characters; `otherwise` where it has none.
+
+    Files come from strangers: names may be no UTF-8, hold escape sequences, or never end.
+    """
+    text = written[:_LONGEST_NAME].decode("utf-8", "replace")
+    visible = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(visible.split()) or otherwise
 
 
 def check_prompt(prompt: Int32Array, info: ModelInfo, number: int = 0) -> None:

@@ -1,32 +1,51 @@
-"""Text within a response as the model usually writes it. Knows neither masks nor searches."""
+"""Text as the model usually writes it, without special tokens but those of a prompt's template.
+Knows neither masks nor searches."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from toolprm_lite.special_texts import SpecialTexts
 
 _TEXTS_KEPT = 4096
 
 
 class Encoder:
-    """Tokenizes text that stands within a response: without BOS and without the space that
-    SentencePiece models put before a text."""
+    """Tokenizes prompts in pieces, and text that stands within a response: without BOS, without
+    the space that SentencePiece models put before a text, and without special tokens.
+
+    `special` are those that `tokenize` finds by their texts.
+    """
 
     _MARK = "\x02"  # https://github.com/guidance-ai/llguidance uses the same guard
 
-    def __init__(self, token_bytes: Sequence[bytes], tokenize: Callable[[str], list[int]]) -> None:
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        tokenize: Callable[[str], list[int]],
+        special: SpecialTexts | None = None,
+    ) -> None:
         self._token_bytes = token_bytes
         self._tokenize = tokenize
+        self._added = special or SpecialTexts()
         self._cache: dict[str, list[int]] = {}
-        self._guard: list[int] | None = None
-        written = b"".join(token_bytes[token] for token in tokenize("a"))
-        if written.endswith(b" a") or written.endswith("▁a".encode()):
-            self._guard = tokenize(self._MARK)
-        # What stands before every text: BOS, or nothing.
-        self._before = len(tokenize(""))
-        self.special_tokens: dict[str, int] = {}
-        self.special_tokens = self._find_special_tokens()
-        self._special = frozenset(self.special_tokens.values())
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Control tokens and markers, such as <|im_start|> and <tool_call>, by their texts.
+
+        No mask allows them within text or JSON.
+        """
+        return {**self._look_special(), **self._added.tokens}
+
+    def prompt(self, pieces: Sequence[str]) -> list[int]:
+        """The tokens of a prompt that `render_prompt` gave."""
+        tokens = self._tokenize(pieces[0])
+        for piece in pieces[1:]:
+            tokens += self._encode(piece)
+        return tokens
 
     def behind(self, context: str, text: str) -> list[int]:
         """The tokens of `text` where it stands behind `context`; its own where one token would hold
@@ -42,10 +61,7 @@ class Encoder:
     def __call__(self, text: str) -> list[int]:
         found = self._cache.get(text)
         if found is None:
-            found = self._encode(text)
-            if not self._special.isdisjoint(found):  # text that looks like a special token
-                pieces = re.split(r"(?<=[<\[])", text)
-                found = [token for piece in pieces for token in self._encode(piece)]
+            found = [token for piece in self._special.split(text) for token in self._encode(piece)]
             if len(self._cache) >= _TEXTS_KEPT:
                 self._cache.clear()
             self._cache[text] = found
@@ -61,12 +77,25 @@ class Encoder:
                 return tokens[count:]
         return self._tokenize(text)[self._before :]
 
-    def _find_special_tokens(self) -> dict[str, int]:
-        """Control tokens and markers, such as <|im_start|> and <tool_call>.
+    @cached_property
+    def _special(self) -> SpecialTexts:
+        return SpecialTexts(self.special_tokens, self._added.normalize)
 
-        No mask allows them within text or JSON. They are found by their look, and by staying one
-        token whatever stands before them.
-        """
+    @cached_property
+    def _guard(self) -> list[int] | None:
+        """What the guard is, where text gets a space in front."""
+        written = b"".join(self._token_bytes[token] for token in self._tokenize("a"))
+        spaced = written.endswith(b" a") or written.endswith("▁a".encode())
+        return self._tokenize(self._MARK) if spaced else None
+
+    @cached_property
+    def _before(self) -> int:
+        """The tokens that stand before every text: BOS, or none."""
+        return len(self._tokenize(""))
+
+    def _look_special(self) -> dict[str, int]:
+        """Special tokens by their look, and by staying one token whatever stands before them: not
+        all vocabularies say which they are."""
         look = re.compile(rb"<[^\s<>()]{2,}>|<s>|\[/?[A-Z_]{3,}\]")
         special: dict[str, int] = {}
         for token, written in enumerate(self._token_bytes):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 
+from toolprm_lite.backends.base import model_name
 from toolprm_lite.errors import ModelError
 
 EXTRA = "pip install 'toolprm_lite[torch]'"
@@ -86,7 +87,11 @@ def load_model(
     """
     place = choose_device(device)
     path = Path(source)
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
+    # A model's own Python code is never run.
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(source),
+        "trust_remote_code": False,
+    }
     more: dict[str, Any] = {}
     if path.is_file():
         for module in ("gguf", "accelerate"):
@@ -94,7 +99,7 @@ def load_model(
                 raise ModelError(
                     f"a GGUF file under torch needs {module}; install it with `{EXTRA}`"
                 )
-        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        where |= {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         more["quantization_config"] = transformers.GgufConfig(dequantize=True)
     elif path.exists() and not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json; give a folder that save_pretrained wrote")
@@ -112,6 +117,11 @@ def load_model(
         raise
     except Exception as error:
         # transformers raises what it likes: OSError, ValueError, KeyError, SafetensorError, ...
+        if not path.exists():
+            raise ModelError(
+                f"{source}: no such file or folder, and as a model of the hub it can't be loaded "
+                f"({first_line(error)}); give the path of a model, or connect to the hub"
+            ) from error
         raise ModelError(
             f"{source}: transformers can't load it ({first_line(error)}); give a folder with "
             "config.json, weights and tokenizer, a GGUF file, or a hub id"
@@ -181,4 +191,6 @@ def _name(tokenizer: Any, path: Path) -> str:
     from gguf import GGUFReader
 
     field = GGUFReader(path).get_field("general.name")
-    return str(field.contents()) if field is not None else path.stem
+    if field is None or not field.data:
+        return path.stem
+    return model_name(bytes(field.parts[field.data[0]]).partition(b"\0")[0], path.stem)

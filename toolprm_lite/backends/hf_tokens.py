@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from toolprm_lite.errors import ModelError
+from toolprm_lite.special_texts import SpecialTexts, is_special
 
 # Tokens that end a response whatever the model's settings call them: llama.cpp's list, so that a
 # model has the same vocabulary from a GGUF file and from its folder.
@@ -69,6 +70,22 @@ def read_vocabulary(
     for token in stops:
         tokens[token] = b""
     return tokens, frozenset(stops)
+
+
+def read_special_texts(tokenizer: Any, size: int) -> SpecialTexts:
+    """The tokens that the tokenizer finds by their texts, as in `Backend`."""
+    fast = tokenizer.backend_tokenizer
+    found = {
+        token: added
+        for token, added in fast.get_added_tokens_decoder().items()
+        if token < size and is_special(added.content, control=added.special)
+    }
+    normalizer = fast.normalizer
+    normalized = normalizer is not None and any(added.normalized for added in found.values())
+    return SpecialTexts(
+        {added.content: token for token, added in found.items()},
+        normalizer.normalize_str if normalized else None,
+    )
 
 
 def _decoders(decoder: Any) -> set[str]:

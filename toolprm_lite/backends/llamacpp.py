@@ -15,6 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,14 @@ from toolprm_lite.backends.base import (
     checked_forks,
     checked_ops,
     common_prefix,
+    model_name,
     no_room_for_prompt,
     prompt_too_long,
 )
 from toolprm_lite.backends.guard import Guard, guarded
 from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
+from toolprm_lite.backends.memory import available_memory, check_memory
+from toolprm_lite.backends.options import check_options
 from toolprm_lite.backends.prompt_cache import (
     CACHE_BYTES,
     CachedPrompt,
@@ -49,6 +53,8 @@ from toolprm_lite.backends.prompt_cache import (
 )
 from toolprm_lite.errors import ModelError, NoRoom
 from toolprm_lite.process import forks, free_at_exit, inherited, native_work
+from toolprm_lite.special_texts import SpecialTexts, is_special
+from toolprm_lite.terminal import visible
 
 TESTED_VERSION = "0.3.36"
 
@@ -70,6 +76,7 @@ _NEEDED = (
     "llama_model_chat_template",
     "llama_vocab_is_eog",
     "llama_vocab_get_add_bos",
+    "llama_vocab_get_attr",
 )
 
 _BATCH = 2048  # tokens one llama_decode takes
@@ -115,6 +122,7 @@ class LlamaCppBackend:
         prompt_cache: int = CACHE_BYTES,
         verbose: bool = False,
     ) -> None:
+        check_options(gpu_layers=gpu_layers, threads=threads, context=context)
         self._llama = llama = _load_library(verbose)
         file = _check_file(path)
         if gpu_layers > 0 and not llama.llama_supports_gpu_offload():
@@ -161,12 +169,10 @@ class LlamaCppBackend:
         self._max_branches, self._max_prompts = max_sequences, max_prompts
         if context is None:
             context = min(llama.llama_model_n_ctx_train(model), 8192)
-        if context < 2 * RESPONSE_ROOM:
-            raise ModelError(f"context is {context}; it must be at least {2 * RESPONSE_ROOM}")
+        on_cpu = _blocks_on_cpu(llama, model, gpu_layers)
+        check_memory(context, _cell_bytes(llama, model, on_cpu), available_memory())
         self._cells = context
         self._threads = threads if threads is not None else _available_cores()
-        if self._threads < 1:
-            raise ModelError(f"threads is {threads}; it must be at least 1")
         self._offload = gpu_layers != 0
 
         self._live: dict[int, int] = {}  # branches that hold cells, and the prompt of each
@@ -177,12 +183,12 @@ class LlamaCppBackend:
         self._file = file
         self._new_context()
 
-        architecture = _metadata(llama, model, "general.architecture")
+        architecture = _metadata(llama, model, "general.architecture").decode("utf-8", "replace")
         vocab_size = int(llama.llama_vocab_n_tokens(vocab))
         template = llama.llama_model_chat_template(model, None)
         is_eog = llama.llama_vocab_is_eog
         self._info = ModelInfo(
-            name=_metadata(llama, model, "general.name") or file.stem,
+            name=model_name(_metadata(llama, model, "general.name"), file.stem),
             architecture=architecture,
             vocab_size=vocab_size,
             width=int(llama.llama_model_n_embd(model)),
@@ -197,6 +203,7 @@ class LlamaCppBackend:
             forks_within=not self._stateful,
         )
         self._bytes: list[bytes] | None = None
+        self._piece_buffer = ctypes.create_string_buffer(256)
         self._batch = _BatchBuffer(llama, self._batch_limit)
 
     @property
@@ -210,9 +217,27 @@ class LlamaCppBackend:
             self._bytes = self._read_token_bytes()
         return self._bytes
 
+    @cached_property
+    @guarded
+    def special_texts(self) -> SpecialTexts:
+        """The tokens that `tokenize` finds by their texts; see `Backend.special_texts`."""
+        llama, vocab = self._llama, self._vocab
+        control = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        found: dict[str, int] = {}
+        for token in range(self._info.vocab_size):
+            kind = llama.llama_vocab_get_attr(vocab, token)
+            if kind & (control | llama.LLAMA_TOKEN_ATTR_USER_DEFINED):
+                try:
+                    text = self._piece(token).decode()
+                except UnicodeDecodeError:
+                    continue  # no text can hold it
+                if is_special(text, control=bool(kind & control)):
+                    found.setdefault(text, token)
+        return SpecialTexts(found)
+
     @guarded
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; special tokens in the text are recognised.
+        """Token ids of text; special tokens in the text are recognised.
 
         The model's BOS token is put in front when the model wants one and the text does not begin
         with it. Unpaired surrogates are read as "?".
@@ -634,24 +659,19 @@ class LlamaCppBackend:
 
     @guarded
     def _read_token_bytes(self) -> list[bytes]:
-        piece_of, vocab = self._llama.llama_token_to_piece, self._vocab
         eog = self._info.eog_tokens
-        size = 256
-        buffer = ctypes.create_string_buffer(size)
-        view = memoryview(buffer)
-        table: list[bytes] = []
-        for token in range(self._info.vocab_size):
-            if token in eog:
-                table.append(b"")
-                continue
-            length = piece_of(vocab, token, buffer, size, 0, True)
-            if length < 0:
-                size = -length
-                buffer = ctypes.create_string_buffer(size)
-                view = memoryview(buffer)
-                length = piece_of(vocab, token, buffer, size, 0, True)
-            table.append(view[:length].tobytes())
-        return table
+        return [
+            b"" if token in eog else self._piece(token) for token in range(self._info.vocab_size)
+        ]
+
+    def _piece(self, token: int) -> bytes:
+        """The bytes that a token writes, a special token's text."""
+        piece_of, size = self._llama.llama_token_to_piece, len(self._piece_buffer)
+        length = piece_of(self._vocab, token, self._piece_buffer, size, 0, True)
+        if length < 0:
+            self._piece_buffer = ctypes.create_string_buffer(-length)
+            length = piece_of(self._vocab, token, self._piece_buffer, -length, 0, True)
+        return memoryview(self._piece_buffer)[:length].tobytes()
 
     def _token_text(self, token: int) -> str:
         if token < 0:
@@ -786,7 +806,7 @@ def _log(level: int, text: bytes, _data: object) -> None:
     if level == 4 and message.strip():  # GGML_LOG_LEVEL_ERROR
         _log_errors.append(message.strip())
     if _verbose and sys.stderr is not None:
-        sys.stderr.write(message)
+        sys.stderr.write(visible(message, keep="\n\t"))
 
 
 def _log_reason() -> str:
@@ -829,10 +849,41 @@ def _load_model(llama: Any, file: Path, gpu_layers: int) -> Any:
     return model
 
 
-def _metadata(llama: Any, model: Any, key: str) -> str:
+def _metadata(llama: Any, model: Any, key: str) -> bytes:
+    """A value's first 1023 bytes, up to a null byte."""
     buffer = ctypes.create_string_buffer(1024)
     length = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
-    return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+    return buffer.value if length >= 0 else b""
+
+
+def _blocks_on_cpu(llama: Any, model: Any, gpu_layers: int) -> int:
+    """Blocks whose keys and values are in main memory. A GPU says itself when its own is full."""
+    blocks = int(llama.llama_model_n_layer(model))
+    return 0 if gpu_layers < 0 else max(0, blocks - gpu_layers)
+
+
+def _cell_bytes(llama: Any, model: Any, blocks: int) -> int:
+    """Main memory that a cell of the context takes at most: keys and values of so many blocks in
+    float16, and attention's scores and mask for the tokens computed at once.
+
+    The keys and values of a hybrid model are not counted: few of its blocks have any.
+    """
+    if llama.llama_model_is_recurrent(model) or not blocks:
+        return 0
+    heads = int(llama.llama_model_n_head(model))
+    scores = 4 * _UBATCH * (heads + 1)
+    if llama.llama_model_is_hybrid(model) or not heads:
+        return scores
+    architecture = _metadata(llama, model, "general.architecture").decode("utf-8", "replace")
+    width = int(llama.llama_model_n_embd(model)) // heads
+
+    def head_width(name: str) -> int:
+        text = _metadata(llama, model, f"{architecture}.attention.{name}")
+        return int(text) if text.isdigit() else width
+
+    shared = int(llama.llama_model_n_head_kv(model))
+    values = head_width("key_length") + head_width("value_length")
+    return scores + 2 * blocks * shared * values
 
 
 def _available_cores() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from toolprm_lite.backends.base import Backend
+from toolprm_lite.backends.options import check_options
 from toolprm_lite.errors import ConfigError, ModelError
 from toolprm_lite.models import find_model
 
@@ -32,8 +33,9 @@ def open_backend(
     """Open a model. Arguments and errors are those of `Searcher.from_model`."""
     if backend not in ("auto", "llamacpp", "torch"):
         raise ConfigError(f"backend is {backend!r}; it must be auto, llamacpp or torch")
-    if isinstance(prompt_cache, bool) or not isinstance(prompt_cache, int) or prompt_cache < 0:
-        raise ConfigError(f"prompt_cache is {prompt_cache!r}; give a number of MiB, 0 is none")
+    check_options(
+        gpu_layers=gpu_layers, threads=threads, context=context, prompt_cache=prompt_cache
+    )
     kept = prompt_cache << 20
     if model is not None and not isinstance(model, (str, os.PathLike)):
         if tokenizer is None or backend == "llamacpp":
@@ -45,6 +47,8 @@ def open_backend(
         raise ConfigError("a tokenizer goes with a model given as an object, not with a path")
     source = find_model(model)
     gguf = isinstance(source, Path) and source.is_file()
+    if isinstance(source, Path) and not gguf and not source.is_dir():
+        raise ModelError(f"{source} is neither a file nor a folder; give the path of a model")
     if backend == "torch" or (backend == "auto" and not gguf):
         if gpu_layers:
             raise ConfigError("gpu_layers is for llamacpp; give the torch backend a device")

@@ -44,7 +44,9 @@ from toolprm_lite.backends.hf_models import (
     refuse_stateful,
     refuse_unsuitable,
 )
-from toolprm_lite.backends.hf_tokens import read_vocabulary
+from toolprm_lite.backends.hf_tokens import read_special_texts, read_vocabulary
+from toolprm_lite.backends.memory import available_memory, check_memory
+from toolprm_lite.backends.options import check_options
 from toolprm_lite.backends.prompt_cache import (
     CACHE_BYTES,
     CachedPrompt,
@@ -54,6 +56,7 @@ from toolprm_lite.backends.prompt_cache import (
 from toolprm_lite.backends.static_step import ROWS, StaticStep, round_up, visible_places
 from toolprm_lite.errors import ModelError, NoRoom
 from toolprm_lite.process import compute, inherited, native_work
+from toolprm_lite.special_texts import SpecialTexts
 
 _PREFILL = 2048  # prompt tokens of one forward pass
 _MASKED_PREFILL = 512  # of one that needs a mask, beside other prompts
@@ -103,8 +106,9 @@ class TorchBackend:
             raise ModelError(f"max_prompts is {max_prompts}; it must be at least 1")
         trained = getattr(config, "max_position_embeddings", None) or _MAX_CONTEXT
         cells = context if context is not None else min(trained, _MAX_CONTEXT)
-        if cells < 32:
-            raise ModelError(f"context is {cells}; it must be at least 32")
+        check_options(context=cells)
+        weight = next(model.parameters())
+        check_memory(cells, _cell_bytes(config, weight.element_size()), _available(weight.device))
         self._model: Any = model
         self._tokenizer: Any = tokenizer
         self._config = config
@@ -123,6 +127,7 @@ class TorchBackend:
         self._capped = getattr(config, "attn_logit_softcapping", None) is not None
         vocab_size = model.get_output_embeddings().weight.shape[0]
         self._bytes, ends = read_vocabulary(tokenizer, vocab_size, _ends(model, tokenizer))
+        self._special_texts = read_special_texts(tokenizer, vocab_size)
         self._wants_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
         self._cells, self._max_sequences = cells, max_sequences + max_prompts
         self._tapped: tuple[int, ...] = ()
@@ -172,9 +177,8 @@ class TorchBackend:
 
         `threads` sets torch's own, for the whole process. Raises `ModelError`.
         """
+        check_options(threads=threads, context=context)
         if threads is not None:
-            if threads < 1:
-                raise ModelError(f"threads is {threads}; it must be at least 1")
             torch.set_num_threads(threads)
         with native_work:
             model, tokenizer, name = compute(lambda: load_model(source, device, dtype))
@@ -189,9 +193,14 @@ class TorchBackend:
         """The bytes each token writes; special tokens as their text, end-of-generation as b""."""
         return self._bytes
 
+    @property
+    def special_texts(self) -> SpecialTexts:
+        """The tokens that `tokenize` finds by their texts; see `Backend.special_texts`."""
+        return self._special_texts
+
     @guarded
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; see `Backend.tokenize`."""
+        """Token ids of text; see `Backend.tokenize`."""
         text = text.encode("utf-8", "replace").decode()
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         bos = self._tokenizer.bos_token_id
@@ -707,6 +716,20 @@ def _find_blocks(model: Any, count: int) -> Any:
         f"{type(model).__name__} has no list of {count} blocks; use its GGUF file with "
         "--backend llamacpp"
     )
+
+
+def _cell_bytes(config: Any, size: int) -> int:
+    """Bytes of one token's keys and values, of `size` each."""
+    heads = config.num_attention_heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * config.num_hidden_layers * shared * width * size)
+
+
+def _available(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory() if device.type == "cpu" else None
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import shutil
 import sys
 import time
 from collections import Counter
@@ -16,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolprm_lite.cli import Failure, one_line
-from toolprm_lite.cli.options import Decorator, all_of, model_options, open_searcher
+from toolprm_lite.cli import described
+from toolprm_lite.cli.options import MOST_PROBLEMS, Decorator, all_of, model_options, open_searcher
+from toolprm_lite.cli.output import console, in_one_line, say
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
-from toolprm_lite.errors import ConfigError, DatasetError, ProblemError, ToolprmError
+from toolprm_lite.errors import ConfigError, DatasetError, ProblemError
 from toolprm_lite.search.config import CALL_FORMATS
 
 if TYPE_CHECKING:
     from toolprm_lite.supervision.collect import CollectSettings, Progress
+    from toolprm_lite.supervision.exclusion import Exclusions
     from toolprm_lite.supervision.plan import Planned, Split
     from toolprm_lite.supervision.problems import Problem
 
@@ -33,7 +33,6 @@ Example:
 """
 
 _SHOWN = 2  # left-out problems of one reason that are shown in full
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHARE = click.FloatRange(0, 1)
 
 
@@ -86,7 +85,7 @@ _OPTIONS: list[Decorator] = [
     _option(
         "--shard",
         12,
-        type=click.IntRange(1),
+        type=click.IntRange(1, 1 << 20),
         help="Problems that are written together, at least; an interrupt loses no more.",
     ),
     _option(
@@ -113,16 +112,16 @@ _OPTIONS: list[Decorator] = [
         type=_SHARE,
         help="Share of the single questions that are asked two or three at once.",
     ),
-    _option("--max-tools", 6, type=click.IntRange(1), help="Tools offered, at most."),
+    _option("--max-tools", 6, type=click.IntRange(1, 1 << 10), help="Tools offered, at most."),
     _option(
         "--group",
         6,
-        type=click.IntRange(1),
+        type=click.IntRange(1, 1 << 20),
         help="Problems that share tools and mask, at most.",
     ),
     click.option(
         "--limit",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST_PROBLEMS),
         metavar="N",
         help="Stop after the plan's first N problems; a later run may go on.",
     ),
@@ -137,6 +136,13 @@ _OPTIONS: list[Decorator] = [
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         metavar="SET",
         help="Leave out SET's problems, and keep its splits, to fit heads to both; repeatable.",
+    ),
+    click.option(
+        "--exclude",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Leave out the records whose ids FILE lists, a line each: an id, or a problem file's "
+        "name and an id; further words and # comments are ignored.",
     ),
     click.option(
         "--keep-unsupported",
@@ -181,7 +187,7 @@ def collect(problems: tuple[Path, ...], output: Path, **values: Any) -> None:
 def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> None:
     """Collect the set into `folder`. `values` are those of `model_options`, `collect_options`.
 
-    Ends with exit code 130 by Ctrl-C. Raises `ToolprmError`, and `Failure` where the disk is full.
+    Ends with exit code 130 by Ctrl-C. Raises `ToolprmError`, and `OSError` where the disk is full.
     """
     from toolprm_lite.models import weights_of
 
@@ -192,7 +198,9 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
     from toolprm_lite.supervision.plan import as_is, make_plan
 
     whole = values["as_is"]
-    problems = _chosen(paths, whole or values["keep_unsupported"], values["rejected"])
+    problems = _chosen(
+        paths, whole or values["keep_unsupported"], values["rejected"], values["exclude"]
+    )
     if whole and values["beside"]:
         raise ConfigError("--beside goes with a plan of its own; leave out --as-is")
     if whole:
@@ -205,15 +213,15 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
             "a larger --multi-share"
         )
     _announce(problems, plan, values["limit"])
+    from toolprm_lite.files import locked
     from toolprm_lite.supervision.collect import collect as collect_set
 
-    with open_searcher(values) as searcher, _watching(folder) as watch:
-        try:
-            collect_set(searcher, plan, folder, settings, watch, values["limit"], weights)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise _full(error, folder) from error
-            raise
+    with (
+        locked(folder, folder=True),
+        open_searcher(values) as searcher,
+        _watching(folder) as watch,
+    ):
+        collect_set(searcher, plan, folder, settings, watch, values["limit"], weights)
 
 
 def _splits(folders: Sequence[Path], problems: Sequence[Problem]) -> dict[str, Split] | None:
@@ -230,7 +238,7 @@ def _splits(folders: Sequence[Path], problems: Sequence[Problem]) -> dict[str, S
                 if id not in known:
                     raise DatasetError(
                         f"{folder}: its problem {whole} is not among these files; give the files "
-                        "that it was collected from, in that order"
+                        "that it was collected from, in that order, and the same --exclude"
                     )
                 if splits.setdefault(id, record["split"]) != record["split"]:
                     raise DatasetError(
@@ -266,16 +274,23 @@ def _settings(values: Mapping[str, Any]) -> CollectSettings:
 
 
 def _chosen(
-    paths: Sequence[Path], keep_unsupported: bool, rejected_path: Path | None
+    paths: Sequence[Path],
+    keep_unsupported: bool,
+    rejected_path: Path | None,
+    exclude: Path | None,
 ) -> list[Problem]:
     """The problems that can be used. Those left out are summed up, and listed in a file if asked.
 
-    Raises `ProblemError` where none is left.
+    Raises `ProblemError` where none is left, and where `exclude` matches no record.
     """
+    from toolprm_lite.supervision.exclusion import Exclusions
     from toolprm_lite.supervision.problems import Rejected, load_problems
     from toolprm_lite.supervision.quality import unsupported
 
-    found, rejected = load_problems(paths)
+    excluded = None if exclude is None else Exclusions.read(exclude, paths)
+    found, rejected = load_problems(paths, excluded)
+    if excluded is not None:
+        _tell_excluded(excluded, sum(record.kind == "excluded" for record in rejected))
     kept: list[Problem] = []
     for problem in found:
         refusal = None
@@ -284,8 +299,8 @@ def _chosen(
         elif not keep_unsupported:
             try:
                 place = unsupported(problem)
-            except (ToolprmError, ValueError) as error:
-                refusal = ("tools", one_line(error), "mend the tool")
+            except Exception as error:  # whatever it is, the other problems can be used
+                refusal = ("tools", described(error), "mend the tool")
             else:
                 if place is not None:
                     reason = f"the conversation does not tell the value of {place}"
@@ -309,6 +324,25 @@ def _chosen(
     return kept
 
 
+def _tell_excluded(excluded: Exclusions, records: int) -> None:
+    """How many records were left out and which lines matched none. Raises `ProblemError` where no
+    line did."""
+    path, lines, unmatched = excluded.path, len(excluded.entries), excluded.unmatched
+    if not records:
+        raise ProblemError(
+            f"{path}: none of its {lines} lines matches a record of the problem files; each line "
+            "needs a record's id, or a file's name and an id"
+        )
+    say(
+        f"{path}: {records} records left out; {len(unmatched)} of its {lines} lines match no record"
+        + (":" if unmatched else "")
+    )
+    for line in unmatched[:_SHOWN]:
+        say(f"  {line}")
+    if len(unmatched) > _SHOWN:
+        say(f"  … and {len(unmatched) - _SHOWN} more")
+
+
 def _is_text(problem: Problem) -> bool:
     """Whether what was read as it stands is text; messages and tools have been seen to."""
     try:
@@ -322,25 +356,22 @@ def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Any]) -> None
     here = [problem for problem in kept if problem.file == path]
     mended = sum(bool(problem.repairs) for problem in here)
     text = f"{path}: {len(here)} problems" + (f", {mended} of them mended" if mended else "")
-    _say(text + (f"; {len(rejected)} left out:" if rejected else ""))
+    say(text + (f"; {len(rejected)} left out:" if rejected else ""))
     for kind, count in Counter(record.kind for record in rejected).most_common():
         records = [record for record in rejected if record.kind == kind]
         for record in records[:_SHOWN]:
             where = f"line {record.line}" + ("" if record.id is None else f" ({record.id})")
-            _say(
-                f"  {where if record.line else record.id}: "
-                f"{one_line(record.reason)}; {one_line(record.mend)}"
-            )
+            say(f"  {where if record.line else record.id}: {record.reason}; {record.mend}")
         if count > _SHOWN:
-            _say(f"  … and {count - _SHOWN} more of {kind}")
+            say(f"  … and {count - _SHOWN} more of {kind}")
 
 
 def _announce(problems: Sequence[Problem], plan: Sequence[Planned], limit: int | None) -> None:
     """What will be collected."""
     dropped = f" ({len(problems) - len(plan)} left out by it)" if len(plan) < len(problems) else ""
-    _say(f"plan: {_counts(plan)}{dropped}")
+    say(f"plan: {_counts(plan)}{dropped}")
     if limit is not None and limit < len(plan):
-        _say(f"of these the first: {_counts(plan[:limit])}")
+        say(f"of these the first: {_counts(plan[:limit])}")
 
 
 def _counts(plan: Sequence[Planned]) -> str:
@@ -363,7 +394,7 @@ def _watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
     first = now = None  # the first report says what was there already
     skipped = 0
     with contextlib.ExitStack() as stack:
-        show, say = stack.enter_context(_bar()) if sys.stderr.isatty() else (None, _say)
+        show, tell = stack.enter_context(_bar()) if sys.stderr.isatty() else (None, say)
 
         def watch(progress: Progress) -> None:
             nonlocal started, told, first, now, skipped
@@ -371,24 +402,24 @@ def _watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
             if first is None:
                 first, started = progress, time.monotonic()
                 if first.done:
-                    say(f"{folder}: {first.done} of {first.total} problems are there already")
+                    tell(f"{folder}: {first.done} of {first.total} problems are there already")
             if progress.skipped is not None:
                 skipped += 1
-                say(f"skipped: {' '.join(progress.skipped.splitlines())}")
+                tell(f"skipped: {progress.skipped}")
             seconds = time.monotonic() - started
             text = _line(progress, first.done, seconds)
             if show is not None:
                 show(progress, text)
             elif time.monotonic() - told >= PLAIN_SECONDS:
                 told = time.monotonic()
-                say(f"{progress.done}/{progress.total} problems · {text}")
+                tell(f"{progress.done}/{progress.total} problems · {text}")
 
         try:
             yield watch
         except KeyboardInterrupt:
             if now is None:
                 raise
-            say(
+            tell(
                 f"stopped at {now.done} of {now.total} problems; the same command goes on from "
                 "there, only the shard in work is done again"
             )
@@ -396,7 +427,7 @@ def _watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
     if now is not None:
         after = f", {skipped} skipped" if skipped else ""
         seconds = time.monotonic() - started
-        _say(
+        say(
             f"{folder}: {now.done} problems, {now.steps} steps{after} · greedy right "
             f"{_percent(now)} · {seconds:.1f} s"
         )
@@ -418,32 +449,16 @@ def _percent(progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[tuple[Callable[[Progress, str], None], Callable[[str], None]]]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False)
+    terminal = console(stderr=True)
     columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+    with Bar(*columns, console=terminal, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
 
         def show(progress: Progress, text: str) -> None:
             bar.update(task, completed=progress.done, total=progress.total, description=text)
 
-        yield show, lambda text: console.print(Text(text), soft_wrap=True)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _full(error: OSError, folder: Path) -> Failure:
-    """What to say of a disk that is full, or of a file that may grow no further."""
-    free = ""
-    with contextlib.suppress(OSError):
-        free = f", {shutil.disk_usage(folder).free / 1e6:.0f} MB are free"
-    return Failure(
-        f"{error.filename or folder}: {error.strerror}{free}; make room and run the same command "
-        "again: it goes on from the last shard"
-    )
+        yield show, lambda text: terminal.print(Text(in_one_line(text)), soft_wrap=True)

@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolprm_lite.cli.options import (
+    MOST_PROBLEMS,
     Decorator,
     all_of,
     draw_options,
@@ -21,13 +23,14 @@ from toolprm_lite.cli.options import (
     search_config,
     size_options,
 )
+from toolprm_lite.cli.output import json_line, say, tell, write
 from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ConfigError, HeadError
 from toolprm_lite.models import EMBEDDED
 
 if TYPE_CHECKING:
     from toolprm_lite.evaluation.items import Item
-    from toolprm_lite.evaluation.runs import RunFolder
+    from toolprm_lite.evaluation.runs import Column, RunFolder
     from toolprm_lite.evaluation.strategies import Strategy
     from toolprm_lite.reward.base import Reward
     from toolprm_lite.search.searcher import Searcher
@@ -77,20 +80,39 @@ source_options = all_of(
         ),
         click.option(
             "--sample",
-            type=click.IntRange(1),
+            type=click.IntRange(1, MOST_PROBLEMS),
             metavar="N",
-            help="Ask N problems, as many of each category, none of the bring-up set; --seed "
-            "draws them.",
+            help="Ask N problems, as many of each category, none of the bring-up set.",
+        ),
+        click.option(
+            "--sample-seed",
+            type=click.IntRange(0, (1 << 63) - 1),
+            default=0,
+            show_default=True,
+            help="Draws the problems of --sample; --seed draws the responses.",
         ),
         click.option(
             "--skip",
-            type=click.IntRange(0),
+            type=click.IntRange(0, MOST_PROBLEMS),
             default=0,
             metavar="N",
             help="Leave out those that --sample N draws: to read others than were read before.",
         ),
-        click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N."),
+        click.option(
+            "--limit",
+            type=click.IntRange(1, MOST_PROBLEMS),
+            metavar="N",
+            help="Ask the first N.",
+        ),
     ]
+)
+seeds_option = click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Ask what draws with K seeds, from --seed on, and report the mean.",
 )
 reward_options: Decorator = all_of(
     [
@@ -147,6 +169,7 @@ output_option = click.option(
 )
 @model_options
 @draw_options
+@seeds_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def eval(
     source: str, output: Path, strategies: tuple[str, ...], as_json: bool, **values: Any
@@ -172,17 +195,19 @@ def eval(
     items = read_items(source, values)
     with asking(output, source, values, wanted, sizes) as (run, asked, ask):
         answer_all(run, items, asked, ask)
-        names = [str(strategy) for strategy in asked]
-        answers = {name: run.answers(name) for name in names}
+        answers = collected(run, asked)
         summary = figures.summarise(items, answers, checker)
         if source == "toolalpaca":
             _add_f1(summary, items, answers)
         title = f"{source}: {run.settings['model']}"
         if source == "bfcl":
-            _write_official(run, items, answers)
-    text = figures.markdown(summary, title)
-    write_summary(output, {"settings": run.settings, **summary}, text)
-    click.echo(json.dumps(summary, ensure_ascii=False) if as_json else text, nl=as_json)
+            _write_official(run, items, asked)
+        text = figures.markdown(summary, title)
+        write_summary(output, {"settings": run.settings, **summary}, text)
+    if as_json:
+        write(json_line(summary))
+    else:
+        tell(text.removesuffix("\n"))
 
 
 # Problems
@@ -212,13 +237,13 @@ def read_items(source: str, values: Mapping[str, Any]) -> list[Item]:
         else:
             items, rejected = reading.read_problems(path)
             for reason in rejected:
-                click.echo(f"left out: {reason}", err=True)
+                say(f"left out: {reason}")
         if categories is not None:
             items = [item for item in items if item.category in categories]
     if values["sample"] is not None:
         fresh = [item for item in items if not item.bring_up] or items
-        seen = {item.id for item in reading.sample(fresh, values["skip"], values["seed"])}
-        drawn = reading.sample(fresh, values["skip"] + values["sample"], values["seed"])
+        seen = {item.id for item in reading.sample(fresh, values["skip"], values["sample_seed"])}
+        drawn = reading.sample(fresh, values["skip"] + values["sample"], values["sample_seed"])
         items = [item for item in drawn if item.id not in seen]
     elif values["skip"]:
         raise ConfigError("--skip goes with --sample: it leaves out what a smaller sample draws")
@@ -249,16 +274,26 @@ def asking(
     strategies: Sequence[Strategy],
     sizes: Mapping[str, Any],
 ) -> Iterator[
-    tuple[RunFolder, list[Strategy], Callable[[Item, Sequence[str]], Mapping[str, Record]]]
+    tuple[
+        RunFolder,
+        dict[str, list[Column]],
+        Callable[[Item, Sequence[Column]], Mapping[Column, Record]],
+    ]
 ]:
-    """The run's folder, its strategies (without any: the usual ones), and what asks problems."""
+    """The run's folder, kept from other runs, the columns of its strategies (without any: the usual
+    ones), and what asks problems."""
     from toolprm_lite.evaluation.runs import RunFolder
     from toolprm_lite.evaluation.strategies import Contest, Strategy
+    from toolprm_lite.files import locked
     from toolprm_lite.models import weights_of
     from toolprm_lite.reward.head import Head
 
     base = search_config(values)
-    with open_searcher(values) as searcher, contextlib.ExitStack() as stack:
+    with (
+        locked(output, folder=True),
+        open_searcher(values) as searcher,
+        contextlib.ExitStack() as stack,
+    ):
         asked = list(strategies)
         if not asked:
             judges = _judges(values["heads"])
@@ -283,30 +318,38 @@ def asking(
             "backend": values["backend"],
             "dtype": values["dtype"],
             **depends,
+            "seeds": values["seeds"],
             "rewards": {name: _identity(reward, values) for name, reward in rewards.items()},
         }
-        run = RunFolder(output, settings)
-        yield run, asked, Contest(searcher, asked, rewards, base).ask
+        contest = Contest(searcher, asked, rewards, base, values["seeds"])
+        yield RunFolder(output, settings), contest.columns, contest.ask
 
 
 def answer_all(
     run: RunFolder,
     items: Sequence[Item],
-    strategies: Sequence[Strategy],
-    ask: Callable[[Item, Sequence[str]], Mapping[str, Record]],
+    asked: Mapping[str, Sequence[Column]],
+    ask: Callable[[Item, Sequence[Column]], Mapping[Column, Record]],
 ) -> None:
     """Ask what the folder has no answer to. Ends with exit code 130 by Ctrl-C."""
-    names = [str(strategy) for strategy in strategies]
-    todo = sum(len(run.known(names, item.id)) < len(names) for item in items)
+    columns = [column for group in asked.values() for column in group]
+    todo = sum(len(run.known(columns, item.id)) < len(columns) for item in items)
     visible = sys.stderr.isatty()
     if todo < len(items):
-        click.echo(f"{run.folder}: {len(items) - todo} problems are answered already", err=True)
-    with progress(todo, visible and todo > 1, plain=True) as (advance, say):
+        say(f"{run.folder}: {len(items) - todo} problems are answered already")
+    with progress(todo, visible and todo > 1, plain=True) as (advance, note):
         try:
-            run.fill(items, names, ask, advance)
+            run.fill(items, columns, ask, advance)
         except KeyboardInterrupt:
-            say("stopped; the same command goes on from there")
+            note("stopped; the same command goes on from there")
             raise click.exceptions.Exit(130) from None
+
+
+def collected(
+    run: RunFolder, asked: Mapping[str, Sequence[Column]]
+) -> dict[str, list[dict[str, Record]]]:
+    """The folder's answers by strategy, seed and problem."""
+    return {name: [run.answers(column) for column in columns] for name, columns in asked.items()}
 
 
 def _reward(
@@ -380,25 +423,28 @@ def _official(source: str, package: Path | None) -> Any:
 
 
 def _write_official(
-    run: RunFolder, items: Sequence[Item], answers: Mapping[str, Mapping[str, Record]]
+    run: RunFolder, items: Sequence[Item], asked: Mapping[str, Sequence[Column]]
 ) -> None:
     from toolprm_lite.evaluation.bfcl import write_results
     from toolprm_lite.evaluation.runs import slug
 
-    for strategy, found in answers.items():
-        pairs = [(item, found[item.id]) for item in items if item.id in found]
-        write_results(run.folder / "bfcl" / slug(strategy), "MadeAgents_Hammer2.1-0.5b", pairs)
+    for strategy, columns in asked.items():
+        for column in columns:
+            found = run.answers(column)
+            pairs = [(item, found[item.id]) for item in items if item.id in found]
+            several = f"-seed-{column.seed}" if len(columns) > 1 else ""
+            folder = run.folder / "bfcl" / f"{slug(strategy)}{several}"
+            write_results(folder, "MadeAgents_Hammer2.1-0.5b", pairs)
 
 
 def _add_f1(
-    summary: Record, items: Sequence[Item], answers: Mapping[str, Mapping[str, Record]]
+    summary: Record, items: Sequence[Item], answers: Mapping[str, Sequence[Mapping[str, Record]]]
 ) -> None:
     from toolprm_lite.evaluation.toolalpaca import Counts, count
 
     for row in summary["strategies"]:
-        found = answers[row["strategy"]]
         functions, arguments = Counts(), Counts()
-        for item in items:
+        for item, found in product(items, answers[row["strategy"]]):
             record = found.get(item.id)
             if record is None:
                 continue

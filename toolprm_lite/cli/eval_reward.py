@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from toolprm_lite.cli.output import WIDTH, drawing, json_line, write
+
 _EPILOG = """\b
 Example:
   toolprm-lite eval-reward supervision/ --head heads/toolprm.safetensors --split test
@@ -45,8 +47,6 @@ def eval_reward(
     as_json: bool,
 ) -> None:
     """Judge reward heads by supervision SETs."""
-    import json
-
     import numpy as np
 
     from toolprm_lite.errors import HeadError
@@ -85,17 +85,13 @@ def eval_reward(
         show.write_report(output / "report.json", whole)
         show.draw_reliability(output / "reliability.png", reports)
     if as_json:
-        click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False))
+        write(json_line(whole))
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160)
-    console.print(show.table(reports, f"{split} problems"))
-    console.print(show.kind_table(reports))
-    console.print(show.selection_table(reports))
-    console.print(show.group_table(reports[0]))
+    with drawing(WIDTH) as terminal:
+        terminal.print(show.table(reports, f"{split} problems"))
+        terminal.print(show.kind_table(reports))
+        terminal.print(show.selection_table(reports))
+        terminal.print(show.group_table(reports[0]))
 
 
 def _identity(model: Any) -> tuple[Any, ...]:

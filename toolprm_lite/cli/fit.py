@@ -12,6 +12,7 @@ import click
 
 from toolprm_lite.cli.collect import collect_options, gather, problem_files
 from toolprm_lite.cli.options import model_options
+from toolprm_lite.cli.output import say, tell
 from toolprm_lite.cli.train import MEMBERS, RIVALS, train
 from toolprm_lite.errors import ConfigError, TrainingError
 
@@ -54,20 +55,22 @@ def fit(
             raise TrainingError(f"fitting needs {package}: pip install 'toolprm_lite[train]'")
     if values["as_is"]:
         raise ConfigError("--as-is makes every problem one for testing; leave it out to fit heads")
+    from toolprm_lite.files import locked, replace_file
+
+    run.with_resource(locked(output, folder=True))
     supervision, heads = output / "set", output / "heads"
     files = [heads / f"{name}.safetensors" for name in RIVALS]
-    _say(f"1 of 3: collecting into {supervision}")
+    say(f"1 of 3: collecting into {supervision}")
     gather(problems, supervision, values)
 
     from toolprm_lite.cli.eval_reward import eval_reward
-    from toolprm_lite.files import replace_file
 
     record = output / "fit.json"
     told = {"epochs": epochs, "seed": values["seed"], "set": _digest(supervision)}
     if all(file.exists() for file in files) and _read(record) == told:
-        _say(f"2 of 3: the heads in {heads} are fitted to this set already")
+        say(f"2 of 3: the heads in {heads} are fitted to this set already")
     else:
-        _say(f"2 of 3: training into {heads}")
+        say(f"2 of 3: training into {heads}")
         run.invoke(
             train,
             sets=(str(supervision),),
@@ -81,7 +84,7 @@ def fit(
             about=None,
         )
         replace_file(record, json.dumps(told, indent=1).encode() + b"\n")
-    _say(f"3 of 3: judging on the test split, into {output / 'report'}")
+    say(f"3 of 3: judging on the test split, into {output / 'report'}")
     run.invoke(
         eval_reward,
         sets=(str(supervision),),
@@ -91,7 +94,7 @@ def fit(
         as_json=False,
     )
     model = "" if values["model"] is None else f" --model {values['model']}"
-    click.echo(f"use it: toolprm-lite search{model} --reward {files[0]}")
+    tell(f"use it: toolprm-lite search{model} --reward {files[0]}")
 
 
 def _digest(folder: Path) -> str:
@@ -108,7 +111,3 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+MOST_PROBLEMS = (1 << 31) - 1
+
 _DEFAULTS = SearchConfig()
 
 

@@ -11,21 +11,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from toolprm_lite.cli import one_line
+from toolprm_lite.cli import described, say_traceback
 from toolprm_lite.cli.options import open_searcher
+from toolprm_lite.cli.output import json_line, say, write
 from toolprm_lite.cli.progress import progress
-from toolprm_lite.errors import ConfigError, ProblemError, ToolprmError
-from toolprm_lite.files import digest_of, replace_file
+from toolprm_lite.errors import ConfigError, ProblemError
+from toolprm_lite.files import (
+    MOST_DEFINITIONS,
+    MOST_PROBLEMS,
+    append,
+    digest_of,
+    locked,
+    read_bounded,
+    replace_file,
+)
 from toolprm_lite.models import weights_of
 from toolprm_lite.prompt import Message, parse_messages
 from toolprm_lite.search.config import SearchConfig
@@ -67,50 +76,54 @@ def run(
     path = None if output in (None, "-") else Path(str(output))
     lines = _read_lines(source)
     settings = _settings(source, tools, config, reward, model["model"])
-    done = set() if path is None else _prepare(path, settings)
-    todo = [line for line in lines if _key(line.id) not in done or line.error is not None]
     failed = written = 0
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        searcher = None
+        done: set[str] = set()
+        if path is not None:
+            _check_place(path)
+            if not _is_special(path):
+                stack.enter_context(locked(path))
+                done = _prepare(path, settings)
+        todo = [line for line in lines if _key(line.id) not in done or line.error is not None]
+        searcher = judge = None
         if any(line.error is None for line in todo):
             searcher = stack.enter_context(open_searcher(model))
-            searcher.reward(reward, config.call_format)  # a bad one fails once, not on every line
-        file: IO[bytes] = sys.stdout.buffer
+            # Once for all lines: a bad one fails at once, and a file's change changes nothing.
+            judge = searcher.reward(reward, config.call_format)
+        put: Callable[[bytes], None] = write
         if path is not None:
             if not done:
                 _note_settings(path, settings)
-            file = stack.enter_context(path.open("ab"))
+            put = partial(append, stack.enter_context(path.open("ab", buffering=0)))
         visible = sys.stderr.isatty() and (path is not None or not sys.stdout.isatty())
-        advance, say = stack.enter_context(progress(len(todo), visible and len(todo) >= _LONG))
+        advance, tell = stack.enter_context(progress(len(todo), visible and len(todo) >= _LONG))
         try:
             for line in todo:
                 try:
-                    if searcher is None or line.error is not None:
+                    if searcher is None or judge is None or line.error is not None:
                         raise ProblemError(line.error)
                     problem = parse_problem(_record(line.text), tools)
-                    result = searcher.search(problem.messages, problem.tools, config, reward=reward)
-                    record = result.to_dict()
-                except ToolprmError as error:
-                    message = f"line {line.number}: {one_line(error)}"
-                    record = {"error": message}
+                    result = searcher.search(problem.messages, problem.tools, config, reward=judge)
+                    record = json_line({"id": line.id, **result.to_dict()})
+                except Exception as error:  # whatever it is, the other lines are answered
+                    message = f"line {line.number}: {described(error)}"
+                    record = json_line({"id": line.id, "error": message})
                     failed += 1
-                    say(f"Error: {message}")
-                file.write(json_line({"id": line.id, **record}))
-                file.flush()
+                    tell(f"Error: {message}")
+                    if model["verbose"]:
+                        say_traceback(error)
+                put(record)
                 written += 1
                 advance()
         except KeyboardInterrupt:
             how = "; the same command goes on from there" if path is not None else ""
-            say(f"stopped after {written} of {len(todo)}{how}")
+            tell(f"stopped after {written} of {len(todo)}{how}")
             raise click.exceptions.Exit(130) from None
     if path is not None:
         before = f", {len(lines) - len(todo)} there already" if len(todo) < len(lines) else ""
         seconds = time.perf_counter() - started
-        click.echo(
-            f"{path}: {written - failed} answered, {failed} failed{before} · {seconds:.1f} s",
-            err=True,
-        )
+        say(f"{path}: {written - failed} answered, {failed} failed{before} · {seconds:.1f} s")
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -138,7 +151,7 @@ def parse_problem(record: Mapping[str, Any], tools: list[Tool] | None) -> Proble
 
 def read_problem(source: str, tools: list[Tool] | None) -> Problem:
     """Read a JSON file: a list of messages, or an object as `parse_problem` takes it."""
-    name = "stdin" if source == "-" else source
+    name = _name(source)
     try:
         content = _parse(read_text(source))
         record = content if isinstance(content, dict) else {"messages": content}
@@ -151,52 +164,39 @@ def read_problem(source: str, tools: list[Tool] | None) -> Problem:
 def read_text(source: str) -> str:
     """The text of a file, or of stdin for "-". Raises `ProblemError`."""
     try:
-        return _read_bytes(source).decode("utf-8-sig").removesuffix("\n")
+        return _read_bytes(source, MOST_DEFINITIONS).decode("utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as error:
-        name = "stdin" if source == "-" else source
-        raise ProblemError(f"{name}: not UTF-8 text (byte {error.start}); save it so") from None
-
-
-def json_line(record: Mapping[str, Any]) -> bytes:
-    """One line of strict JSON in UTF-8. Numbers that JSON can't hold become null."""
-    try:
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which a model may well write as \ud83d
-        return f"{json.dumps(json.loads(text))}\n".encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return value
+        raise ProblemError(
+            f"{_name(source)}: not UTF-8 text (byte {error.start}); save it so"
+        ) from None
 
 
 # Input
 
 
-def _read_bytes(source: str) -> bytes:
-    if source == "-":
-        return sys.stdin.buffer.read()
+def _read_bytes(source: str, most: int) -> bytes:
+    name = _name(source)
     try:
-        return Path(source).read_bytes()
+        if source != "-":
+            return read_bounded(Path(source), most)
+        if sys.stdin is None:
+            raise ProblemError("stdin: it is closed; write the text to it, or name a file")
+        return read_bounded(sys.stdin.buffer, most)
     except FileNotFoundError:
-        raise ProblemError(f"{source}: no such file") from None
-    except OSError as error:
-        raise ProblemError(f"{source}: can't be read: {error.strerror or error}") from None
+        raise ProblemError(f"{name}: no such file") from None
+    except (OSError, ValueError) as error:  # a path with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise ProblemError(f"{name}: can't be read: {reason}") from None
+
+
+def _name(source: str) -> str:
+    return "stdin" if source == "-" else source
 
 
 def _read_lines(source: str) -> list[_Line]:
     lines: list[_Line] = []
     known: dict[str, int] = {}
-    for number, text in enumerate(_read_bytes(source).split(b"\n"), 1):
+    for number, text in enumerate(_read_bytes(source, MOST_PROBLEMS).split(b"\n"), 1):
         if number == 1:
             text = text.removeprefix(b"\xef\xbb\xbf")
         if not text.strip():
@@ -241,8 +241,12 @@ def _parse(text: str) -> Any:
         raise ProblemError(
             f"not JSON: {error.msg} at {line}column {error.colno}; mend it there"
         ) from None
-    except (ValueError, RecursionError):  # a number of thousands of digits, or very deep
-        raise ProblemError("JSON too large to be read; make it plainer") from None
+    except ValueError:
+        raise ProblemError(
+            "an integer in it has thousands of digits; write a shorter one"
+        ) from None
+    except RecursionError:
+        raise ProblemError("the JSON is nested too deep; flatten it") from None
 
 
 def _key(identity: str | int) -> str:
@@ -274,14 +278,15 @@ def _settings(
     }
 
 
-def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
-    """Make the output ready to be appended to; return the keys of the ids it has answers to."""
+def _check_place(path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give --output the path of a file")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}; make it, or mend --output")
-    if _is_special(path):
-        return set()
+
+
+def _prepare(path: Path, settings: Mapping[str, Any]) -> set[str]:
+    """Make the output ready to be appended to; return the keys of the ids it has answers to."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

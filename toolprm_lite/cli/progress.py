@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-import click
+from toolprm_lite.cli.output import console, in_one_line, say
 
 PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -33,20 +33,19 @@ def progress(
             if plain and time.monotonic() - told >= PLAIN_SECONDS:
                 told = time.monotonic()
                 left = (total - done) / rate()
-                click.echo(f"{done}/{total} · {_speed(rate())} · {duration(left)} left", err=True)
+                say(f"{done}/{total} · {_speed(rate())} · {duration(left)} left")
 
-        yield count, lambda text: click.echo(text, err=True)
+        yield count, say
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False)
+    terminal = console(stderr=True)
     speed = TextColumn("{task.fields[rate]}", style="dim")
     columns = (MofNCompleteColumn(), BarColumn(), speed, TimeLeft(compact=True), TextColumn("left"))
     with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=600
+        *columns, console=terminal, transient=True, redirect_stdout=False, speed_estimate_period=600
     ) as bar:
         task = bar.add_task("", total=total, rate="")
 
@@ -55,7 +54,7 @@ def progress(
             done += 1
             bar.update(task, advance=1, rate=_speed(rate()))
 
-        yield advance, lambda text: console.print(Text(text), soft_wrap=True)
+        yield advance, lambda text: terminal.print(Text(in_one_line(text)), soft_wrap=True)
 
 
 def _speed(rate: float) -> str:

@@ -1,22 +1,23 @@
-"""A result as people read it. The only file of the command line that draws."""
+"""A result as people read it."""
 
 from __future__ import annotations
 
-import io
-import sys
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from toolprm_lite.cli.output import drawing
 from toolprm_lite.formats import write_json
-from toolprm_lite.search.result import Candidate, SearchResult, Step
+from toolprm_lite.search.result import Candidate, SearchResult, Step, least
+from toolprm_lite.terminal import visible
 
 _DOUBT = 0.5  # what is less likely than this to be right is marked
+_SHOWN = 8  # calls, of a response of more
 _PIPE_WIDTH = 100  # of a trace that no terminal shows
 _STOPS = {
     "deadline": "the deadline was reached",
@@ -28,21 +29,20 @@ _SCORED = ("kept", "merged", "variant", "outscored")  # other fates say why it d
 
 def show(result: SearchResult, reward: str) -> None:
     """Print a result to stdout, and its trace if it has one. `reward` is what was asked for."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
-    console = Console(highlight=False)
-    if result.trace is not None:
-        width = console.width if console.is_terminal else _PIPE_WIDTH
-        console.print(_trace(result.trace, width), width=width, no_wrap=True, overflow="ellipsis")
-        console.print()
-    for line in _answer(result):
-        console.print(line, soft_wrap=True)
-    if result.reward == "policy" and result.steps:
-        note = "rewards are the policy's own probability"
-        if reward == "auto":
-            note = f"no reward head for this model: {note}"
-        console.print(Text(note, style="dim"), soft_wrap=True)
-    console.print(Text(_stats(result), style="dim"), soft_wrap=True)
+    with drawing() as terminal:
+        if result.trace is not None:
+            width = terminal.width if terminal.is_terminal else _PIPE_WIDTH
+            tree = _trace(result.trace, width)
+            terminal.print(tree, width=width, no_wrap=True, overflow="ellipsis")
+            terminal.print()
+        for line in _answer(result):
+            terminal.print(line, soft_wrap=True)
+        if result.reward == "policy" and result.steps:
+            note = "rewards are the policy's own probability"
+            if reward == "auto":
+                note = f"no reward head for this model: {note}"
+            terminal.print(Text(note, style="dim"), soft_wrap=True)
+        terminal.print(Text(_stats(result), style="dim"), soft_wrap=True)
 
 
 # The answer
@@ -61,7 +61,7 @@ class _CallSteps:
 
 @dataclass(slots=True)
 class _Row:
-    """A line, its number if it has one, and what the line of doubts calls it."""
+    """A line, its number if it has one, and what the line of doubts calls it, if anything."""
 
     text: Text
     share: float | None = None
@@ -87,16 +87,19 @@ def _answer(result: SearchResult) -> Iterator[Text]:
     calibrated = result.confidence is not None
     rows: list[_Row] = []
     doubts: list[str] = []
-    for number, call in enumerate(calls, 1):
+    for number, call in enumerate(calls if len(calls) <= _SHOWN + 1 else calls[:_SHOWN], 1):
         lines = list(_call_rows(call, calibrated))
         rows.extend(lines)
-        parts = ", ".join(row.part for row in lines if row.doubtful)
+        parts = ", ".join(row.part for row in lines if row.doubtful and row.part)
         if parts and len(calls) > 1:
-            parts = f"{_printable(call.name.function or '')} (call {number}): {parts}"
+            parts = f"{visible(call.name.function or '')} (call {number}): {parts}"
         if parts:
             doubts.append(parts)
+    if len(calls) > _SHOWN + 1:
+        more = f"… and {len(calls) - _SHOWN} more, {len(calls)} calls in all: --json has them"
+        rows.append(_Row(Text(more, style="bold")))
     words = _words(result.text) if not calls and result.complete else ""
-    share = None if total is None else _share(total, calibrated)
+    share = None if total is None else result.probability if calibrated else total.reward
     heading = ""
     if not calls and result.complete:
         heading = "no call: the model answers in words" if words else "no call"
@@ -105,9 +108,10 @@ def _answer(result: SearchResult) -> Iterator[Text]:
         last = _Row(Text("whole response"), share, "the whole response")
     else:
         last = _Row(Text("no further call"), share)
+    adds = not calibrated or share is None or share < _lowest(rows)
     if heading or last.doubtful or (calibrated and share is not None):
         rows.append(last)
-    if last.doubtful:
+    if last.doubtful and adds:
         doubts.append(last.part)
     yield from _with_confidence(rows)
     if words:
@@ -117,10 +121,10 @@ def _answer(result: SearchResult) -> Iterator[Text]:
         counted = f"{closed} whole call{'' if closed == 1 else 's'}"
         line = Text(f"incomplete: the response was cut off after {counted}", style="bold yellow")
         if result.text and not calls:
-            line.append(f": {_printable(result.text)}", style="not bold")
+            line.append(f": {visible(result.text)}", style="not bold")
         yield line
         if result.missing:
-            yield Text(f"missing: {_printable(', '.join(result.missing))}", style="yellow")
+            yield Text(f"missing: {visible(', '.join(result.missing))}", style="yellow")
     if result.stopped is not None:
         yield Text(f"stopped early: {_STOPS[result.stopped]}", style="yellow")
     if calibrated and doubts:
@@ -131,12 +135,14 @@ def _call_rows(call: _CallSteps, calibrated: bool) -> Iterator[_Row]:
     """A call with the numbers of its parts, and at its end that of the whole: always where it is
     a probability, else where it is low. A call of one line shows the lower of the calibrated two.
     """
-    name = Text().append(_printable(call.name.function or ""), style="bold")
+    name = Text().append(visible(call.name.function or ""), style="bold")
     cut = "" if call.closed else " …"
     first = _Row(name, _share(call.name, calibrated), "the function")
     whole = "the whole call" if call.closed else "the arguments"
     if calibrated:
-        end = call.ends[-1].probability if call.ends else None
+        parts = (call.name, *call.arguments, *call.ends)
+        last = call.ends[-1].probability if call.ends else None
+        end = least(last, (step.probability for step in parts))
     else:
         worst = min((step.reward for step in call.ends), default=1.0)
         end = worst if worst < _DOUBT else None
@@ -147,13 +153,19 @@ def _call_rows(call: _CallSteps, calibrated: bool) -> Iterator[_Row]:
         yield first
         return
     name.append("(")
-    yield first
+    rows = [first]
     for step in call.arguments:
-        argument = _printable(step.argument or "")
+        argument = visible(step.argument or "")
         line = Text("  ").append(argument, style="cyan")
-        line.append(f"={_printable(write_json(step.value))},")
-        yield _Row(line, _share(step, calibrated), argument)
-    yield _Row(Text(f"){cut}"), end, whole)
+        line.append(f"={visible(write_json(step.value))},")
+        rows.append(_Row(line, _share(step, calibrated), argument))
+    if calibrated and end is not None and end >= _lowest(rows):
+        whole = ""  # its least likely part is named
+    yield from (*rows, _Row(Text(f"){cut}"), end, whole))
+
+
+def _lowest(rows: Sequence[_Row]) -> float:
+    return min((row.share for row in rows if row.share is not None), default=math.inf)
 
 
 def _share(step: Step, calibrated: bool) -> float | None:
@@ -185,7 +197,7 @@ def _percent(share: float) -> str:
 def _words(text: str) -> str:
     """What a response that declines says, if it says more than an empty list."""
     words = text.strip()
-    return "" if words.strip("`[] \n") in ("", "json") else _printable(words, keep="\n")
+    return "" if words.strip("`[] \n") in ("", "json") else visible(words, keep="\n")
 
 
 def _stats(result: SearchResult) -> str:
@@ -260,12 +272,5 @@ def _candidate(entry: Candidate, kept: Sequence[Candidate], width: int) -> Text:
 
 def _clip(text: str, width: int) -> str:
     """One line of at most `width` characters; the end tells more than the beginning."""
-    text = _printable(text.strip())
+    text = visible(text.strip())
     return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
-
-
-def _printable(text: str, keep: str = "") -> str:
-    """Control characters as escapes: a model's text must not steer the terminal."""
-    return "".join(
-        char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text
-    )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,21 +16,36 @@ from toolprm_lite.cli.options import (
     search_config,
     search_options,
 )
+from toolprm_lite.cli.output import console, json_line, write
+from toolprm_lite.errors import ToolsError
 
-_EXAMPLE = """\b
+if TYPE_CHECKING:
+    from toolprm_lite.tools import Tool
+
+_EPILOG = """\b
 Example:
-  toolprm-lite search --tools examples/weather.json "Will it rain in Oslo?"
+  toolprm-lite search --tools examples/weather.json "Get the forecast for Rome."
+
+\b
+Exit codes:
+  0    answered; with --exit-code: with a complete call or several
+  1    some of the problems of --input failed
+  2    an error, which is one line on stderr
+  3    with --exit-code: the answer is no call
+  4    with --exit-code: the answer is incomplete, also by --deadline-ms
+  130  stopped by Ctrl-C
 """
+_NO_CALL, _INCOMPLETE = 3, 4
 
 
-@click.command(epilog=_EXAMPLE)
+@click.command(epilog=_EPILOG)
 @click.argument("query", required=False)
 @click.option(
     "--tools",
-    "tools_path",
-    type=click.Path(path_type=Path),
+    "tools_paths",
+    multiple=True,
     metavar="FILE",
-    help="JSON file of the tools that may be called.",
+    help="JSON file of the tools that may be called; repeatable.",
 )
 @click.option("--messages", metavar="FILE", help="JSON file of a conversation to answer.")
 @click.option(
@@ -48,15 +62,21 @@ Example:
 @model_options
 @search_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help=f"Exit with {_NO_CALL} where the answer is no call, {_INCOMPLETE} where it is incomplete.",
+)
 @click.option("--trace", is_flag=True, help="Show the steps that were kept and dropped.")
 def search(
     query: str | None,
-    tools_path: Path | None,
+    tools_paths: tuple[str, ...],
     messages: str | None,
     input: str | None,
     output: str | None,
     reward: str,
     as_json: bool,
+    exit_code: bool,
     **values: Any,
 ) -> None:
     """Find the function calls that answer QUERY ("-" reads it from stdin)."""
@@ -64,14 +84,14 @@ def search(
         raise click.UsageError("Give exactly one of QUERY, --messages and --input.")
     if output is not None and input is None:
         raise click.UsageError("--output is for the answers to --input.")
-    if tools_path is None and query is not None:
+    if exit_code and input is not None:
+        raise click.UsageError("--exit-code is for one question; each answer to --input tells.")
+    if not tools_paths and query is not None:
         raise click.UsageError("Give --tools, a JSON file of the tools that may be called.")
     config = search_config(values)
     check_reward(reward)
 
-    from toolprm_lite.tools import load_tools
-
-    tools = None if tools_path is None else load_tools(tools_path)
+    tools = _load(tools_paths)
     from toolprm_lite.cli import problems
 
     if input is not None:
@@ -87,11 +107,33 @@ def search(
     with _waiting(values["verbose"]), open_searcher(values) as searcher:
         result = searcher.search(problem.messages, problem.tools, config, reward=reward)
     if as_json:
-        click.echo(problems.json_line(result.to_dict()), nl=False)
-        return
-    from toolprm_lite.cli.render import show
+        write(json_line(result.to_dict()))
+    else:
+        from toolprm_lite.cli.render import show
 
-    show(result, reward)
+        show(result, reward)
+    if exit_code and not result.complete:
+        raise click.exceptions.Exit(_INCOMPLETE)
+    if exit_code and not result.calls:
+        raise click.exceptions.Exit(_NO_CALL)
+
+
+def _load(paths: Sequence[str]) -> list[Tool] | None:
+    """The tools of all files. Raises `ToolsError`, also where two files have a name in common."""
+    from toolprm_lite.tools import load_tools
+
+    if not paths:
+        return None
+    tools: dict[str, tuple[Tool, str]] = {}
+    for path in paths:
+        for tool in load_tools(path):
+            if tool.name in tools:
+                raise ToolsError(
+                    f"{path}: its tool {tool.name!r} has the name of one in "
+                    f"{tools[tool.name][1]}; rename one, or leave out a file"
+                )
+            tools[tool.name] = tool, path
+    return [tool for tool, _ in tools.values()]
 
 
 @contextmanager
@@ -100,7 +142,5 @@ def _waiting(verbose: bool) -> Iterator[None]:
     if verbose or not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("searching"):
+    with console(stderr=True).status("searching"):
         yield

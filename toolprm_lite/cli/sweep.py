@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,16 @@ import click
 from toolprm_lite.cli.eval import (
     answer_all,
     asking,
+    collected,
     output_option,
     read_items,
     reward_options,
+    seeds_option,
     source_options,
     write_summary,
 )
 from toolprm_lite.cli.options import draw_options, model_options
+from toolprm_lite.cli.output import drawing, json_line, write
 from toolprm_lite.errors import ConfigError
 
 _EPILOG = """\b
@@ -32,8 +34,8 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
         sizes = tuple(int(part) for part in value.split(","))
     except ValueError:
         sizes = ()
-    if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
-        raise click.BadParameter("give different sizes as in 1,2,4,8,16")
+    if not sizes or min(sizes) < 1 or max(sizes) > 256 or len(set(sizes)) < len(sizes):
+        raise click.BadParameter("give different sizes of at most 256, as in 1,2,4,8,16")
     return sizes
 
 
@@ -58,7 +60,10 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Draws for each beam and step.",
 )
 @click.option(
-    "--most", type=click.IntRange(1), metavar="NM", help="Leave out cells of a larger N x M."
+    "--most",
+    type=click.IntRange(1, 1 << 16),
+    metavar="NM",
+    help="Leave out cells of a larger N x M.",
 )
 @click.option(
     "--reward",
@@ -77,6 +82,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @reward_options
 @model_options
 @draw_options
+@seeds_option
 @click.option("--json", "as_json", is_flag=True, help="Print the study as one JSON object.")
 def sweep(
     source: str,
@@ -104,18 +110,17 @@ def sweep(
     items = read_items(source, values)
     with asking(output, source, values, [*compared, *grid], {}) as (run, asked, ask):
         answer_all(run, items, asked, ask)
-        answers = {str(strategy): run.answers(str(strategy)) for strategy in asked}
-    fresh = [item for item in items if not item.bring_up] or items
-    found = budget.study(answers, [item.id for item in fresh], list(map(str, grid)))
-    whole = summary.summarise(items, answers)
-    text = summary.markdown(whole, f"{source}: {run.settings['model']}")
-    write_summary(output, {"settings": run.settings, **whole}, text)
-    budget.write_study(output, found)
+        answers = collected(run, asked)
+        fresh = [item for item in items if not item.bring_up] or items
+        found = budget.study(answers, [item.id for item in fresh], list(map(str, grid)))
+        whole = summary.summarise(items, answers)
+        text = summary.markdown(whole, f"{source}: {run.settings['model']}")
+        write_summary(output, {"settings": run.settings, **whole}, text)
+        budget.write_study(output, found)
     if as_json:
-        click.echo(json.dumps(found))
+        write(json_line(found))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{found['problems']} problems: right, % (tokens decoded)", box=box.SIMPLE)
@@ -132,8 +137,8 @@ def sweep(
                 for cell in row
             ),
         )
-    console = Console(highlight=False)
-    console.print(table)
-    for name, contrast in found["contrasts"].items():
-        low, high = contrast["interval"]
-        console.print(f"{name}: {contrast['points']:+.1f} points ({low:+.1f} .. {high:+.1f})")
+    with drawing() as terminal:
+        terminal.print(table)
+        for name, contrast in found["contrasts"].items():
+            low, high = contrast["interval"]
+            terminal.print(f"{name}: {contrast['points']:+.1f} points ({low:+.1f} .. {high:+.1f})")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from toolprm_lite.cli.output import WIDTH, console, drawing, say, tell
 from toolprm_lite.cli.progress import PLAIN_SECONDS
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import LABELS
@@ -111,8 +112,6 @@ def train(
 ) -> None:
     """Fit reward heads to supervision SETs, and choose their settings on validation."""
     _check_installed()
-    from rich.console import Console
-
     from toolprm_lite.reward.head import save_head
     from toolprm_lite.training.data import SPLITS, open_supervision
     from toolprm_lite.training.fit import FitSettings
@@ -151,13 +150,11 @@ def train(
             "carried": found.carried,
         }
         write_report(output / "train.json", {"validation": reports, "chosen_from": chosen_from})
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160)
-    console.print(table(reports, "validation (settings were chosen on it)"))
+    with drawing(WIDTH) as terminal:
+        terminal.print(table(reports, "validation (settings were chosen on it)"))
     for report in reports:
         states = ", ".join(map(str, report["layers"])) + (" and pooled" if report["pooled"] else "")
-        click.echo(f"{output / report['head']}.safetensors: layers {states}")
+        tell(f"{output / report['head']}.safetensors: layers {states}")
 
 
 def _check_installed() -> None:
@@ -195,13 +192,12 @@ def _progress(
     epochs: int,
 ) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, float], None]]]:
     """A bar on a terminal: fits, and epochs within the one that runs. Else a line now and then."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
+    terminal = console(stderr=True)
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
     ) as bar:
         task = bar.add_task("reading")
         now, before, told = "", 0, time.monotonic()
@@ -209,9 +205,9 @@ def _progress(
         def on_fit(what: str, done: int, total: int) -> None:
             nonlocal now, before, told
             now, before = what, done
-            if not console.is_terminal and time.monotonic() - told >= PLAIN_SECONDS:
+            if not terminal.is_terminal and time.monotonic() - told >= PLAIN_SECONDS:
                 told = time.monotonic()
-                click.echo(f"{what} ({done + 1} of {total})", err=True)
+                say(f"{what} ({done + 1} of {total})")
             bar.update(task, description=what, total=total * epochs, completed=done * epochs)
 
         def on_epoch(epoch: int, loss: float) -> None:

@@ -31,19 +31,22 @@ def cells(beams: Sequence[int], expand: Sequence[int], most: int | None) -> list
 
 
 def study(
-    answers: Mapping[str, Mapping[str, Record]], identities: Sequence[str], cells: Sequence[str]
+    answers: Mapping[str, Sequence[Mapping[str, Record]]],
+    identities: Sequence[str],
+    cells: Sequence[str],
 ) -> Record:
     """Accuracy and tokens of each cell, and whether more draws are worth more than more beams.
 
-    `answers` are by strategy and problem; `cells` are the grid's (step-beam:REWARD@NxM), the others
-    are there for comparison. Problems whose answers have no verdict are left out. A
-    contrast is the gain of the second setting over the first, in points, with 95% of a bootstrap
-    over the problems; `draws_over_beams` is the difference of the two gains at the fixed sizes.
+    `answers` are by strategy, seed and problem; shares and gains are means over seeds. `cells` are
+    the grid's (step-beam:REWARD@NxM), the others are there for comparison. Problems whose answers
+    have no verdict are left out. A contrast is the gain of the second setting over the first, in
+    points, with 95% of a bootstrap over the problems; `draws_over_beams` is the difference of the
+    two gains at the fixed sizes.
     """
     identities = [
         identity
         for identity in identities
-        if all(found[identity]["right"] is not None for found in answers.values())
+        if all(found[identity]["right"] is not None for runs in answers.values() for found in runs)
     ]
     if not identities:
         raise DatasetError("no answer can be judged here; ask problems of another category")
@@ -51,10 +54,11 @@ def study(
     others: list[Record] = []
     right: dict[tuple[int, int], Float64Array] = {}
     numbers = np.arange(len(identities))
-    for name, found in answers.items():
+    for name, runs in answers.items():
         strategy = Strategy.parse(name)
-        records = [found[identity] for identity in identities]
-        values = np.array([bool(record["right"]) for record in records], np.float64)
+        records = [found[identity] for found in runs for identity in identities]
+        verdicts = np.array([bool(record["right"]) for record in records], np.float64)
+        values = verdicts.reshape(len(runs), -1).mean(axis=0)
         cell: Record = {
             "strategy": name,
             "share": float(values.mean()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from toolprm_lite.errors import (
 from toolprm_lite.evaluation.failures import failure
 from toolprm_lite.evaluation.items import Item
 from toolprm_lite.evaluation.pool import Drawn, Pool
+from toolprm_lite.evaluation.runs import Column
 from toolprm_lite.reward.base import Reward
 from toolprm_lite.reward.head import Head
 from toolprm_lite.search.config import SearchConfig
@@ -146,12 +147,19 @@ class Strategy:
             choices=self.choices,
         )
 
+    def draws(self, base: SearchConfig) -> bool:
+        """Whether the answer depends on the seed."""
+        if self.kind in ("greedy", "token-beam") or self.doubt == 0:
+            return False
+        return base.temperature > 0 and base.top_k > 1
+
 
 class Contest:
     """Asks problems with a list of strategies.
 
-    `rewards` are by name, each "policy" or a `Reward`; a pool is judged by heads only. Raises
-    `ConfigError` for a reward that is missing or that can't judge a pool.
+    `rewards` are by name, each "policy" or a `Reward`; a pool is judged by heads only. What draws
+    is asked with each of `seeds` seeds from the base's on, what does not once. Raises `ConfigError`
+    for a reward that is missing or that can't judge a pool.
     """
 
     def __init__(
@@ -160,6 +168,7 @@ class Contest:
         strategies: Sequence[Strategy],
         rewards: Mapping[str, Reward | str],
         base: SearchConfig,
+        seeds: int = 1,
     ) -> None:
         for strategy in strategies:
             if strategy.reward is not None and strategy.reward not in rewards:
@@ -177,15 +186,38 @@ class Contest:
         if odds is not None:
             heads = {name: head.with_decline_odds(odds) for name, head in heads.items()}
         self._rewards = {**rewards, **heads}
+        self._bases = {
+            seed: replace(base, seed=seed) for seed in range(base.seed, base.seed + seeds)
+        }
+        self.columns: dict[str, list[Column]] = {
+            str(strategy): [
+                Column(str(strategy), seed)
+                for seed in (self._bases if strategy.draws(base) else (None,))
+            ]
+            for strategy in strategies
+        }
+        """What is asked about each problem, by strategy."""
         self._base = base
         self._layers = tuple(sorted({layer for head in heads.values() for layer in head.layers}))
 
-    def ask(self, item: Item, known: Sequence[str] = ()) -> dict[str, Record]:
-        """An answer from each strategy whose name is not in `known`, by name.
+    def ask(self, item: Item, known: Collection[Column] = ()) -> dict[Column, Record]:
+        """An answer for each column that is not in `known`.
 
         A problem that can't be asked, for its tools or its length, gives a record with "error".
         """
-        wanted = [strategy for strategy in self._strategies if str(strategy) not in known]
+        answers: dict[Column, Record] = {}
+        for seed in (None, *self._bases):
+            wanted = [
+                strategy
+                for strategy in self._strategies
+                for column in self.columns[str(strategy)]
+                if column.seed == seed and column not in known
+            ]
+            found = self._ask(item, wanted, self._base if seed is None else self._bases[seed])
+            answers |= {Column(name, seed): record for name, record in found.items()}
+        return answers
+
+    def _ask(self, item: Item, wanted: Sequence[Strategy], base: SearchConfig) -> dict[str, Record]:
         answers: dict[str, Record] = {}
         groups = [
             [strategy for strategy in wanted if strategy.samples == samples]
@@ -195,18 +227,20 @@ class Contest:
         for group in groups:
             try:
                 if group[0].kind in POOLED:
-                    answers |= self._choose(item, group)
+                    answers |= self._choose(item, group, base)
                 else:
-                    answers[str(group[0])] = self._search(item, group[0])
+                    answers[str(group[0])] = self._search(item, group[0], base)
             except (ContextError, ConstraintError, ToolsError, ProblemError) as error:
                 told = {"right": _wrong(item), "error": " ".join(str(error).splitlines())}
                 answers |= {str(strategy): {**_named(item), **told} for strategy in group}
         return answers
 
-    def _choose(self, item: Item, strategies: Sequence[Strategy]) -> dict[str, Record]:
+    def _choose(
+        self, item: Item, strategies: Sequence[Strategy], base: SearchConfig
+    ) -> dict[str, Record]:
         """Answers from one pool of responses."""
         reader = StateReader(self._layers)
-        config = strategies[0].config(self._base)
+        config = strategies[0].config(base)
         record = self._searcher.record(item.messages, item.tools, config, reader)
         pool, stats = Pool(record, self._layers), record["stats"]
         responses = [response.calls for response in pool.responses]
@@ -228,9 +262,9 @@ class Contest:
             )
         return answers
 
-    def _search(self, item: Item, strategy: Strategy) -> Record:
+    def _search(self, item: Item, strategy: Strategy, base: SearchConfig) -> Record:
         reward = self._rewards.get(strategy.reward or "", "policy")
-        config = strategy.config(self._base)
+        config = strategy.config(base)
         before = _judge_tokens(reward)
         result = self._searcher.search(item.messages, item.tools, config, reward=reward)
         found = [calls for calls in _complete(result) if item.judge(calls)]

@@ -16,6 +16,7 @@ from toolprm_lite.evaluation.matching import CallLike
 Record = dict[str, Any]
 Float64Array = npt.NDArray[np.float64]
 Checker = Callable[[Item, Sequence[CallLike]], bool]
+Answers = Mapping[str, Sequence[Mapping[str, Record]]]  # by strategy, seed and problem
 
 GREEDY = "greedy"
 _ROUNDS = 2000
@@ -23,22 +24,24 @@ _ROUNDS = 2000
 
 def summarise(
     items: Sequence[Item],
-    answers: Mapping[str, Mapping[str, Record]],
+    answers: Answers,
     official: Checker | None = None,
 ) -> Record:
-    """Figures over the items that every strategy has answered.
+    """Figures over the items that every strategy has answered with every seed.
 
-    `answers` are by strategy and problem. With `official` every answer is judged a second time;
-    where the own judge has no verdict, the official one stands for it. "average" is the mean of
-    the categories in which calls are right, "all" that over problems; the bring-up set is in
-    neither, if there is anything else. Gains are over greedy, on the same problems; intervals hold
-    95% of a bootstrap over problems within their categories.
+    What draws nothing has one seed. Shares and gains are means over seeds; `average_spread` and
+    `all_spread` are the standard deviations of the shares that single seeds give. With `official`
+    every answer is judged a second time; where the own judge has no verdict, the official one
+    stands for it. "average" is the mean of the categories in which calls are right, "all" that over
+    problems; the bring-up set is in neither, if there is anything else. Gains are over greedy, on
+    the same problems; intervals are those of `interval`, with problems within their categories.
     """
-    shared = [item for item in items if all(item.id in found for found in answers.values())]
-    verdicts: dict[str, list[bool | None]] = {}
+    columns = [(strategy, found) for strategy, runs in answers.items() for found in runs]
+    shared = [item for item in items if all(item.id in found for _, found in columns)]
+    verdicts: list[list[bool | None]] = []
     disagree: list[Record] = []
-    for strategy, found in answers.items():
-        verdicts[strategy] = []
+    for strategy, found in columns:
+        verdicts.append([])
         for item in shared:
             record = found[item.id]
             ours: bool | None = record["right"]
@@ -49,16 +52,23 @@ def summarise(
                         {"strategy": strategy, "id": item.id, "ours": ours, "official": theirs}
                     )
                 ours = theirs if ours is None else ours
-            verdicts[strategy].append(ours)
+            verdicts[-1].append(ours)
     judged = [
         place
         for place in range(len(shared))
-        if all(column[place] is not None for column in verdicts.values())
+        if all(column[place] is not None for column in verdicts)
     ]
     chosen = [shared[place] for place in judged]
     right = {
-        strategy: np.array([column[place] for place in judged], np.float64)
-        for strategy, column in verdicts.items()
+        name: np.array(
+            [
+                [column[place] for place in judged]
+                for (strategy, _), column in zip(columns, verdicts, strict=True)
+                if strategy == name
+            ],
+            np.float64,
+        )
+        for name in answers
     }
     table = _Table(chosen)
     rows = [_row(table, name, right[name], right.get(GREEDY), answers) for name in answers]
@@ -81,7 +91,7 @@ def summarise(
             }
     if official is not None:
         summary["official"] = {
-            "judged": len(shared) * len(answers),
+            "judged": len(shared) * len(columns),
             "disagreements": len(disagree),
             "disagree": disagree,
         }
@@ -102,23 +112,28 @@ class _Table:
         self.scored = list(dict.fromkeys(scored))
         self.averaged = [category for category in self.scored if category in calling]
 
-    def accuracy(self, right: Float64Array, greedy: Float64Array | None) -> Record:
-        """Shares by category, averaged, and over all; float64 [problems] in."""
+    def accuracy(self, answers: Float64Array, greedy: Float64Array | None) -> Record:
+        """Shares by category, averaged, and over all; float64 [seeds, problems] in."""
         categories = {}
+        right = answers.mean(axis=0)
+        greedy = None if greedy is None else greedy.mean(axis=0)
         for category, places in self.places.items():
             categories[category] = {
                 "problems": len(places),
-                "right": int(right[places].sum()),
+                "right": int(answers[:, places].sum()),
                 "share": float(right[places].mean()),
                 "interval": self._interval(right, [category], weighted=False),
             }
-        found: Record = {"categories": categories}
+        found: Record = {"seeds": len(answers), "categories": categories}
         for part, names, weighted in (
             ("average", self.averaged, True),
             ("all", self.scored, False),
         ):
             found[part] = self._mean(right, names, weighted)
             found[f"{part}_interval"] = self._interval(right, names, weighted)
+            found[f"{part}_spread"] = _spread(
+                [self._mean(seed, names, weighted) for seed in answers]
+            )
             if greedy is not None:
                 found[f"{part}_gain"] = self._mean(right - greedy, names, weighted)
                 found[f"{part}_gain_interval"] = self._interval(right - greedy, names, weighted)
@@ -135,18 +150,36 @@ class _Table:
     def _interval(
         self, values: Float64Array, names: Sequence[str], weighted: bool
     ) -> list[float] | None:
-        """95% of the means when each category's problems are drawn again."""
         groups = [values[self.places[name]] for name in names]
-        if not groups:
-            return None
-        random = np.random.default_rng(0)
-        total = sum(map(len, groups))
-        means = np.zeros(_ROUNDS)
-        for group in groups:
-            size = len(group)
-            drawn = random.multinomial(size, np.full(size, 1 / size), size=_ROUNDS)
-            means += drawn @ group / (size * len(groups) if weighted else total)
-        return [float(bound) for bound in np.quantile(means, (0.025, 0.975))]
+        return interval(groups, weighted=weighted) if groups else None
+
+
+def interval(
+    groups: Sequence[Float64Array], *, weighted: bool, rounds: int = _ROUNDS
+) -> list[float]:
+    """95% of the means when each group's problems are drawn again with replacement.
+
+    `groups` have one value a problem, the mean over its seeds: float64 [problems]. `weighted`
+    gives every group the same weight, else every problem has it. A problem is drawn with all its
+    seeds, which contains the variance of the seeds as well: the draws of two problems are
+    independent, so the variance of a problem's mean is that between problems plus that between
+    seeds over their number. To draw seeds again within each problem would count the latter twice
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+    """
+    random = np.random.default_rng(0)
+    total = sum(map(len, groups))
+    means = np.zeros(rounds)
+    for group in groups:
+        size = len(group)
+        drawn = random.multinomial(size, np.full(size, 1 / size), size=rounds)
+        means += drawn @ group / (size * len(groups) if weighted else total)
+    return [float(bound) for bound in np.quantile(means, (0.025, 0.975))]
+
+
+def _spread(shares: Sequence[float | None]) -> float | None:
+    """The standard deviation over seeds, None where there is but one."""
+    known = [share for share in shares if share is not None]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else None
 
 
 def _row(
@@ -154,9 +187,9 @@ def _row(
     name: str,
     right: Float64Array,
     greedy: Float64Array | None,
-    answers: Mapping[str, Mapping[str, Record]],
+    answers: Answers,
 ) -> Record:
-    records = [answers[name][item.id] for item in table.items]
+    records = [found[item.id] for found in answers[name] for item in table.items]
     row: Record = {"strategy": name, **table.accuracy(right, greedy)}
     asked = [record for record in records if "stats" in record]
     row["errors"] = len(records) - len(asked)
@@ -179,7 +212,7 @@ def _row(
         "decode_p95": _quantile(phases["decode"], 0.95),
         "without_prefill": _quantile(whole, 0.5),
     }
-    baseline = answers.get(GREEDY, {})
+    (baseline,) = answers.get(GREEDY, [{}])
     costs = [
         (_decoded(record), _decoded(baseline[record["id"]]))
         for record in asked
@@ -208,14 +241,16 @@ def _failures(records: Sequence[Record]) -> dict[str, int]:
 def _oracle(
     items: Sequence[Item],
     right: Mapping[str, Float64Array],
-    answers: Mapping[str, Mapping[str, Record]],
+    answers: Answers,
 ) -> tuple[str, Float64Array] | None:
     """Whether any response of the largest pool, or greedy's, is right."""
     pools = [name for name in answers if name.startswith(("majority", "best-of-n"))]
     if not pools or GREEDY not in right:
         return None
     name = max(pools, key=lambda pool: int(pool.rpartition("@")[2]))
-    anywhere = [bool(answers[name][item.id].get("any_right")) for item in items]
+    anywhere = [
+        [bool(found[item.id].get("any_right")) for item in items] for found in answers[name]
+    ]
     return f"oracle@{name.rpartition('@')[2]}", np.maximum(right[GREEDY], anywhere)
 
 
@@ -249,7 +284,9 @@ def markdown(summary: Record, title: str) -> str:
     lines = [f"# {title}", "", _scope(summary), ""]
     names = list(summary["categories"])
     scored = [row for row in (*rows, oracle) if row is not None]
+    seeds = max(row["seeds"] for row in rows)
     head = ["strategy", *names, "average", "95%", "gain", "95%", "all", "way to the oracle"]
+    head += ["seeds", "SD over seeds (average, all)"] if seeds > 1 else []
     body = [
         [
             row["strategy"],
@@ -260,6 +297,7 @@ def markdown(summary: Record, title: str) -> str:
             _point_range(row.get("average_gain_interval")),
             _percent(row["all"]),
             _percent((row.get("way") or {}).get("average")),
+            *([str(row["seeds"]), _spreads(row)] if seeds > 1 else []),
         ]
         for row in scored
     ]
@@ -303,6 +341,8 @@ def markdown(summary: Record, title: str) -> str:
             for row in rows
         ]
         lines += ["## Failures", "", *_table(head, body), ""]
+        if seeds > 1:
+            lines += ["Counts are of all seeds together.", ""]
     if "official" in summary:
         official = summary["official"]
         lines += [
@@ -341,6 +381,12 @@ def _percent(value: float | None) -> str:
 
 def _range(bounds: Sequence[float] | None) -> str:
     return "-" if bounds is None else f"{bounds[0]:.1%} .. {bounds[1]:.1%}"
+
+
+def _spreads(row: Record) -> str:
+    """In points."""
+    spreads = row["average_spread"], row["all_spread"]
+    return ", ".join("-" if spread is None else f"{100 * spread:.1f}" for spread in spreads)
 
 
 def _points(value: float | None) -> str:

@@ -24,10 +24,11 @@ from toolprm_lite.backends.base import (
     check_finite,
     common_prefix,
 )
+from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.open import open_backend
 from toolprm_lite.errors import ConfigError, ContextError, ModelError, NoRoom
-from toolprm_lite.formats import JSON_LIST, write_json
-from toolprm_lite.prompt import parse_messages, plain_messages, render_chat
+from toolprm_lite.formats import JSON_LIST
+from toolprm_lite.prompt import list_tools, mark, parse_messages, plain_messages, render_chat
 from toolprm_lite.reward.base import CandidateStep, StepBatch
 from toolprm_lite.reward.head import sigmoid
 from toolprm_lite.search.config import Aggregate
@@ -51,6 +52,7 @@ class _Model:
     """The second model, which rewards of several requests share."""
 
     backend: Backend
+    encoder: Encoder
     holder: GenerativeReward | None = None  # whose request it holds
     prefill_tokens: int = 0
     decode_tokens: int = 0
@@ -79,7 +81,8 @@ class GenerativeReward:
     aggregate: Aggregate = "min"
 
     def __init__(self, backend: Backend) -> None:
-        self._model = _Model(backend)
+        encoder = Encoder(backend.token_bytes, backend.tokenize, backend.special_texts)
+        self._model = _Model(backend, encoder)
         self._request = ""
         self._instruction = ""
         self._held: Int32Array | None = None
@@ -131,7 +134,7 @@ class GenerativeReward:
 
         Raises `ProblemError` for messages that can't be read.
         """
-        listing = "\n".join(write_json(tool.to_dict()) for tool in tools)
+        listing = list_tools(tools, self._model.backend.special_texts, self._template)
         bound = copy.copy(self)
         bound._instruction = (
             "You judge an assistant that answers requests by calling functions, or with an empty "
@@ -140,19 +143,24 @@ class GenerativeReward:
             "You are shown the conversation, what the assistant has written of its response so "
             "far, and a question about its last step. Answer + for yes and - for no."
         )
-        bound._request = "\n".join(
+        request = "\n".join(
             f"{message['role']}: {message['content']}"
             for message in plain_messages(parse_messages(messages), JSON_LIST)
         )
+        bound._request = self._untrusted(request)
         bound._held = None
         return bound
 
     def prompt(self, step: CandidateStep) -> str:
         """The text that the model answers for a step of the request: a chat, rendered."""
+        return "".join(self._prompt(step))
+
+    def _prompt(self, step: CandidateStep) -> tuple[str, ...]:
+        """The same, in pieces; see `render_prompt`."""
         question = QUESTIONS[step.kind]
         if step.kind in _NAMED:
-            question = f"{question} {step.text}"
-        return self._ask(step.response, question)
+            question = f"{question} {self._untrusted(step.text)}"
+        return self._ask(self._untrusted(step.response), question)
 
     def score(self, batch: StepBatch) -> Float32Array:
         """Rewards in 0 .. 1, float32 [steps].
@@ -162,7 +170,7 @@ class GenerativeReward:
         """
         if not self._instruction:
             raise ConfigError("a generative reward scores steps of a request; call for_request")
-        texts = [self.prompt(step) for step in batch.candidates()]
+        texts = [self._prompt(step) for step in batch.candidates()]
         if not texts:
             return np.empty(0, np.float32)
         # Candidates that differ behind the boundary only have the same text.
@@ -172,33 +180,44 @@ class GenerativeReward:
         known = dict(zip(distinct, rewards, strict=True))
         return np.array([known[text] for text in texts], np.float32)
 
-    def _ask(self, response: str, question: str) -> str:
+    @property
+    def _template(self) -> str | None:
+        return self._model.backend.info.chat_template
+
+    def _untrusted(self, text: str) -> str:
+        marked: str = mark(text, self._model.backend.special_texts, self._template)
+        return marked
+
+    def _ask(self, response: str, question: str) -> tuple[str, ...]:
         # What steps have in common stands first: it is prefilled once.
         return self._chat(
             f"The conversation:\n{self._request}\n\n"
             f"The response so far:\n{response}\n\n{question}\nAnswer + or -."
         )
 
-    def _chat(self, question: str) -> str:
+    def _chat(self, question: str) -> tuple[str, ...]:
         info = self._model.backend.info
-        return render_chat(
-            self._instruction,
-            [{"role": "user", "content": question}],
-            chat_template=info.chat_template,
-            bos_token=info.bos_token,
-            eos_token=info.eos_token,
+        return tuple(
+            render_chat(
+                self._instruction,
+                [{"role": "user", "content": question}],
+                chat_template=info.chat_template,
+                special=self._model.backend.special_texts,
+                bos_token=info.bos_token,
+                eos_token=info.eos_token,
+            )
         )
 
-    def _tokenize(self, text: str) -> Int32Array:
-        return np.array(self._model.backend.tokenize(text), np.int32)
+    def _tokenize(self, pieces: Sequence[str]) -> Int32Array:
+        return np.array(self._model.encoder.prompt(pieces), np.int32)
 
     def _labels(self) -> tuple[int, int]:
         """The tokens of + and - where the model begins its answer."""
-        text = self._chat("Answer + or -.")
-        before = self._model.backend.tokenize(text)
+        *first, last = self._chat("Answer + or -.")
+        before = self._model.encoder.prompt([*first, last])
         labels = []
         for label in ("+", "-"):
-            tokens = self._model.backend.tokenize(text + label)
+            tokens = self._model.encoder.prompt([*first, last + label])
             if tokens[:-1] != before:
                 raise ModelError(
                     f"{self._name} does not write {label!r} as one token, so it "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal, get_args
 
+from toolprm_lite.checks import check_integer, check_number
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
 
@@ -42,7 +41,8 @@ class SearchConfig:
         temperature: of the draws; 0 draws the most likely token only.
         top_k: tokens a draw may choose among, after the mask.
         top_p: smallest set of most likely tokens of at least this probability, after `top_k`.
-        seed: of the draws. Equal seeds give equal draws, whatever the batch's shape.
+        seed: of the draws. Equal seeds give equal draws of equal prompts, whatever the batch's
+            shape; different prompts draw independently.
         max_tokens: longest response, in tokens.
         max_step_tokens: longest step, in tokens; a branch that goes on beyond it is given up.
         max_text_tokens: longest text outside calls; at the limit the response declines.
@@ -67,7 +67,7 @@ class SearchConfig:
         deadline_ms: milliseconds from the call, the wait for the model included, after which no
             model step begins: the best response so far is the answer. Every model step then takes
             at most 64 tokens, those of the prompt too, if it is no single row with more forced
-            ones. None: no deadline.
+            ones. None: no deadline; at most 1e9.
         max_decode_tokens: sampled tokens that all branches together may decode, as
             `Stats.decode_tokens` counts them; the step that would go beyond is not taken and the
             best response so far is the answer. None: no limit.
@@ -130,41 +130,18 @@ class SearchConfig:
             ("choices", 0, 256),
             ("seed", 0, (1 << 64) - 1),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ConfigError(f"{name} is {value!r}; it must be an integer {least} .. {most}")
-        for name in ("temperature", "top_p", "way_floor", "policy_weight"):
-            _check_number(name, getattr(self, name))
-        for name in ("doubt", "decline_odds", "deadline_ms"):
-            if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name))
-        if not 0.0 <= self.temperature <= 100.0:
-            raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 .. 100")
-        if self.doubt is not None and not 0.0 <= self.doubt <= 1.0:
-            raise ConfigError(f"doubt is {self.doubt!r}; it must be 0 .. 1")
-        odds = self.decline_odds
-        if odds is not None and not 0.0 < odds < math.inf:
-            raise ConfigError(f"decline_odds is {odds!r}; it must be above 0, or None")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ConfigError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
-        if not 0.0 < self.way_floor <= 1.0:
-            raise ConfigError(f"way_floor is {self.way_floor!r}; it must be above 0 and at most 1")
-        deadline = self.deadline_ms
-        if deadline is not None and not 0.0 < deadline < math.inf:
-            raise ConfigError(
-                f"deadline_ms is {deadline!r}; it must be above 0 milliseconds, or None"
-            )
-        budget = self.max_decode_tokens
-        if budget is not None and (
-            isinstance(budget, bool) or not isinstance(budget, int) or budget < 1
-        ):
-            raise ConfigError(
-                f"max_decode_tokens is {budget!r}; it must be an integer of at least 1, or None"
-            )
+            check_integer(name, getattr(self, name), least, most)
+        if self.max_decode_tokens is not None:
+            check_integer("max_decode_tokens", self.max_decode_tokens, 1, 1 << 30)
+        check_number("temperature", self.temperature, 0, 100)
+        check_number("top_p", self.top_p, 0, 1, above=True)
+        check_number("way_floor", self.way_floor, 0, 1, above=True)
+        check_number("policy_weight", self.policy_weight, -1000, 1000)
+        if self.doubt is not None:
+            check_number("doubt", self.doubt, 0, 1)
+        if self.decline_odds is not None:
+            check_number("decline_odds", self.decline_odds, 0, 1e9, above=True, rest=", or None")
+        if self.deadline_ms is not None:
+            check_number("deadline_ms", self.deadline_ms, 0, 1e9, above=True, rest=", or None")
         if not self.tool_choice:
             raise ConfigError("tool_choice is empty; use auto, required, none or a tool's name")
-
-
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ConfigError(f"{name} is {value!r}; it must be a finite number")

@@ -94,7 +94,7 @@ class ModelLock:
         refuse_inherited(self._forks)
 
     def locked(self) -> bool:
-        """Whether somebody has the model."""
+        """Whether the model is in use."""
         return self._lock.locked()
 
 

@@ -16,7 +16,7 @@ from toolprm_lite.search.result import (
     SearchResult,
     Stats,
     Stop,
-    call_confidence,
+    confidence,
 )
 from toolprm_lite.search.text import closed_calls, made_step, missing_parts
 from toolprm_lite.tools import Tool
@@ -39,6 +39,7 @@ def found_result(
         Alternative(closed_calls((step for step, *_ in other_steps), text), value, finished, draws)
         for text, other_steps, _, value, _, draws, finished in others
     ]
+    calls, whole = confidence(steps)
     trace = None
     if config.trace:
         trace = [
@@ -49,7 +50,7 @@ def found_result(
         calls=closed_calls((step for step, *_ in scored), response),
         complete=complete,
         score=score if steps else 0.0,
-        probability=steps[-1].probability if complete else None,
+        probability=whole if complete else None,
         steps=steps,
         alternatives=alternatives,
         model=model,
@@ -60,7 +61,7 @@ def found_result(
         tokens=tokens,
         stopped=stopped,
         missing=[] if complete else missing_parts(steps, tools),
-        confidence=call_confidence(steps) if reward.calibrated else None,
+        confidence=calls if reward.calibrated else None,
         trace=trace,
     )
 

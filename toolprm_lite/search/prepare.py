@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, StepSearch
@@ -40,9 +44,13 @@ class Preparer:
         )
 
     @cached_property
-    def _choices(self) -> Choices:
+    def _encoder(self) -> Encoder:
         backend = self._backend
-        return Choices(backend.token_bytes, Encoder(backend.token_bytes, backend.tokenize))
+        return Encoder(backend.token_bytes, backend.tokenize, backend.special_texts)
+
+    @cached_property
+    def _choices(self) -> Choices:
+        return Choices(self._backend.token_bytes, self._encoder)
 
     def call_format(self, name: str = "auto") -> CallFormat:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
@@ -75,24 +83,25 @@ class Preparer:
                 )
         info = self._backend.info
         form = self.call_format(config.call_format)
-        text = render_prompt(
+        pieces = render_prompt(
             messages,
             tools,
             format=form,
             chat_template=info.chat_template,
+            special=self._backend.special_texts,
             bos_token=info.bos_token,
             eos_token=info.eos_token,
             tool_choice=choice,
             parallel=config.parallel,
         )
-        prompt = self._backend.tokenize(text)
+        prompt = self._encoder.prompt(pieces)
         constraint = self._constraint(tools, form, config)
         if isinstance(reward, RequestReward):
             reward = reward.for_request(messages, tools)
         if isinstance(reward, Head) and config.decline_odds is not None:
             reward = reward.with_decline_odds(config.decline_odds)
         search = self._core_search(
-            allowed, messages, form, config, reward, len(prompt), follow_argmax, listen
+            allowed, messages, form, config, reward, prompt, follow_argmax, listen
         )
         whole = config.strategy in ("majority", "best-of-n")
         draws = 1 if config.strategy == "greedy" else config.beams * config.expand
@@ -121,7 +130,7 @@ class Preparer:
         form: CallFormat,
         config: SearchConfig,
         reward: Reward,
-        prompt_tokens: int,
+        prompt: Sequence[int],
         follow_argmax: bool | None,
         listen: bool,
     ) -> StepSearch:
@@ -153,7 +162,7 @@ class Preparer:
                 vocabulary=self._vocabulary,
                 sequences=info.max_sequences,
                 cells=info.context,
-                prompt_tokens=prompt_tokens,
+                prompt_tokens=len(prompt),
                 max_calls=config.call_limit,
                 require_call=config.tool_choice != "auto",
                 judge=ArgumentJudge.of(tool.parameters for tool in tools),
@@ -178,6 +187,7 @@ class Preparer:
                 top_k=config.top_k,
                 top_p=config.top_p,
                 seed=config.seed,
+                prompt_hash=_hash(prompt),
                 trace=config.trace or listen,
                 token_level=token_level,
                 doubt=doubt,
@@ -186,6 +196,12 @@ class Preparer:
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
+
+
+def _hash(tokens: Sequence[int]) -> int:
+    """64 bits that tell prompts apart, equal on every machine: draws depend on them."""
+    data = np.asarray(tokens, "<i4").tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _threshold(config: SearchConfig, reward: Reward) -> float:

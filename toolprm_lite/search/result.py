@@ -40,7 +40,8 @@ class CallConfidence:
     """The calibrated probabilities, in 0 .. 1, that a call and its parts are right.
 
     `probability` is that of the whole call, `name` that of the function, `arguments` has one for
-    each argument of the call. None where the reward does not judge that kind of step.
+    each argument of the call. None where the reward does not judge that kind of step. The whole is
+    never above one of its parts.
     """
 
     probability: float | None
@@ -106,7 +107,8 @@ class Stats:
 class SearchResult:
     """The answer and how it was found.
 
-    `score` is what the choice was made by; `probability` is calibrated and None without a head.
+    `score` is what the choice was made by; `probability` is that of the whole response, calibrated,
+    never above that of one of its calls, and None without a head.
     `complete` is False when the response was cut off before its end; `calls` then holds the calls
     that are closed, and `missing` names what is not decided: required arguments of the open call,
     by their names, "the end of the call", "the end of the list", or "what to call" where nothing is
@@ -158,19 +160,42 @@ class SearchResult:
         ]
 
 
-def call_confidence(steps: Iterable[Step]) -> list[CallConfidence]:
-    """The confidence in each closed call, in the order written. Of an argument that was written
-    twice the last value stands, and so does its probability."""
+def confidence(steps: Iterable[Step]) -> tuple[list[CallConfidence], float | None]:
+    """The confidence in each closed call, in the order written, and in the whole response.
+
+    A reward judges each step for itself, so its estimates for a whole may be above those for the
+    parts. Here a call is no likelier right than the least likely of its steps, and the response no
+    likelier than any of its calls. The response has None where its last step, TOTAL_FINISH, is
+    missing or not judged. Of an argument that was written twice the last value stands, and so does
+    its probability.
+    """
     found: list[CallConfidence] = []
     name: float | None = None
     arguments: dict[str, float | None] = {}
+    ends: list[float | None] = []
+    below: list[float | None] = []  # what the response contains
+    whole: float | None = None
     for step in steps:
         if step.kind == "FUNC_NAME":
-            name, arguments = step.probability, {}
+            name, arguments, ends = step.probability, {}, []
         elif step.kind == "ARG_VALUE":
             assert step.argument is not None
             arguments[step.argument] = step.probability
+        elif step.kind == "PARAM_FINISH":
+            ends = [step.probability]
         elif step.kind == "FUNC_FINISH":
-            found.append(CallConfidence(step.probability, name, arguments))
-            name, arguments = None, {}
-    return found
+            parts = [name, *arguments.values(), *ends]
+            probability = least(step.probability, parts)
+            found.append(CallConfidence(probability, name, arguments))
+            below += [*parts, probability]
+            name, arguments, ends = None, {}, []
+        else:
+            whole = least(step.probability, below)
+    return found, whole
+
+
+def least(whole: float | None, parts: Iterable[float | None]) -> float | None:
+    """The probability of a whole, at most that of its least likely part. A whole that is not judged
+    has None; parts that are not judged don't count."""
+    known = [part for part in parts if part is not None]
+    return None if whole is None else min([whole, *known])

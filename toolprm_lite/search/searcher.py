@@ -24,6 +24,7 @@ from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
 from toolprm_lite.errors import ConfigError, ProblemError, RequestsFailed
+from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages
@@ -65,7 +66,7 @@ class Searcher:
         self._preparer = Preparer(backend)
         self._lock = ModelLock()
         self._opening = threading.Lock()  # of a second model
-        self._heads: dict[tuple[str, str], Head | None] = {}
+        self._heads: dict[tuple[str, str], tuple[FileState | None, Head | None]] = {}
         self._judges: dict[str, GenerativeReward] = {}
         self._open: Callable[[str], Backend] = open_backend
         self._open_again: Callable[[], Backend] | None = None
@@ -94,19 +95,21 @@ class Searcher:
             tokenizer: of a model that is given as an object.
             backend: `auto` chooses by the model: llamacpp for GGUF files, torch for all else.
                 `torch` reads GGUF files, too: unpacked, in full precision.
-            gpu_layers: blocks to keep on a GPU, -1 all (llamacpp).
+            gpu_layers: blocks to keep on a GPU, -1 all, at most 4096 (llamacpp).
             device: auto, cpu, cuda, cuda:1, mps (torch).
             dtype: auto, float32, bfloat16, float16 (torch); see docs/backends.md.
-            threads: None is one for each physical core (llamacpp), or as torch is set.
-            context: cells for prompts and all branches; None is the model's own, at most 8192.
+            threads: at most one for each processor; None is one for each physical core (llamacpp),
+                or as torch is set.
+            context: cells for prompts and all branches, 32 to 2^24; None is the model's own, at
+                most 8192. One that needs more memory than is available is refused.
             prompt_cache: MiB for the states of prompts that no search uses, so that questions on
                 several lists of tools prefill only what is new; the least recently used go first.
                 In main memory, or for torch in the device's. 0 keeps the last prompt only.
             verbose: let llama.cpp's own log through.
 
         Raises:
-            ModelError: the file is missing, is not a model, or can't be driven.
-            ConfigError: a setting that doesn't fit the model.
+            ModelError: the file is missing, is not a model, can't be driven, or does not fit.
+            ConfigError: a setting that is out of its range, or doesn't fit the model.
         """
         options = partial(
             open_backend,
@@ -223,8 +226,9 @@ class Searcher:
 
         The last event is the result, the same as that of `search`. The search goes on while the
         iterator is read; from the first event on it holds the model, until it has been read to its
-        end, is closed, or is forgotten. Other searches wait meanwhile: in the same thread they
-        would for ever, which is an error. The clock of a deadline counts from this call.
+        end, is closed, or is forgotten. Other searches wait meanwhile. One that the reader waits
+        for would never begin, so in the reader's thread or task, and in tasks that it started,
+        it is an error. The clock of a deadline counts from this call.
 
         Arguments and errors are those of `search`; errors come with the first event.
         """
@@ -351,14 +355,17 @@ class Searcher:
             if kind == "generative":
                 return self._judge(model)
             form = self.call_format(call_format).name
-            if (name, form) not in self._heads:
+            state = None if name == "auto" else state_of(name)
+            before, found = self._heads.get((name, form), (None, None))
+            # A file that is gone since then doesn't matter: its head is here.
+            if (name, form) not in self._heads or (state is not None and before != state):
                 if name == "auto":
                     found = shipped_head(self.info, self.vocabulary_hash, form)
                 else:
                     found = load_head(name)
                     found.check(self.info, self.vocabulary_hash, form, FEATURES)
-                self._heads[name, form] = found
-            return self._heads[name, form] or PolicyReward()
+                self._heads[name, form] = state, found
+            return found or PolicyReward()
         if isinstance(reward, Head):
             form = self.call_format(call_format).name
             reward.check(self.info, self.vocabulary_hash, form, FEATURES)

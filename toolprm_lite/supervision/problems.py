@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from toolprm_lite.errors import ProblemError, ToolprmError
+from toolprm_lite.files import MOST_PROBLEMS, read_text
 from toolprm_lite.prompt import Message, parse_messages
 from toolprm_lite.schema import Schema, closed_schema
+from toolprm_lite.supervision.exclusion import Exclusions
 from toolprm_lite.tools import Tool, parse_tools
 
 Call = dict[str, Any]
@@ -57,7 +59,8 @@ class Rejected:
     """A record that is not used: where it stands, why, and how to mend it.
 
     `line` is the line of a JSONL file, the place in a JSON list (from 1). `kind` groups reasons:
-    "record", "id", "messages", "tools", "answers", "function", "argument", "required", "value".
+    "record", "id", "messages", "tools", "answers", "function", "argument", "required", "value",
+    "excluded".
     """
 
     file: str
@@ -78,7 +81,9 @@ class _Refuse(Exception):
         self.kind, self.reason, self.mend = kind, reason, mend
 
 
-def load_problems(paths: Sequence[Path | str]) -> tuple[list[Problem], list[Rejected]]:
+def load_problems(
+    paths: Sequence[Path | str], excluded: Exclusions | None = None
+) -> tuple[list[Problem], list[Rejected]]:
     """Read the files, each of one of these forms, told by its content.
 
     - This project's: a JSON line each, {"id", "source", "messages" or "query", "tools", "answers"}.
@@ -89,8 +94,9 @@ def load_problems(paths: Sequence[Path | str]) -> tuple[list[Problem], list[Reje
 
     A value that is written as its schema's type would be ("5" for 5) is turned into it; optional
     arguments that are empty and refused by the schema are dropped. Records that still break their
-    schemas are returned as `Rejected`. Ids are made unique among files. Raises `ProblemError`,
-    which names file and line, where a file can't be read or isn't JSON.
+    schemas, and those that are `excluded`, are returned as `Rejected`. Ids are made unique among
+    files. Raises `ProblemError`, which names file and line, where a file can't be read or isn't
+    JSON.
     """
     problems: list[Problem] = []
     rejected: list[Rejected] = []
@@ -102,6 +108,11 @@ def load_problems(paths: Sequence[Path | str]) -> tuple[list[Problem], list[Reje
         for line, record in _records(path):
             identity = _identity(record, f"{path.stem}-{line}")
             try:
+                if excluded is not None and (entry := excluded.line(path, identity)) is not None:
+                    raise _Refuse(
+                        "excluded", f"excluded by {excluded.path}, line {entry}",
+                        "take that line out to use it",
+                    )  # fmt: skip
                 if not isinstance(record, dict):
                     raise _Refuse(
                         "record", "the record is no object", 'write {"id", "messages", "tools", …}'
@@ -153,7 +164,7 @@ def count_problems(
 
 def _records(path: Path) -> list[tuple[int, Any]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MOST_PROBLEMS)
     except FileNotFoundError:
         raise ProblemError(f"{path}: no such file; give the path of a file of problems") from None
     except UnicodeDecodeError as error:
