@@ -12,6 +12,21 @@ namespace toolprm {
 
 namespace {
 
+// Whether a number other than zero is below 1 in size, by its spelling.
+bool below_one(std::string_view spelling) {
+  const size_t e = std::min(spelling.find_first_of("eE"), spelling.size());
+  int64_t exponent = 0;
+  if (e < spelling.size()) {
+    const char* begin = spelling.data() + e + (spelling[e + 1] == '+' ? 2 : 1);
+    const auto error = std::from_chars(begin, spelling.data() + spelling.size(), exponent).ec;
+    if (error == std::errc::result_out_of_range) return *begin == '-';
+    exponent = std::clamp<int64_t>(exponent, INT32_MIN, INT32_MAX);
+  }
+  const auto first = static_cast<int64_t>(spelling.find_first_of("123456789"));
+  const auto point = static_cast<int64_t>(std::min(spelling.find('.'), e));
+  return (first < point ? point - first - 1 : point - first) + exponent < 0;
+}
+
 // Recursive descent over text that is known to be well-formed; depth is bounded by the machine.
 class Reader {
  public:
@@ -87,11 +102,9 @@ class Reader {
     }
     result.string.assign(begin, at_);
     const auto [unused, error] = std::from_chars(begin, at_, result.number);
-    if (error == std::errc::result_out_of_range) {
-      // The standard leaves the value alone; a huge exponent is infinite, a tiny one is zero.
-      const size_t e = result.string.find_first_of("eE");
-      const bool tiny = e != std::string::npos && result.string[e + 1] == '-';
-      result.number = tiny ? 0.0 : result.string[0] == '-' ? -HUGE_VAL : HUGE_VAL;
+    if (error == std::errc::result_out_of_range) {  // the standard leaves the value alone
+      const double huge = result.string[0] == '-' ? -HUGE_VAL : HUGE_VAL;
+      result.number = below_one(result.string) ? 0.0 : huge;
     }
     result.integral = std::isfinite(result.number) && std::floor(result.number) == result.number;
   }

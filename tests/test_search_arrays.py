@@ -15,7 +15,7 @@ END = len(TOKENS) - 1
 
 def new_search(**settings: Any) -> StepSearch:
     options = {
-        "max_calls": None, "require_call": False, "beams": 2, "root_draws": 4, "beam_draws": 4,
+        "max_calls": None, "require_call": False, "judge": None, "prompt_hash": 0, "beams": 2, "root_draws": 4, "beam_draws": 4,
         "follow_argmax": True, "whole_responses": False, "rank_by_draws": False,
         "policy_rewards": False, "states_wanted": False, "pool_states": False, "grounding": None,
         "aggregate": "last", "policy_weight": 0.0, "way_floor": 1.0, "max_tokens": 16,
