@@ -15,13 +15,13 @@ END = len(TOKENS) - 1
 
 def new_search(**settings: Any) -> StepSearch:
     options = {
-        "max_calls": None, "require_call": False, "judge": None, "prompt_hash": 0, "beams": 2, "root_draws": 4, "beam_draws": 4,
-        "follow_argmax": True, "whole_responses": False, "rank_by_draws": False,
+        "max_calls": None, "require_call": False, "judge": None, "beams": 2, "root_draws": 4,
+        "beam_draws": 4, "follow_argmax": True, "whole_responses": False, "rank_by_draws": False,
         "policy_rewards": False, "states_wanted": False, "pool_states": False, "grounding": None,
         "aggregate": "last", "policy_weight": 0.0, "way_floor": 1.0, "max_tokens": 16,
         "max_step_tokens": 16, "max_text_tokens": 4, "max_batch_tokens": 16, "temperature": 1.0,
-        "top_k": 8, "top_p": 1.0, "seed": 0, "trace": False, "token_level": False, "doubt": 1.0,
-        "choices": 0, "forks_within": True,
+        "top_k": 8, "top_p": 1.0, "seed": 0, "prompt_hash": 0, "trace": False,
+        "token_level": False, "doubt": 1.0, "choices": 0, "forks_within": True,
     }  # fmt: skip
     return StepSearch(
         tools_json='[{"name": "f"}]', format=CallFormat(), vocabulary=Vocabulary(TOKENS, [END]),
