@@ -133,9 +133,9 @@ class LlamaCppBackend:
         self._native = _Native(llama)
         self._finalizer = weakref.finalize(self, self._native.free)
         self._finalizer.atexit = False  # no thread may be at work with it then
-        free_at_exit(self._native)
         self._guard = Guard()
         with native_work:
+            free_at_exit(self._native)
             self._open(file, gpu_layers, threads, context, max_sequences, max_prompts, prompt_cache)
 
     def _open(
@@ -698,10 +698,11 @@ class _Native:
     def free(self) -> None:
         if inherited(self._forks):
             return
-        self.free_context()
-        if self.model:
-            self._llama.llama_model_free(self.model)
-        self.model = None
+        with native_work:  # the garbage collector may come here in any thread
+            self.free_context()
+            if self.model:
+                self._llama.llama_model_free(self.model)
+            self.model = None
 
 
 class _BatchBuffer:
