@@ -628,4 +628,4 @@ def test_a_run_that_is_stopped_in_its_first_moments(
     with contextlib.suppress(KeyboardInterrupt):
         RunFolder(tmp_path / "run", SETTINGS)
     monkeypatch.undo()
-    assert RunFolder(tmp_path / "run", SETTINGS).answers("greedy") == {}
+    assert RunFolder(tmp_path / "run", SETTINGS).answers(Column("greedy")) == {}
