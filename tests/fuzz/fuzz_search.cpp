@@ -48,15 +48,20 @@ uint64_t hash_of(const Path& path) {
   return hash;
 }
 
-// All bytes, and pieces of the texts that the policy prefers.
+// The bytes of the texts that the policy prefers and some others, and pieces of these texts.
 struct Words {
   std::vector<std::string> tokens;
   std::shared_ptr<Vocabulary> vocabulary;
   std::vector<int32_t> ends;
+  uint32_t bytes;  // tokens that are one byte
 
   Words(const std::vector<std::string>& texts, fuzz::Random& random) {
-    for (int byte = 0; byte < 256; ++byte)
-      tokens.push_back(std::string(1, static_cast<char>(byte)));
+    std::string all = "{}[]\",: \n\\0159-.enamtruls\xC3\xFF";
+    for (const std::string& text : texts) all += text;
+    std::sort(all.begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
+    for (char byte : all) tokens.push_back(std::string(1, byte));
+    bytes = static_cast<uint32_t>(all.size());
     for (const char* piece : {"[{\"", "name", "\": \"", "\", \"", "arguments", "\": {\"", "\"}}]",
                               "}}", "]", "", ", ", "\": "}) {
       tokens.push_back(piece);
@@ -90,14 +95,11 @@ struct Words {
   Path tokenize(std::string_view text, fuzz::Random& random) const {
     Path path;
     while (!text.empty()) {
-      const auto first = static_cast<unsigned char>(text[0]);
-      int32_t best = first;
-      for (int32_t id : vocabulary->by_first_byte[first]) {
+      int32_t best = -1;
+      for (int32_t id : vocabulary->by_first_byte[static_cast<unsigned char>(text[0])]) {
         const std::string& token = tokens[static_cast<size_t>(id)];
-        if (!vocabulary->ends[id] && token.size() > tokens[best].size() &&
-            text.substr(0, token.size()) == token && !random.chance(8)) {
-          best = id;
-        }
+        if (vocabulary->ends[id] || text.substr(0, token.size()) != token) continue;
+        if (best < 0 || (token.size() > tokens[best].size() && !random.chance(8))) best = id;
       }
       path.push_back(best);
       text.remove_prefix(tokens[best].size());
@@ -130,8 +132,8 @@ struct Policy {
     scripted = likely.size();
     const auto any = [&] {
       const auto size = static_cast<uint32_t>(words.tokens.size());
-      return static_cast<int32_t>(random.chance(3) ? random.below(size)
-                                                   : 256 + random.below(size - 256));
+      return static_cast<int32_t>(
+          random.chance(3) ? random.below(size) : words.bytes + random.below(size - words.bytes));
     };
     for (uint32_t i = random.below(3); i > 0; --i) likely.push_back(any());
     Distribution result;
