@@ -101,7 +101,8 @@ class Outcome:
     """What came of a run; `faults` are what must not be."""
 
     ended: Counter[str] = field(default_factory=Counter)
-    equal: int = 0
+    equal: int = 0  # to the last digit
+    same_text: int = 0
     compared: int = 0
     refusals: int = 0
     seconds: float = 0.0
@@ -116,7 +117,7 @@ class Outcome:
             f"{sum(self.ended.values())} requests in {self.seconds:.1f} s: {kinds}\n"
             f"{self.refusals} refusals of a full queue\n"
             f"{self.equal} of {self.compared} undisturbed answers equal those alone "
-            f"({100 * self.equal / max(1, self.compared):.2f}%)\n"
+            f"({100 * self.equal / max(1, self.compared):.2f}%), {self.same_text} have its text\n"
             f"resident memory {self.warm_bytes / mib:.1f} MiB warm, {self.end_bytes / mib:.1f} MiB "
             f"at the end\n{len(self.faults)} faults" + "".join(f"\n  {f}" for f in self.faults[:20])
         )
@@ -201,6 +202,7 @@ def run(
                 outcome.faults.append(f"{kind}: an answer, and no {RAISES[kind].__name__}")
             elif result.stopped is None:
                 outcome.compared += 1
+                outcome.same_text += result.text == alone[place][0]
                 if answer(result) == alone[place]:
                     outcome.equal += 1
                 elif exact:

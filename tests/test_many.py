@@ -772,7 +772,7 @@ def test_a_lock_that_fails_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
     searcher = Searcher(backend(context=8192))
     queue = SearchQueue(searcher)
 
-    def broken(limits: object) -> None:
+    def broken(hold: object, limits: object) -> None:
         raise MemoryError("no lock")
 
     with monkeypatch.context() as patched:
@@ -781,3 +781,25 @@ def test_a_lock_that_fails_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
         futures = [queue.submit(one.messages, one.tools) for _ in range(3)]
         assert [type(future.exception(30)) for future in futures] == [MemoryError] * 3
     assert queue.search(one.messages, one.tools).calls
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_while_the_thread_starts_leaves_the_queue_at_work(
+    monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    queue = SearchQueue(Searcher(backend(context=8192)))
+    start = threading.Thread.start
+    asked = requests(3)
+    with monkeypatch.context() as patched:
+
+        def interrupted(thread: threading.Thread) -> None:
+            if after:
+                start(thread)
+            raise KeyboardInterrupt
+
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            queue.search(asked[0].messages, asked[0].tools, asked[0].config)
+    futures = [queue.submit(one.messages, one.tools, one.config) for one in asked]
+    same([future.result(30) for future in futures], alone(asked))
+    assert len(queue) == 0

@@ -261,7 +261,7 @@ class Vocabulary:
         if matcher is None:
             matcher = self._matcher(grammar)
             if matcher.is_error():
-                raise ConstraintError(_one_line(matcher.get_error()))
+                raise ConstraintError(_reason(matcher))
             self._matchers[grammar] = matcher
             if len(self._matchers) > _GRAMMARS_KEPT:
                 self._matchers.popitem(last=False)
@@ -369,7 +369,15 @@ class _Tokens:
 
 
 def _refusal(matcher: LLMatcher) -> str:
-    return f"the token mask failed: {_one_line(matcher.get_error())}; use --constrain off"
+    return f"the token mask failed: {_reason(matcher)}; use --constrain off"
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """Why a matcher failed. Raises the interrupt that came while llguidance called Python."""
+    message = matcher.get_error()
+    if "KeyboardInterrupt" in message:
+        raise KeyboardInterrupt
+    return _one_line(message)
 
 
 def _one_line(message: str) -> str:

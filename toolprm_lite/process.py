@@ -75,7 +75,7 @@ class _NativeWork:
     def _begin(self) -> None:
         self._changed = threading.Condition()
         # By thread, how often it has entered. Without the main thread: it can't be at work while
-        # it ends the process, and an interrupt might leave a wrong number.
+        # it ends the process, and an interrupt might leave a wrong number, or the lock locked.
         self._threads: dict[threading.Thread, int] = {}
         self._ending = False
 
@@ -91,6 +91,8 @@ class _NativeWork:
 
     def __exit__(self, *unused: object) -> None:
         thread = threading.current_thread()
+        if thread is threading.main_thread():
+            return
         with self._changed:
             if thread in self._threads:
                 self._threads[thread] -= 1

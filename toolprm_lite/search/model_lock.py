@@ -17,7 +17,7 @@ from toolprm_lite.search.limits import Limits
 from toolprm_lite.search.result import Stop
 
 
-class _Hold:
+class Hold:
     """One possession of the model, from `acquire` to `release`."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class _Hold:
         self.released = False
 
 
-_holds: ContextVar[tuple[_Hold, ...]] = ContextVar("toolprm_holds", default=())
+_holds: ContextVar[tuple[Hold, ...]] = ContextVar("toolprm_holds", default=())
 
 
 class ModelLock:
@@ -33,18 +33,19 @@ class ModelLock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._hold: _Hold | None = None
+        self._hold: Hold | None = None
         self._forks = forks()
 
-    def acquire(self, limits: Limits) -> Stop | None:
-        """Wait for the model: None when it is held, else what came before.
+    def acquire(self, hold: Hold, limits: Limits) -> Stop | None:
+        """Wait for the model: None when `hold` has it, else what came before. Called within the
+        `try` whose `finally` releases `hold`, as an interrupt may come behind it.
 
         Raises `ToolprmError` where the caller holds it, `ModelError` in a forked child.
         """
         self.check()
         stopped = limits.acquire(self._lock)
         if stopped is None:
-            self._hold = _Hold()
+            self._hold = hold
             self.mark()
         return stopped
 
@@ -58,14 +59,12 @@ class ModelLock:
         if hold not in known:
             _holds.set((*(other for other in known if not other.released), hold))
 
-    def release(self) -> None:
-        """Let others have the model."""
-        if self.inherited:
-            return
-        hold, self._hold = self._hold, None
-        assert hold is not None
+    def release(self, hold: Hold) -> None:
+        """Let others have the model, if `hold` has it."""
         hold.reader, hold.released = None, True
-        self._lock.release()
+        if self._hold is hold and not self.inherited:
+            self._hold = None
+            self._lock.release()
 
     def check(self, *, blocks: bool = True) -> None:
         """Raise what `acquire` raises. `blocks` says whether the wait would stop the whole thread;

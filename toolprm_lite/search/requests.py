@@ -75,7 +75,7 @@ class SearchQueue:
         self._news = threading.Event()  # that something has
         self._scheduler = Scheduler(searcher._backend, self._news.is_set, BaseException)
         self._held: list[Future[SearchResult]] = []
-        self._working = False
+        self._worker: threading.Thread | None = None
 
     def __len__(self) -> int:
         """Searches that run or wait."""
@@ -114,13 +114,17 @@ class SearchQueue:
             self._held.append(job.future)
             self._arrived.append(job)
             self._news.set()
-            start = not self._working
-            self._working = True
+            # A worker that an interrupt kept from starting is not alive, and is replaced.
+            worker = self._worker
+            start = worker is None or not worker.is_alive()
+            if start:
+                worker = self._worker = threading.Thread(target=self._work, name="toolprm-queue")
         if start:
+            assert worker is not None
             try:
-                threading.Thread(target=self._work, name="toolprm-queue").start()
-            except BaseException as error:
-                self._fail_arrived(error)
+                worker.start()
+            except Exception as error:
+                self._give_up(worker, error)
                 raise
         return job.future
 
@@ -136,9 +140,9 @@ class SearchQueue:
         """`Searcher.search` by way of the queue. Raises `QueueFull` too."""
         self._searcher._lock.check()
         left = threading.Event()
-        future = self._submit(SearchRequest(messages, tools, config), reward, cancel, left)
         try:
-            return future.result()
+            request = SearchRequest(messages, tools, config)
+            return self._submit(request, reward, cancel, left).result()
         except BaseException:
             left.set()  # an interrupt: nobody waits for this search any more
             raise
@@ -150,20 +154,25 @@ class SearchQueue:
             return arrived
 
     def _work(self) -> None:
+        worker = threading.current_thread()
         try:
             while True:
-                self._searcher._serve(self._scheduler, self._arrivals, (self._news,))
                 with self._mutex:
-                    if not self._arrived:
-                        self._working = False
+                    if self._worker is not worker:  # an interrupted start, since replaced
                         return
-        except BaseException as error:  # who waits for a result is told
-            self._fail_arrived(error)
+                    if not self._arrived:
+                        self._worker = None
+                        return
+                self._searcher._serve(self._scheduler, self._arrivals, (self._news,))
+        except BaseException as error:  # the callers that wait for a result are told
+            self._give_up(worker, error)
 
-    def _fail_arrived(self, error: BaseException) -> None:
-        """End what no thread will search; the next that arrives starts a new one."""
+    def _give_up(self, worker: threading.Thread, error: BaseException) -> None:
+        """End what this worker will not search; the next that arrives starts a new one."""
         with self._mutex:
-            self._working = False
+            if self._worker is not worker:
+                return
+            self._worker = None
             arrived, self._arrived = self._arrived, []
             self._news.clear()
         for job in arrived:

@@ -39,7 +39,7 @@ from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.events import Event, Listener
 from toolprm_lite.search.limits import Limits, OwnCancel
 from toolprm_lite.search.loop import Prepared, Timing, run
-from toolprm_lite.search.model_lock import ModelLock
+from toolprm_lite.search.model_lock import Hold, ModelLock
 from toolprm_lite.search.outcome import (
     found_result,
     found_stats,
@@ -399,11 +399,12 @@ class Searcher:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        self._lock.acquire(Limits())
+        hold = Hold()
         try:
+            self._lock.acquire(hold, Limits())
             yield
         finally:
-            self._lock.release()
+            self._lock.release(hold)
 
     def _events(
         self,
@@ -419,16 +420,17 @@ class Searcher:
         conversation = parse_messages(messages)
         known = _tools(tools)
         scorer = self._scorer(config, reward)
-        stopped = self._lock.acquire(limits)
-        if stopped is not None:
-            yield unsearched_result(config, scorer, self.model, known, stopped)
-            return
+        hold = Hold()
         try:
+            stopped = self._lock.acquire(hold, limits)
+            if stopped is not None:
+                yield unsearched_result(config, scorer, self.model, known, stopped)
+                return
             for event in self._search(conversation, known, config, scorer, limits, listen):
                 yield event
                 self._lock.mark()
         finally:
-            self._lock.release()
+            self._lock.release(hold)
 
     def _search(
         self,
@@ -500,27 +502,23 @@ class Searcher:
                 scheduler.add(job)
             if not scheduler.busy:
                 return
+            hold = Hold()
             try:
                 limits = scheduler.limits
                 limits = replace(limits, cancels=(*limits.cancels, *news))
-                if self._lock.acquire(limits) is not None:
+                if self._lock.acquire(hold, limits) is not None:
                     scheduler.stop_waiting()
                     continue
-                try:
-                    while scheduler.busy:
-                        scheduler.step()
-                        for job in arrivals():
-                            scheduler.add(job)
-                except BaseException as error:
-                    scheduler.fail(error)
-                    raise
-                finally:
-                    self._lock.release()
-            except Exception as error:
-                scheduler.fail(error)
+                while scheduler.busy:
+                    scheduler.step()
+                    for job in arrivals():
+                        scheduler.add(job)
             except BaseException as error:
                 scheduler.fail(error)
-                raise
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                self._lock.release(hold)
 
     def _scorer(self, config: SearchConfig, reward: RewardChoice) -> Reward:
         if config.strategy == "token-beam":
