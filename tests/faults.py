@@ -3,7 +3,7 @@
     python tests/faults.py --kills 100
 
 kills `collect`, `eval` and `search --input` a hundred times each, on a tiny random model. Every
-command is started anew after each kill, goes on where the last one stopped, and is begun from
+command is started again after each kill, goes on where the last one stopped, and is begun from
 nothing when it has ended. What each of these rounds leaves behind must equal what an undisturbed
 run leaves: nothing lost, nothing twice.
 """

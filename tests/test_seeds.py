@@ -154,7 +154,7 @@ def test_a_sweep_averages_over_seeds() -> None:
 
 
 def test_intervals_contain_the_variance_of_problems_and_of_seeds() -> None:
-    # Each problem has a probability of its own to be answered right, drawn anew for every run.
+    # Each problem has a probability of its own to be answered right, drawn again for every run.
     random = np.random.default_rng(1)
     shapes = ((0.5, 0.5), (1.2, 0.6))  # of two categories; their weights are equal
     problems, seeds, runs = 25, 3, 400

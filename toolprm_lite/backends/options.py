@@ -21,7 +21,7 @@ def check_options(
 ) -> None:
     """Raise `ConfigError` for a number out of its range; `prompt_cache` is in MiB.
 
-    More threads than the machine has processors wait for each other, some models for ever.
+    More threads than the machine has processors wait for each other, with some models without end.
     """
     check_integer("gpu_layers", gpu_layers, -1, _MOST_LAYERS)
     check_integer("prompt_cache", prompt_cache, 0, _MOST_CACHE)
