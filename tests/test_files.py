@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,18 +67,20 @@ def test_a_file_of_the_folder_outlives_the_lock(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "file").exists()
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 1000 bytes."""
+    """No file may grow beyond 1000 bytes. Not longer than the test: pytest's own output may be one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_of_a_line_without_room_nothing_is_left(small_files: None, tmp_path: Path) -> None:
+def test_of_a_line_without_room_nothing_is_left(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    with path.open("ab", buffering=0) as file:
+    with small_files(), path.open("ab", buffering=0) as file:
         append(file, b"x" * 700 + b"\n")
         with pytest.raises(OSError, match="File too large") as caught:
             append(file, b"y" * 700 + b"\n")
