@@ -69,7 +69,7 @@ def test_a_file_of_the_folder_outlives_the_lock(tmp_path: Path) -> None:
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 1000 bytes. Not longer than the test: pytest's own output may be one."""
+    """No file may grow beyond 1000 bytes, for less than a test: pytest may write to one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
