@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("pyarrow")
 pytest.importorskip("jsonschema")
 
+from faults import question
 from test_head import make_head
 
 from toolprm_lite import Searcher
@@ -61,24 +62,7 @@ def assert_error(result: Result, *parts: str) -> None:
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
-    name = f"book{chr(97 + number % 10)}"
-    tool = {
-        "name": name,
-        "description": "Book a seat",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}, "seats": {"type": "integer"}},
-            "required": ["city"],
-        },
-    }
-    call = {"name": name, "arguments": {"city": "Paris", "seats": number}}
-    return {
-        "id": f"p{number}",
-        "query": f"Book {number} seats in Paris",
-        "tools": [tool],
-        "answers": [call],
-        **changes,
-    }
+    return {**question(number), **changes}
 
 
 def write_problems(path: Path, *records: Any) -> Path:

@@ -7,9 +7,9 @@ from toolprm_lite import interrupt
 
 def main() -> None:
     """Run the command line, and exit with its code."""
-    interrupt.notice()
     code: int | str | None = None
     try:
+        interrupt.notice()
         from toolprm_lite.cli import main as command
 
         command(prog_name="toolprm-lite")
