@@ -470,9 +470,10 @@ def test_prompts_without_room_and_wrong_settings(backend: TorchBackend, model: A
         backend.prefill([400], None, 1)
     with pytest.raises(ModelError, match="layers are 0 to 3"):
         backend.tap((4,))
-    for wrong in ({"context": 8}, {"max_sequences": 0}):
-        with pytest.raises(ModelError, match="must be at least"):
-            TorchBackend(model, tiny_tokenizer(), **wrong)
+    with pytest.raises(ConfigError, match=r"context is 8; it must be an integer 32 \.\. "):
+        TorchBackend(model, tiny_tokenizer(), context=8)
+    with pytest.raises(ModelError, match="must be at least"):
+        TorchBackend(model, tiny_tokenizer(), max_sequences=0)
     backend.close()
     with pytest.raises(ModelError, match="closed"):
         backend.tokenize("x")
