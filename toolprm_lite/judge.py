@@ -27,18 +27,21 @@ class _Validator(Protocol):
 class ArgumentJudge:
     """Judges the arguments of functions, in the form in which the core asks.
 
-    `schemas` has for each function the schemas, draft 2020-12, that its arguments must all fit.
+    `schemas` has for each function the schemas, draft 2020-12, that its arguments must all fit;
+    `close` adds their closed forms (`closed_schema`).
     """
 
-    def __init__(self, schemas: Sequence[Sequence[Schema]]) -> None:
-        self._schemas = [[json.dumps(each) for each in schemas_of] for schemas_of in schemas]
+    def __init__(self, schemas: Sequence[Sequence[Schema]], *, close: bool = False) -> None:
+        self._schemas = schemas
+        self._close = close
+        self._texts: dict[int, list[str]] = {}  # by function, once it is asked about
         self._verdicts: dict[tuple[int, bool, bytes], bool] = {}
 
     @classmethod
     def of(cls, parameters: Iterable[Schema]) -> ArgumentJudge:
         """A judge by tools' parameters as they are given, and by their closed form
         (`closed_schema`): models must not invent parameters."""
-        return cls([_both_forms(schema) for schema in parameters])
+        return cls([[schema] for schema in parameters], close=True)
 
     def __call__(self, function: int, whole: bool, arguments: bytes) -> bool:
         """Whether `arguments`, a JSON object in UTF-8, fit the function of that index.
@@ -49,12 +52,21 @@ class ArgumentJudge:
         verdict = self._verdicts.get(key)
         if verdict is None:
             value = json.loads(arguments)
-            validators = (_validator(schema, whole) for schema in self._schemas[function])
+            validators = (_validator(schema, whole) for schema in self._schemas_of(function))
             verdict = all(validator.is_valid(value) for validator in validators)
             if len(self._verdicts) >= _KEPT:
                 self._verdicts.clear()
             self._verdicts[key] = verdict
         return verdict
+
+    def _schemas_of(self, function: int) -> list[str]:
+        """What the arguments of a function must fit, as JSON. Most functions are never judged."""
+        if function not in self._texts:
+            schemas = self._schemas[function]
+            if self._close:
+                schemas = [form for schema in schemas for form in _both_forms(schema)]
+            self._texts[function] = [json.dumps(schema) for schema in schemas]
+        return self._texts[function]
 
 
 def _both_forms(schema: Schema) -> list[Schema]:

@@ -300,7 +300,7 @@ def _chosen(
             try:
                 place = unsupported(problem)
             except Exception as error:  # whatever it is, the other problems can be used
-                refusal = ("tools", described(error), "mend the tool")
+                refusal = ("tools", described(error), "correct the tool")
             else:
                 if place is not None:
                     reason = f"the conversation does not tell the value of {place}"
