@@ -34,8 +34,9 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "toolprm_lite._core",
-            sorted(str(path) for path in Path("csrc").glob("*.cpp")),
-            depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
+            sorted(str(path) for path in Path("csrc").rglob("*.cpp")),
+            depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
+            include_dirs=["csrc"],
             cxx_std=17,
             extra_compile_args=flags,
             extra_link_args=link_flags,

@@ -29,15 +29,16 @@ import numpy as np
 from problems import load
 
 from toolprm_lite import SearchConfig, Searcher
+from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import KvLedger, Segmenter
 from toolprm_lite.backends.base import Backend, Batch, Output
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.open import open_backend
 from toolprm_lite.constraint import Matcher, Vocabulary
+from toolprm_lite.evaluation.generative import GenerativeReward
 from toolprm_lite.evaluation.items import Item
 from toolprm_lite.prompt import parse_messages, render_prompt
 from toolprm_lite.reward.base import CandidateStep
-from toolprm_lite.reward.generative import GenerativeReward
 from toolprm_lite.tools import closed_schema, parse_tools
 
 MAX_STEPS = 40  # rounds of a search
@@ -93,9 +94,9 @@ class UsualSearch:
         self._constraint = Vocabulary.of(self.backend).constraint(tools, form)
         definitions = [{"name": t.name, "parameters": closed_schema(t.parameters)} for t in tools]
         segmenter = Segmenter(
-            json.dumps(definitions), form.open_marker, form.close_marker, form.name_key,
-            form.arguments_key,
-        )  # fmt: skip
+            json.dumps(definitions),
+            CoreFormat(form.open_marker, form.close_marker, form.name_key, form.arguments_key),
+        )
         matcher, forced = self._constraint.start()
         live = [Row(segmenter, matcher, list(forced))]
         self.backend.clear()

@@ -208,24 +208,14 @@ class MockBackend:
             raise NoRoom("mock")
         assert len(self._sequences) <= self.info.max_sequences
         paths = []
-        forks = batch.forks.tolist()
-        for place, (token, position, sequence) in enumerate(
-            zip(
-                batch.tokens.tolist(), batch.positions.tolist(), batch.sequences.tolist(),
-                strict=True,
-            )
-        ):  # fmt: skip
+        for token, position, sequence in zip(
+            batch.tokens.tolist(), batch.positions.tolist(), batch.sequences.tolist(), strict=True
+        ):
             path = self._sequences[sequence]
             owner = self._owners[sequence]
             assert position == len(self.prompts[owner]) + len(path), "a gap in the KV cache"
             path.append(token)
             paths.append((owner, tuple(path)))
-            while forks and forks[0][0] == place:
-                _, source, destination = forks.pop(0)
-                assert destination not in self._sequences
-                self._sequences[destination] = list(self._sequences[source])
-                self._owners[destination] = self._owners[source]
-        assert not forks
         assert len(batch.logits_at) <= self.info.max_sequences
         assert len(self._sequences) <= self.info.max_sequences
         if paths:

@@ -14,7 +14,7 @@ from test_search import RESPONSES, TOOLS, KindReward
 
 from toolprm_lite import Searcher, SearchQueue
 from toolprm_lite.errors import HeadError, ModelError, ToolprmError
-from toolprm_lite.reward.generative import GenerativeReward
+from toolprm_lite.evaluation.generative import GenerativeReward
 from toolprm_lite.search import loop
 from toolprm_lite.search.config import STRATEGIES
 

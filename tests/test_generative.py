@@ -17,6 +17,7 @@ from toolprm_lite._core import top_k
 from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefill, check_prompt
 from toolprm_lite.backends.llamacpp import LlamaCppBackend
 from toolprm_lite.errors import ConfigError, ContextError, ModelError, NoRoom
+from toolprm_lite.evaluation.generative import QUESTIONS, GenerativeReward
 from toolprm_lite.reward.base import (
     STEP_KINDS,
     CandidateStep,
@@ -24,7 +25,6 @@ from toolprm_lite.reward.base import (
     Reward,
     StepBatch,
 )
-from toolprm_lite.reward.generative import QUESTIONS, GenerativeReward
 from toolprm_lite.reward.policy import PolicyReward
 from toolprm_lite.tools import Tool, parse_tools
 

@@ -7,25 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolprm_lite._core import CallFormat, StepSearch, Vocabulary
+from toolprm_lite._core import SearchOptions, Segmenter, StepSearch, Vocabulary
 
 TOKENS = [b'[{"name": "', b"f", b'"', b"}]", b""]
 END = len(TOKENS) - 1
 
 
 def new_search(**settings: Any) -> StepSearch:
-    options = {
-        "max_calls": None, "require_call": False, "judge": None, "beams": 2, "root_draws": 4,
-        "beam_draws": 4, "follow_argmax": True, "whole_responses": False, "rank_by_draws": False,
-        "policy_rewards": False, "states_wanted": False, "pool_states": False, "grounding": None,
-        "aggregate": "last", "policy_weight": 0.0, "way_floor": 1.0, "max_tokens": 16,
+    options = SearchOptions()
+    changes = {
+        "root_draws": 4, "beam_draws": 4, "aggregate": "last", "max_tokens": 16,
         "max_step_tokens": 16, "max_text_tokens": 4, "max_batch_tokens": 16, "temperature": 1.0,
-        "top_k": 8, "top_p": 1.0, "seed": 0, "prompt_hash": 0, "trace": False,
-        "token_level": False, "doubt": 1.0, "choices": 0, "forks_within": True,
+        "top_k": 8, **settings,
     }  # fmt: skip
+    for name, value in changes.items():
+        setattr(options, name, value)
     return StepSearch(
-        tools_json='[{"name": "f"}]', format=CallFormat(), vocabulary=Vocabulary(TOKENS, [END]),
-        sequences=4, cells=64, prompt_tokens=2, **{**options, **settings},
+        segmenter=Segmenter('[{"name": "f"}]'), vocabulary=Vocabulary(TOKENS, [END]),
+        grounding=None, options=options, sequences=4, cells=64, prompt_tokens=2,
     )  # fmt: skip
 
 
@@ -66,11 +65,11 @@ def test_branch_that_is_not_there(branch: int) -> None:
 
 def test_states_of_another_width() -> None:
     search, batch = started(states_wanted=True, pool_states=True)
-    assert len(batch[5]) == 1
+    assert len(batch.hidden_at) == 1
     search.observe(*row(1), np.zeros((1, 3), np.float32))
     assert len(search.take_new()) == 1
     batch = search.next_batch()
-    assert len(batch[5]) == 1
+    assert len(batch.hidden_at) == 1
     with pytest.raises(ValueError, match="another width"):
         search.observe(*row(2), np.zeros((1, 5), np.float32))
     search.observe(*row(2), np.zeros((1, 3), np.float32))
@@ -88,4 +87,4 @@ def test_second_stop_changes_nothing() -> None:
     search.keep(np.ones(len(search.pending()), np.float32))
     assert search.done
     search.stop()
-    assert [(answer[0], answer[3]) for answer in search.answers()] == [(b'[{"name": "f"', 1.0)]
+    assert [(answer.text, answer.score) for answer in search.answers()] == [(b'[{"name": "f"', 1.0)]

@@ -734,7 +734,9 @@ def fields(step: Any) -> tuple[Any, ...]:
 
 def native(tools: list[Tool], options: Options) -> _core.Segmenter:
     judge = ArgumentJudge([[tool.get("parameters", {})] for tool in tools])
-    return _core.Segmenter(json.dumps(tools), judge=judge, **options)
+    limits = {name: options[name] for name in ("max_calls", "require_call") if name in options}
+    form = _core.CallFormat(**{key: each for key, each in options.items() if key not in limits})
+    return _core.Segmenter(json.dumps(tools), form, judge=judge, **limits)
 
 
 def seen(segmenter: _core.Segmenter, steps: list[_core.Step]) -> Seen:
@@ -804,8 +806,9 @@ def test_table_native(case: Case) -> None:
     assert segmenter.death == (expected.reason or "")
     assert segmenter.finished == any(kind == "TOTAL_FINISH" for kind, _ in expected.steps)
     for step in steps:
-        key = expected.response[step.key_begin : step.key_end]
-        assert step.kind != "ARG_VALUE" or json.loads(key) == fields(step)[3]
+        value = expected.response[step.begin : step.end]
+        assert step.value == (value if step.kind == "ARG_VALUE" else None)
+        assert step.text.endswith(value)
     if expected.dies_at is not None and expected.ends_at is None:
         begin = native(case.tools, case.options)
         begin.feed(expected.response[: expected.dies_at - 1])

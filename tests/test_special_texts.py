@@ -18,10 +18,10 @@ from toolprm_lite.backends.base import Prefill
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.llamacpp import LlamaCppBackend
 from toolprm_lite.constraint import Vocabulary
+from toolprm_lite.evaluation.generative import GenerativeReward
 from toolprm_lite.formats import FORMATS, HERMES, JSON_LIST, CallFormat
 from toolprm_lite.prompt import render_prompt
 from toolprm_lite.reward.base import CandidateStep
-from toolprm_lite.reward.generative import GenerativeReward
 from toolprm_lite.special_texts import SpecialTexts, is_special
 from toolprm_lite.tools import Tool, parse_tools
 

@@ -5,14 +5,13 @@ begins with the tool's name where one is at fault.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 
 _Int32 = npt.NDArray[np.int32]
 _Float32 = npt.NDArray[np.float32]
-_Entry = tuple[int, int, bytes, list[str], float, int, str]
 _Judge = Callable[[int, bool, bytes], bool]
 _Kind = Literal["FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_FINISH"]
 
@@ -20,10 +19,11 @@ _Kind = Literal["FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_
 class Step:
     """A decided step. Offsets count bytes from the beginning of the response.
 
-    `begin` .. `end` spans the name, value, arguments or call; for ARG_VALUE `key_begin` ..
-    `key_end` spans the parameter's name with its quotes. `boundary` is just past the byte that
-    decided the step. `decided` is a canonical hash of all that is decided with it: white space,
-    escapes, argument order and 5 against 5.0 make no difference.
+    `function` is the tool's name, `argument` the parameter's and `value` its value as JSON, of
+    ARG_VALUE; `text` is what the model wrote for the step. `begin` .. `end` spans the name, value,
+    arguments or call; `boundary` is just past the byte that decided the step. `decided` is a
+    canonical hash of all that is decided with it: white space, escapes, argument order and 5
+    against 5.0 make no difference.
     """
 
     @property
@@ -35,9 +35,9 @@ class Step:
     @property
     def argument(self) -> str | None: ...
     @property
-    def key_begin(self) -> int: ...
+    def value(self) -> bytes | None: ...
     @property
-    def key_end(self) -> int: ...
+    def text(self) -> bytes: ...
     @property
     def begin(self) -> int: ...
     @property
@@ -68,10 +68,8 @@ class Segmenter:
     def __init__(
         self,
         tools_json: str,
-        open_marker: str = "",
-        close_marker: str = "",
-        name_key: str = "name",
-        arguments_key: str = "arguments",
+        format: CallFormat = ...,
+        *,
         max_calls: int | None = None,
         require_call: bool = False,
         judge: _Judge | None = None,
@@ -142,11 +140,10 @@ class KvLedger:
     """Who owns which cell of the KV cache; sequence 0 is the prompt's."""
 
     def __init__(self, sequences: int, cells: int, prompt: int) -> None: ...
-    def fork(self, source: int, told: bool = True) -> int:
-        """A new sequence with all of `source`'s cells, or -1 when no id is free. What is not `told`
-        is not among `take_ops`."""
+    def fork(self, source: int) -> int:
+        """A new sequence with all of `source`'s cells, or -1 when no id is free."""
 
-    def drop(self, sequence: int, told: bool = True) -> None: ...
+    def drop(self, sequence: int) -> None: ...
     def append(self, sequence: int) -> int:
         """A new cell at the sequence's end, or -1 when all are taken."""
 
@@ -175,8 +172,6 @@ class KvLedger:
 
     @property
     def used(self) -> int: ...
-    @property
-    def used_max(self) -> int: ...
     @property
     def end(self) -> int: ...
 
@@ -240,48 +235,219 @@ class Grounding:
         to last. `response` reaches at least to its boundary."""
 
 @final
+class SearchOptions:
+    """The settings of one search; `csrc/search/options.h` explains each."""
+
+    def __init__(self) -> None: ...
+    beams: int
+    root_draws: int
+    beam_draws: int
+    follow_argmax: bool
+    way_floor: float
+    doubt: float
+    whole_responses: bool
+    policy_rewards: bool
+    states_wanted: bool
+    pool_states: bool
+    aggregate: str
+    max_tokens: int
+    max_step_tokens: int
+    max_text_tokens: int
+    max_batch_tokens: int
+    trace: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    prompt_hash: int
+
+@final
+class SearchBatch:
+    """The arrays of `backends.base.Batch`, and the branch of each row of logits."""
+
+    @property
+    def ops(self) -> _Int32: ...
+    @property
+    def tokens(self) -> _Int32: ...
+    @property
+    def positions(self) -> _Int32: ...
+    @property
+    def sequences(self) -> _Int32: ...
+    @property
+    def logits_at(self) -> _Int32: ...
+    @property
+    def hidden_at(self) -> _Int32: ...
+    @property
+    def branches(self) -> list[int]: ...
+
+@final
+class RewardInputs:
+    """What a reward reads, a row for each step: `kinds` int8 [steps], `features` float32 [steps,
+    features] and `states` float32 [steps, layers * width] as in `StepBatch`; without hidden states
+    the width is 0."""
+
+    @property
+    def kinds(self) -> npt.NDArray[np.int8]: ...
+    @property
+    def features(self) -> _Float32: ...
+    @property
+    def states(self) -> _Float32: ...
+
+@final
+class ScoredStep:
+    """A decided step with its reward, None where the search was stopped before it, and the
+    log-probability of its sampled tokens. `index` identifies the step within its search."""
+
+    @property
+    def step(self) -> Step: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def reward(self) -> float | None: ...
+    @property
+    def logprob(self) -> float: ...
+
+@final
+class StepInResponse:
+    """A step and the response up to its boundary."""
+
+    @property
+    def step(self) -> Step: ...
+    @property
+    def response(self) -> bytes: ...
+
+@final
+class Answer:
+    """A response that a search ended with, or goes on from."""
+
+    @property
+    def text(self) -> bytes: ...
+    @property
+    def steps(self) -> list[ScoredStep]: ...
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def draws(self) -> int: ...
+    @property
+    def complete(self) -> bool: ...
+
+@final
+class TraceNode:
+    """One candidate of one round; the fields are those of `search.trace.TraceNode`. `tokens` counts
+    the response's."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def parent(self) -> int | None: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def beam(self) -> int: ...
+    @property
+    def text(self) -> bytes: ...
+    @property
+    def steps(self) -> list[ScoredStep]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def draws(self) -> int: ...
+    @property
+    def greedy(self) -> bool: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def widened(self) -> bool: ...
+    @property
+    def fate(self) -> str: ...
+    @property
+    def merged_into(self) -> int | None: ...
+
+@final
+class Trajectory:
+    """A response that was drawn. `last_step` is a row of the table, or -1."""
+
+    @property
+    def last_step(self) -> int: ...
+    @property
+    def draws(self) -> int: ...
+    @property
+    def greedy(self) -> bool: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def fate(self) -> str: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def text(self) -> bytes: ...
+
+@final
+class StepTable:
+    """Every step of a search, a row each: for collecting supervision.
+
+    `previous` int32 [steps]: the row of the step before it, or -1. `tokens`, `draws` int32 [steps]:
+    the response's length at the boundary token, and the draws that wrote it. `greedy`: on the most
+    likely path. `continues`: the boundary token has the comma of another argument or call, too.
+    `trajectories` are of a search that traces.
+    """
+
+    @property
+    def steps(self) -> list[StepInResponse]: ...
+    @property
+    def previous(self) -> _Int32: ...
+    @property
+    def tokens(self) -> _Int32: ...
+    @property
+    def draws(self) -> _Int32: ...
+    @property
+    def greedy(self) -> list[bool]: ...
+    @property
+    def continues(self) -> list[bool]: ...
+    @property
+    def inputs(self) -> RewardInputs: ...
+    @property
+    def trajectories(self) -> list[Trajectory]: ...
+
+@final
+class SearchCounts:
+    """The counts of `search.result.Stats` that the core keeps."""
+
+    @property
+    def decode_tokens(self) -> int: ...
+    @property
+    def forced_tokens(self) -> int: ...
+    @property
+    def drawn_tokens(self) -> int: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def widened(self) -> int: ...
+    @property
+    def rows_max(self) -> int: ...
+    @property
+    def kv_cells(self) -> int: ...
+
+@final
 class StepSearch:
-    """One search. `search.loop.run` shows the order of calls."""
+    """One search. `search.loop` shows the order of calls. The segmenter's own text is not used."""
 
     def __init__(
         self,
         *,
-        tools_json: str,
-        format: CallFormat,
+        segmenter: Segmenter,
         vocabulary: Vocabulary,
+        grounding: Grounding | None,
+        options: SearchOptions,
         sequences: int,
         cells: int,
         prompt_tokens: int,
-        max_calls: int | None,
-        require_call: bool,
-        judge: _Judge | None,
-        beams: int,
-        root_draws: int,
-        beam_draws: int,
-        follow_argmax: bool,
-        whole_responses: bool,
-        rank_by_draws: bool,
-        policy_rewards: bool,
-        states_wanted: bool,
-        pool_states: bool,
-        grounding: Grounding | None,
-        aggregate: str,
-        policy_weight: float,
-        way_floor: float,
-        max_tokens: int,
-        max_step_tokens: int,
-        max_text_tokens: int,
-        max_batch_tokens: int,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        seed: int,
-        prompt_hash: int,
-        trace: bool,
-        token_level: bool,
-        doubt: float,
-        choices: int,
-        forks_within: bool,
     ) -> None: ...
     def start(self, tokens: _Int32, logprobs: _Float32, entropy: _Float32) -> None:
         """The distribution of the first token: one row of `top_k`'s result."""
@@ -290,55 +456,13 @@ class StepSearch:
         """The first tokens, where the constraint leaves no choice."""
 
     def take_new(self) -> list[tuple[int, int, int]]:
-        """(branch, parent, token) of the branches made since the last call; the root is 0.
-
-        Ask until there are none: choices that were decoded ahead are told level by level.
-        """
+        """(branch, parent, token) of the branches made since the last call; the root is 0."""
 
     def set_forced(self, branch: int, tokens: Sequence[int]) -> None:
         """The tokens that must follow on a new branch."""
 
-    def take_choices(self) -> list[tuple[int, bytes, list[tuple[bytes, int]]]]:
-        """(branch, context, choices) of the branches that stand before choices, each once.
-
-        A choice is (text, bytes of it that come before the token which decides the step); the
-        context is the response from the key on whose value is chosen.
-        """
-
-    def set_choices(
-        self,
-        branch: int,
-        parents: Sequence[int],
-        tokens: Sequence[int],
-        forced: Sequence[bool],
-        ends: Sequence[int],
-    ) -> int:
-        """The tokens that write the choices, before the next batch; without them they are drawn.
-
-        Node i + 1 of the tree is tokens[i] behind node parents[i]; node 0 is the branch as it
-        stands. `ends` has the node where the body of each choice ends, or -1. Node i is number
-        `result - i + 1` among the branches of a batch. Raises ValueError for what is no such tree.
-        """
-
-    @property
-    def choice_width(self) -> int:
-        """Tokens that `observe` must be given for each row, so that every choice is among them; 0
-        where nothing is chosen."""
-
-    @property
-    def narrowed(self) -> bool:
-        """The batch in flight has rows where only choices are allowed: see `narrow`."""
-
-    def narrow(self, masks: npt.NDArray[np.uint32]) -> None:
-        """Take all but the choices out of their rows of `masks` [rows, ceil(vocabulary / 32)]. What
-        ends a choice must be allowed in the mask as well."""
-
-    def next_batch(
-        self,
-    ) -> tuple[_Int32, _Int32, _Int32, _Int32, _Int32, _Int32, _Int32, list[int]] | None:
-        """The arrays of `backends.base.Batch` and the branch of each row of logits; None when the
-        round is complete. A branch below -1 is a node of `set_choices`, and -1 a row that `narrow`
-        fills by itself."""
+    def next_batch(self) -> SearchBatch | None:
+        """The next rows; None when the round is complete."""
 
     def observe(
         self, tokens: _Int32, logprobs: _Float32, entropy: _Float32, hidden: _Float32 | None
@@ -350,11 +474,11 @@ class StepSearch:
 
     def set_room(self, *, cells: int, sequences: int, batch_tokens: int, waits: bool) -> None:
         """What this search may take of a cache that it shares: cells, its prompt's included,
-        sequences, and tokens of one batch. With `waits` it gives up nothing of its own where no row
+        sequences, and tokens of one batch. With `waits` it evicts nothing of its own where no row
         fits: `next_batch` then has operations only, and is observed as it is."""
 
     def forget_cells(self) -> None:
-        """Give up all cells behind the prompt, and the batch in flight; the operations for it are
+        """Free all cells after the prompt, and drop the batch in flight; the operations for it are
         the caller's. What is needed is decoded again."""
 
     @property
@@ -370,49 +494,34 @@ class StepSearch:
         """Sampled tokens that have been decoded once the batch in flight is."""
 
     def stop(self) -> None:
-        """Decode no more, not even the batch in flight: what stands at a boundary is judged as
+        """Decode no more, not even the batch in flight: candidates at a boundary are scored as
         ever, by `next_batch` and `keep`, and the search is done."""
 
-    def features(self) -> tuple[npt.NDArray[np.int8], _Float32, _Float32 | None]:
-        """(kinds, features, hidden) of the steps that wait for a reward: see `StepBatch`."""
+    def reward_inputs(self) -> RewardInputs:
+        """Of the steps that wait for a reward."""
 
-    def records(self) -> dict[str, Any]:
-        """All steps so far with what became of them, for collecting supervision.
-
-        `steps`: (step, response up to its boundary). `previous` int32 [steps]: the step before it,
-        or -1. `tokens`, `draws` int32 [steps]: the response's length at the boundary token, and the
-        draws that wrote it. `greedy`: on the most likely path. `goes_on`: the boundary token has
-        the comma behind the value or call, too. `features` float32 and `states`
-        float32 as in `StepBatch`. `trajectories`: (last step or -1, draws, greedy, finished, fate,
-        tokens, response), of a search with `trace`.
-        """
-
-    def pending(self) -> list[tuple[Step, bytes]]:
-        """The same steps, each with the response up to its boundary."""
+    def pending(self) -> list[StepInResponse]:
+        """The same steps, as text."""
 
     def keep(self, rewards: npt.ArrayLike) -> None:
         """One reward for each of these steps; ends the round, or asks for more rows where the
         greedy step is doubtful."""
 
     def live(self) -> list[int]: ...
-    def beams(self) -> list[tuple[bytes, list[Step]]]:
-        """(response, its steps) of the beams that the search goes on from, or has ended with."""
+    def beams(self) -> list[Answer]:
+        """The beams that the search goes on from, or has ended with."""
 
-    def answers(
-        self,
-    ) -> list[
-        tuple[bytes, list[tuple[Step, float | None, float]], list[int], float, float, int, bool]
-    ]:
-        """(response, [(step, reward, log-probability)], tokens, score, log-probability, draws,
-        complete), best first. A reward is None where `stop` came before it."""
+    def answers(self) -> list[Answer]:
+        """Best first."""
 
-    def trace(self) -> list[_Entry]:
-        """(round, beam, text, kinds, score, draws, fate)."""
+    def trace(self, begin: int = 0) -> list[TraceNode]:
+        """The nodes of a search that traces, from the `begin`-th on, in the order in which their
+        fates were decided."""
 
-    def news(self) -> list[tuple[_Entry, list[tuple[Step, float | None, float]], bytes]]:
-        """(entry, [(step, reward, log-probability)], response) of what the trace has got since the
-        last call. Steps are of what was kept, each told once; `response` reaches to the last."""
+    def step_table(self) -> StepTable:
+        """All steps so far with what became of them. A step whose boundary token was never decoded
+        is left out with all that followed it."""
 
-    def counts(self) -> dict[str, Any]: ...
+    def counts(self) -> SearchCounts: ...
     @property
     def done(self) -> bool: ...

@@ -291,15 +291,11 @@ class Constraint:
         """An independent copy."""
         return matcher.deep_copy()
 
-    def allows(self, matcher: Matcher, token: int) -> bool:
-        """Whether the mask allows this token next."""
-        return bool(matcher.validate_tokens([token]) == 1)
-
     def advance(self, matcher: Matcher, token: int) -> list[int]:
         """Consume a token; return the tokens that are forced after it, consumed as well.
 
-        An end-of-generation token may be consumed where `allows_end`. Raises `ConstraintError`
-        when the mask didn't allow the token; the matcher is then useless.
+        An end-of-generation token may be consumed where the response may end. Raises
+        `ConstraintError` when the mask didn't allow the token; the matcher is then useless.
         """
         if not matcher.consume_token(token):
             raise ConstraintError(_refusal(matcher))
@@ -313,8 +309,8 @@ class Constraint:
             raise ConstraintError(_refusal(matcher))
         return forced
 
-    def fill(self, matchers: Sequence[Matcher | None], masks: MaskArray) -> None:
-        """Write the mask of matcher i into row i of `masks`; None leaves the row as it is.
+    def fill(self, matchers: Sequence[Matcher], masks: MaskArray) -> None:
+        """Write the mask of matcher i into row i of `masks`.
 
         `masks` is uint32, C-contiguous, at least [len(matchers), words]: bit t % 32 of word t // 32
         allows token t. The matchers must be distinct objects. Raises `ConstraintError`.
@@ -331,23 +327,14 @@ class Constraint:
                 f"{len(matchers)} rows and {self.words} columns"
             )
         row = self.words * 4
-        rows = [(matcher, index) for index, matcher in enumerate(matchers) if matcher is not None]
-        if len(rows) == 1:
-            ((matcher, index),) = rows
-            matcher.unsafe_compute_mask_ptr(masks.ctypes.data + index * row, row)
-        elif rows:
+        if len(matchers) == 1:
+            matchers[0].unsafe_compute_mask_ptr(masks.ctypes.data, row)
+        elif matchers:
+            rows = [(matcher, index) for index, matcher in enumerate(matchers)]
             self._fill_many(rows, masks.ctypes.data, row, masks.shape[0])
-        for matcher, _ in rows:
+        for matcher in matchers:
             if matcher.is_error():
                 raise ConstraintError(_refusal(matcher))
-
-    def allows_end(self, matcher: Matcher) -> bool:
-        """Whether the response is whole here, so that it may end."""
-        return matcher.is_accepting()
-
-    def must_end(self, matcher: Matcher) -> bool:
-        """Whether nothing but the end may follow."""
-        return matcher.is_stopped()
 
 
 class _Tokens:

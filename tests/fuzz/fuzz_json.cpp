@@ -6,9 +6,9 @@
 #include <string>
 
 #include "input.h"
-#include "json_machine.h"
+#include "json/json_machine.h"
+#include "json/json_value.h"
 #include "json_text.h"
-#include "json_value.h"
 
 namespace {
 

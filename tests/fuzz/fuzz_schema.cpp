@@ -10,7 +10,7 @@
 #include "generate.h"
 #include "input.h"
 #include "json_text.h"
-#include "tool_schema.h"
+#include "schema/tool_schema.h"
 
 namespace {
 

@@ -3,6 +3,7 @@
 // written responses, so that whole calls are reached; its distributions may also be broken in any
 // way that a backend's arrays allow. Room, refusals, stops, forced tokens and rewards are random.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -13,11 +14,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "features/grounding.h"
 #include "generate.h"
-#include "grounding.h"
 #include "input.h"
 #include "json_text.h"
-#include "step_search.h"
+#include "search/step_search.h"
 
 namespace {
 
@@ -52,6 +53,7 @@ uint64_t hash_of(const Path& path) {
 struct Words {
   std::vector<std::string> tokens;
   std::shared_ptr<Vocabulary> vocabulary;
+  std::array<std::vector<int32_t>, 256> by_first_byte;
   std::vector<int32_t> ends;
   uint32_t bytes;  // tokens that are one byte
 
@@ -78,16 +80,11 @@ struct Words {
       tokens.push_back(i == 0 ? "" : "<|end|>");
     }
     vocabulary = std::make_shared<Vocabulary>();
-    vocabulary->offsets.push_back(0);
     for (const std::string& token : tokens) {
-      const auto id = static_cast<int32_t>(vocabulary->offsets.size()) - 1;
-      if (!token.empty()) {
-        vocabulary->by_first_byte[static_cast<unsigned char>(token[0])].push_back(id);
-      }
-      vocabulary->bytes += token;
-      vocabulary->offsets.push_back(static_cast<uint32_t>(vocabulary->bytes.size()));
+      const auto id = static_cast<int32_t>(vocabulary->size());
+      if (!token.empty()) by_first_byte[static_cast<unsigned char>(token[0])].push_back(id);
+      vocabulary->add(token);
     }
-    vocabulary->ends.assign(tokens.size(), false);
     for (int32_t end : ends) vocabulary->ends[end] = true;
   }
 
@@ -96,7 +93,7 @@ struct Words {
     Path path;
     while (!text.empty()) {
       int32_t best = -1;
-      for (int32_t id : vocabulary->by_first_byte[static_cast<unsigned char>(text[0])]) {
+      for (int32_t id : by_first_byte[static_cast<unsigned char>(text[0])]) {
         const std::string& token = tokens[static_cast<size_t>(id)];
         if (vocabulary->ends[id] || text.substr(0, token.size()) != token) continue;
         if (best < 0 || (token.size() > tokens[best].size() && !random.chance(8))) best = id;
@@ -300,16 +297,13 @@ SearchOptions make_options(fuzz::Input& input) {
   options.follow_argmax = flags & 1 ? options.root_draws == 0 : true;
   options.way_floor = flags & 2 ? -3.0f : 1.0f;
 
-  options.token_level = (flags & 0xE0) == 0xE0;
-  options.whole_responses = (flags & 0x18) == 0x18 && !options.token_level;
-  if ((flags & 4) && !options.token_level) options.doubt = input.below(5) / 4.0;
-  options.rank_by_draws = (flags & 0x300) == 0x300;
+  options.whole_responses = (flags & 0x18) == 0x18;
+  if (flags & 4) options.doubt = input.below(5) / 4.0;
   options.policy_rewards = (flags & 0x400) != 0;
-  options.states_wanted = (flags & 0x800) != 0 && !options.token_level;
+  options.states_wanted = (flags & 0x800) != 0;
   options.pool_states = options.states_wanted && (flags & 0x1000) != 0;
   options.trace = (flags & 0x2000) != 0;
   options.aggregate = static_cast<Aggregate>(input.below(4));
-  options.policy_weight = input.below(3) / 2.0;
   options.max_tokens = input.chance(4) ? 1 + input.below(12) : kMaxTokens;
   options.max_step_tokens = input.chance(4) ? 1 + input.below(6) : 24;
   options.max_text_tokens = input.below(12);
@@ -336,7 +330,7 @@ class Run {
         random_(seed),
         cache_(sequences, prompt),
         tools_(tools),
-        search_(segmenter_, words.vocabulary, options, sequences, cells, prompt) {}
+        search_(segmenter_, words.vocabulary, nullptr, options, {sequences, cells, prompt}) {}
 
   void run() {
     start();
@@ -429,7 +423,7 @@ class Run {
     cache_.apply(batch.ops);
     const size_t tokens = batch.tokens.size();
     CHECK(batch.positions.size() == tokens && batch.sequences.size() == tokens);
-    CHECK(batch.branches.size() == batch.logits_at.size() && batch.forks.empty());
+    CHECK(batch.branches.size() == batch.logits_at.size());
     CHECK(tokens > 0 || waits_);
     std::set<int32_t> rows;
     std::vector<float> states;
@@ -487,17 +481,18 @@ class Run {
     std::vector<float> rewards;
     int32_t before = -1;
     for (int32_t index : search_.unscored()) {
-      CHECK(index > before && static_cast<size_t>(index) < search_.record_count());
+      const StepLog& log = search_.log();
+      CHECK(index > before && static_cast<size_t>(index) < log.size());
       before = index;
-      const StepRecord& record = search_.record(index);
+      const StepRecord& record = log[index];
       CHECK(!record.scored && record.previous < index);
+      const RewardInputs inputs = log.inputs({index});
+      CHECK(inputs.kinds.size() == 1 && inputs.features.size() == inputs.feature_count);
       if (options_.states_wanted) {
-        const float* state = search_.hidden(record);
-        CHECK(state != nullptr && state[0] == static_cast<float>(search_.depth(record)));
-        float sum[2] = {};
-        const uint32_t count = search_.add_states(record, sum);
-        CHECK(count >= 1 && count <= search_.depth(record) && sum[1] == static_cast<float>(count));
-        CHECK(options_.pool_states || stopped_ || sum[0] >= state[0]);
+        const auto depth = static_cast<float>(log.depth(record));
+        CHECK(inputs.state_width == (options_.pool_states ? 4 : 2));
+        CHECK(inputs.states[0] == depth && inputs.states[1] == 1.0f);
+        if (options_.pool_states) CHECK(inputs.states[2] <= depth && inputs.states[3] == 1.0f);
       }
       check_features(record);
       static constexpr float kRewards[] = {0.0f, 1.0f, 0.5f, 1e-30f};
@@ -514,11 +509,11 @@ class Run {
   }
 
   void check_features(const StepRecord& record) {
-    const std::string text = search_.text_of(record);
+    const std::string text = search_.log().text(record);
     CHECK(text.size() == record.step.boundary);
     if (!random_.chance(16)) return;
     std::vector<const Step*> chain;
-    for (const StepRecord* at = &record;; at = &search_.record(at->previous)) {
+    for (const StepRecord* at = &record;; at = &search_.log()[at->previous]) {
       chain.insert(chain.begin(), &at->step);
       if (at->previous < 0) break;
     }
@@ -547,7 +542,7 @@ class Run {
       CHECK(answer.complete == state.finished());
       CHECK(answer.steps.size() == steps.size());
       for (size_t i = 0; i < steps.size(); ++i) {
-        const StepRecord& record = search_.record(answer.steps[i]);
+        const StepRecord& record = search_.log()[answer.steps[i]];
         CHECK(record.step.kind == steps[i].kind && record.step.decided == steps[i].decided);
         CHECK(record.previous == (i == 0 ? -1 : answer.steps[i - 1]));
       }
@@ -564,16 +559,30 @@ class Run {
       const Answer& worse = answers[i];
       CHECK(better.complete || !worse.complete);
       if (better.complete != worse.complete) continue;
-      CHECK(options_.rank_by_draws ? better.draws >= worse.draws : better.score >= worse.score);
+      CHECK(better.score >= worse.score);
     }
     for (const Answer& answer : answers) {
       if (!policy_.broken) CHECK(answer.score >= 0 && std::isfinite(answer.score));
     }
-    const SearchCounts& counts = search_.counts();
-    CHECK(counts.choice_sets == 0 && counts.widened <= counts.rounds);
-    for (const TraceEntry& entry : search_.trace()) {
-      CHECK(entry.fate != nullptr && entry.round <= counts.rounds);
-      CHECK(entry.step < static_cast<int32_t>(search_.record_count()));
+    const SearchCounts counts = search_.counts();
+    CHECK(counts.widened <= counts.rounds);
+    check_trace(counts.rounds);
+  }
+
+  // Every node has its own number, and its parent was kept in an earlier round.
+  void check_trace(uint32_t rounds) const {
+    std::map<int32_t, const TraceNode*> known;
+    for (const TraceNode& node : search_.trace().nodes()) {
+      CHECK(!node.fate.empty() && node.round >= 1 && node.round <= rounds);
+      CHECK(node.last_step < static_cast<int32_t>(search_.log().size()));
+      CHECK(known.emplace(node.id, &node).second);
+      if (node.parent < 0) continue;
+      const TraceNode& parent = *known.at(node.parent);
+      CHECK(parent.fate == "kept" && parent.round < node.round);
+    }
+    for (const auto& [id, node] : known) {
+      if (node->merged_into >= 0) CHECK(known.count(node->merged_into) == 1);
+      CHECK((node->merged_into >= 0) == (node->fate == "merged"));
     }
   }
 

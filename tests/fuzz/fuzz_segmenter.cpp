@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "features/grounding.h"
+#include "format/step_segmenter.h"
 #include "generate.h"
-#include "grounding.h"
 #include "input.h"
 #include "json_text.h"
-#include "step_segmenter.h"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "json_value.h"  // mix64
+#include "json/json_value.h"  // mix64
 
 // Unlike assert it is always compiled in; libFuzzer keeps the input of a run that aborts.
 #define CHECK(condition)                                                                 \

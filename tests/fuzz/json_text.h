@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "json_value.h"
+#include "json/json_value.h"
 
 namespace fuzz {
 

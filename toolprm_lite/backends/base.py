@@ -43,8 +43,7 @@ class ModelInfo:
 
     `width` is the size of a hidden state, `layers` the number of blocks, `context` the number of
     KV cells that prompts and all branches share. Branch sequences are 1 .. max_sequences; prompts
-    are 0 .. max_prompts - 1, and prompt p is the sequence -p. `forks_within` says whether branches
-    may fork in the middle of a batch.
+    are 0 .. max_prompts - 1, and prompt p is the sequence -p.
     """
 
     name: str
@@ -59,7 +58,6 @@ class ModelInfo:
     bos_token: str = ""
     eos_token: str = ""
     max_prompts: int = 1
-    forks_within: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +83,6 @@ class Batch:
     rising order of position. `logits_at` [rows] and `hidden_at` [states] index into `tokens`,
     rising: where top-k log-probabilities, of at most `max_sequences` rows, and hidden states are
     wanted.
-
-    `forks` has shape [forks, 3], (token, source, destination), rising by token: the destination
-    shares what the source holds up to and with this token of the batch. Its own tokens stand behind
-    it, so that a tree of tokens is decoded in one step. Only for models with `forks_within`.
     """
 
     ops: Int32Array
@@ -97,7 +91,6 @@ class Batch:
     sequences: Int32Array
     logits_at: Int32Array
     hidden_at: Int32Array
-    forks: Int32Array = field(default_factory=lambda: np.empty((0, 3), np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +191,7 @@ class Backend(Protocol):
         """One model step. `masks` has a row for each of `batch.logits_at`, or is None.
 
         Raises `NoRoom` when the KV cells do not suffice; the operations have then been carried
-        out, the tokens have not been decoded, nor are there forks behind them, and the same tokens
-        may be offered again.
+        out, the tokens have not been decoded, and the same tokens may be offered again.
         """
         ...
 
@@ -244,22 +236,6 @@ def checked_ops(ops: Int32Array, info: ModelInfo) -> Iterator[tuple[SequenceOp, 
         else:
             raise ModelError(f"unknown sequence operation {kind}")
         yield SequenceOp(kind), first, second
-
-
-def checked_forks(batch: Batch, info: ModelInfo) -> list[tuple[int, int, int]]:
-    """The rows of `Batch.forks`. Raises `ModelError` for one that no backend can carry out."""
-    limit, count = info.max_sequences, len(batch.tokens)
-    forks: list[tuple[int, int, int]] = [tuple(row) for row in batch.forks.tolist()]
-    before = 0
-    for token, source, destination in forks:
-        known = 1 <= source <= limit and 1 <= destination <= limit and source != destination
-        if not info.forks_within or not before <= token < count or not known:
-            raise ModelError(
-                f"fork of sequence {source} into {destination} behind token {token} of {count}; "
-                f"limit {limit}"
-            )
-        before = token
-    return forks
 
 
 def prompt_too_long(tokens: int, context: int) -> ContextError:

@@ -47,17 +47,6 @@ class Encoder:
             tokens += self._encode(piece)
         return tokens
 
-    def behind(self, context: str, text: str) -> list[int]:
-        """The tokens of `text` where it stands behind `context`; its own where one token would hold
-        parts of both."""
-        tokens = self(context + text)
-        left = len(context.encode())
-        for place, token in enumerate(tokens):
-            if left <= 0:
-                return tokens[place:] if left == 0 else self(text)
-            left -= len(self._token_bytes[token])
-        return self(text)
-
     def __call__(self, text: str) -> list[int]:
         found = self._cache.get(text)
         if found is None:

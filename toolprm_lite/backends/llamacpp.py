@@ -14,7 +14,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from toolprm_lite.backends.base import (
     Prefill,
     SequenceOp,
     check_prompt,
-    checked_forks,
     checked_ops,
     common_prefix,
     model_name,
@@ -200,7 +199,6 @@ class LlamaCppBackend:
             bos_token=self._token_text(llama.llama_vocab_bos(vocab)),
             eos_token=self._token_text(llama.llama_vocab_eos(vocab)),
             max_prompts=max_prompts,
-            forks_within=not self._stateful,
         )
         self._bytes: list[bytes] | None = None
         self._piece_buffer = ctypes.create_string_buffer(256)
@@ -385,13 +383,9 @@ class LlamaCppBackend:
                 f"({self._batch_limit} and {self._sequences}); decode them in parts"
             )
         hidden_at = batch.hidden_at if self._tap is not None else batch.hidden_at[:0]
-        forks = checked_forks(batch, self._info)
-        self._batch.fill(batch.tokens, batch.positions, batch.sequences, outputs, forks)
-        # A token of the batch may belong to many sequences; what lies before it is copied first.
-        self._carry_out(_ops((SequenceOp.FORK, source, made) for _, source, made in forks))
+        self._batch.fill(batch.tokens, batch.positions, batch.sequences, outputs)
         code, seconds = self._run(hidden_at)
         if code == 1:
-            self._carry_out(_ops((SequenceOp.DROP, made, 0) for _, _, made in forks))
             # llama.cpp finds cells for the whole batch before it touches one, so nothing is left.
             raise NoRoom(
                 f"no free KV cells for {count} tokens in a context of {self._info.context}; "
@@ -713,11 +707,9 @@ class _BatchBuffer:
         self._positions = np.zeros(capacity, np.int32)
         self._sequence_counts = np.ones(capacity, np.int32)
         self._sequences = np.zeros(capacity, np.int32)
-        # seq_id is an array of pointers, one to each token's list of sequences: mostly of one
+        # seq_id is an array of pointers, one to each token's list of sequences, which here has one
         base = self._sequences.ctypes.data
-        self._single = base + 4 * np.arange(capacity, dtype=np.uintp)
-        self._sequence_pointers = self._single.copy()
-        self._lists: Int32Array | None = None
+        self._sequence_pointers = base + 4 * np.arange(capacity, dtype=np.uintp)
         self._outputs = np.zeros(capacity, np.int8)
         self.count = 0
         self.outputs: Int32Array = np.empty(0, np.int32)
@@ -738,37 +730,15 @@ class _BatchBuffer:
         positions: Int32Array,
         sequences: Int32Array | int,
         outputs: Int32Array,
-        forks: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         count = len(tokens)
         self._tokens[:count] = tokens
         self._positions[:count] = positions
         self._sequences[:count] = sequences
-        if self._lists is not None:
-            self._sequence_counts[:] = 1
-            self._sequence_pointers[:] = self._single
-            self._lists = None
-        if forks:
-            lists = [[sequence] for sequence in self._sequences[:count].tolist()]
-            for token, source, destination in forks:
-                for shared in lists[: token + 1]:
-                    if source in shared:
-                        shared.append(destination)
-            counts = [len(shared) for shared in lists]
-            self._lists = np.array([s for shared in lists for s in shared], np.int32)
-            ends = np.cumsum(counts).astype(np.uintp)
-            self._sequence_counts[:count] = counts
-            self._sequence_pointers[:count] = (
-                self._lists.ctypes.data + 4 * ends - 4 * np.array(counts, np.uintp)
-            )
         self._outputs[:count] = 0
         self._outputs[outputs] = 1
         self.outputs = outputs
         self.count = self.struct.n_tokens = count
-
-
-def _ops(rows: Iterable[tuple[int, int, int]]) -> Int32Array:
-    return np.array(list(rows), np.int32).reshape(-1, 3)
 
 
 def _load_library(verbose: bool) -> Any:

@@ -28,7 +28,6 @@ from toolprm_lite.backends.base import (
     Prefill,
     SequenceOp,
     check_prompt,
-    checked_forks,
     checked_ops,
     common_prefix,
     no_room_for_prompt,
@@ -321,9 +320,7 @@ class TorchBackend:
             raise ModelError(
                 f"a batch has an invalid token; the vocabulary has {self._info.vocab_size}"
             )
-        forks = checked_forks(batch, self._info)
-        made = {destination for _, _, destination in forks}
-        for sequence in {*sequences, *(source for _, source, _ in forks)} - made:
+        for sequence in set(sequences):
             self._own(sequence)
         ledger = self._ledger
         if ledger.used + count > self._cells:
@@ -333,7 +330,7 @@ class TorchBackend:
             )
         self._make_places(count)
         begin = ledger.end
-        cells = self._append(sequences, forks)
+        cells = [ledger.append(self._branches[sequence]) for sequence in sequences]
         end = ledger.end
         self._places[begin:end] = batch.positions
         started = time.perf_counter()
@@ -652,19 +649,6 @@ class TorchBackend:
         if own is None:
             raise ModelError(f"sequence {branch} holds nothing; fork it from the prompt first")
         return own
-
-    def _append(self, sequences: list[int], forks: list[tuple[int, int, int]]) -> list[int]:
-        """A cell for each token, and the branches that fork behind some of them."""
-        ledger, branches = self._ledger, self._branches
-        cells = []
-        behind = iter([*forks, (len(sequences), 0, 0)])
-        next_token, source, destination = next(behind)
-        for token, sequence in enumerate(sequences):
-            cells.append(ledger.append(branches[sequence]))
-            while next_token == token:
-                self._fork(source, destination)
-                next_token, source, destination = next(behind)
-        return cells
 
     def _fork(self, source: int, destination: int) -> None:
         ledger, branches = self._ledger, self._branches

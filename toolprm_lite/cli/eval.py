@@ -45,8 +45,8 @@ Examples:
       --strategy greedy --strategy majority@8 --strategy step-beam:toolprm@4x16
 
 \b
-Strategies, as KIND[:REWARD][@SIZE][/DOUBT][+CHOICES]:
-  greedy  token-beam[@N]  majority[@K]  best-of-n[:REWARD][@K]
+Strategies, as KIND[:REWARD][@SIZE][/DOUBT]:
+  greedy  majority[@K]  best-of-n[:REWARD][@K]
   weighted-vote[:REWARD][@K]  step-beam[:REWARD][@NxM]  doubt[:REWARD][@NxM][/T]
 Rewards: auto, policy, toolprm, c-prm, orm, or the name of any file in --heads;
   generative is a second model that answers + or -.
@@ -188,7 +188,6 @@ def eval(
         "expand": base.expand,
         "samples": values["budget"],
         "doubt": base.doubt,
-        "choices": base.choices,
     }
     wanted = [Strategy.parse(text, **sizes) for text in strategies]
     checker = _official(source, values["official"])
@@ -309,7 +308,7 @@ def asking(
         names = list(dict.fromkeys(s.reward for s in asked if s.reward is not None))
         rewards = {name: _reward(name, searcher, values, stack) for name in names}
         depends = asdict(base)
-        for name in ("strategy", "beams", "expand", "samples", "doubt", "choices", "trace"):
+        for name in ("strategy", "beams", "expand", "samples", "doubt", "trace"):
             del depends[name]
         settings = {
             "source": source if source in ("bfcl", "toolalpaca") else Path(source).name,
@@ -359,7 +358,7 @@ def _reward(
         return name
     form = values["call_format"]
     if name == "generative":
-        from toolprm_lite.reward.generative import GenerativeReward
+        from toolprm_lite.evaluation.generative import GenerativeReward
 
         judge = GenerativeReward.open(
             values["judge"] or values["model"],

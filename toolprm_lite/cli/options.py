@@ -128,7 +128,7 @@ draw_options = all_of([*_DRAWS, *_FORM, _DECLINE])
 
 size_options = all_of(
     [
-        _setting("beams", metavar="N", help="Beams retained after each step (token-beam: token)."),
+        _setting("beams", metavar="N", help="Beams retained after each step."),
         _setting("expand", metavar="M", help="Draws for each beam and step."),
         _setting(
             "doubt",
@@ -137,19 +137,9 @@ size_options = all_of(
             show_default="the head's own, else 0.5",
             help="Strategy doubt: look further at steps that cost more than 1 - T of the score.",
         ),
-        _setting(
-            "choices",
-            metavar="C",
-            help="Names, enums and booleans of at most C choices are scored whole, not drawn.",
-        ),
-    ]
-)
-
-search_options = all_of(
-    [
         _setting("strategy", type=click.Choice(STRATEGIES), help="How to search."),
         size_options,
-        _setting("samples", metavar="K", help="Whole responses that majority and best-of-n draw."),
+        _setting("samples", metavar="K", help="Whole responses that best-of-n draws."),
         *_DRAWS,
         _setting(
             "tool_choice",
@@ -160,12 +150,11 @@ search_options = all_of(
         _setting("max_calls", help="Most calls in a response."),
         click.option(
             "--reward",
-            metavar="auto|policy|FILE|generative[:PATH]",
+            metavar="auto|policy|FILE",
             default="auto",
             show_default=True,
             help="What judges steps: the head that ships for the model, the model's own "
-            "probability, a head's file, or a second language model that answers + or - (the same "
-            "one without PATH).",
+            "probability, or a head's file.",
         ),
         *_FORM,
         _DECLINE,
@@ -197,15 +186,6 @@ def search_config(values: Mapping[str, Any]) -> SearchConfig:
     names = [field.name for field in fields(SearchConfig)]
     settings = {name: values[name] for name in names if name in values}
     return SearchConfig(**settings, parallel=not values.get("no_parallel", False))
-
-
-def check_reward(reward: str) -> None:
-    """Raise `ModelError` where the second model that `--reward` names is not there."""
-    from toolprm_lite.models import find_model
-
-    kind, _, model = reward.partition(":")
-    if kind == "generative" and model:
-        find_model(model)
 
 
 def open_searcher(values: Mapping[str, Any]) -> Searcher:

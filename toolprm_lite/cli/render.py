@@ -13,7 +13,9 @@ from rich.tree import Tree
 
 from toolprm_lite.cli.output import drawing
 from toolprm_lite.formats import write_json
-from toolprm_lite.search.result import Candidate, SearchResult, Step, least
+from toolprm_lite.search.result import SearchResult, least
+from toolprm_lite.search.steps import Step
+from toolprm_lite.search.trace import TraceNode
 from toolprm_lite.terminal import visible
 
 _DOUBT = 0.5  # what is less likely than this to be right is marked
@@ -216,11 +218,11 @@ def _stats(result: SearchResult) -> str:
 # The trace
 
 
-def _trace(trace: Sequence[Candidate], width: int) -> Tree:
+def _trace(trace: Sequence[TraceNode], width: int) -> Tree:
     """Rounds, in each the beams it began with, below them their candidates. Kept candidates are
     the next round's beams and carry their number there."""
     tree = Tree(Text(f"{len(trace)} candidates", style="bold"), guide_style="dim")
-    beams: list[Candidate] = []
+    beams: list[TraceNode] = []
     rounds = {number: list(group) for number, group in groupby(trace, lambda entry: entry.round)}
     for number, entries in rounds.items():
         kept = _next_beams(beams, entries)
@@ -239,11 +241,11 @@ def _trace(trace: Sequence[Candidate], width: int) -> Tree:
     return tree
 
 
-def _order(entry: Candidate) -> tuple[bool, bool, float]:
+def _order(entry: TraceNode) -> tuple[bool, bool, float]:
     return entry.fate != "kept", entry.fate not in _SCORED, -entry.score
 
 
-def _next_beams(beams: Sequence[Candidate], entries: Sequence[Candidate]) -> list[Candidate]:
+def _next_beams(beams: Sequence[TraceNode], entries: Sequence[TraceNode]) -> list[TraceNode]:
     """The beams after a round: those it kept, and the ended ones it carried over, best first.
 
     A beam that ended earlier is carried over without an entry, and dropped with an empty one.
@@ -254,12 +256,12 @@ def _next_beams(beams: Sequence[Candidate], entries: Sequence[Candidate]) -> lis
     return sorted([*carried, *kept], key=lambda entry: -entry.score)
 
 
-def _candidate(entry: Candidate, kept: Sequence[Candidate], width: int) -> Text:
+def _candidate(entry: TraceNode, kept: Sequence[TraceNode], width: int) -> Text:
     scored = entry.fate in _SCORED
     score = f"{entry.score:.2g}" if scored else ""
     draws = f"x{entry.draws}" if entry.draws else "argmax"
     numbers = f" {score:>8} {draws:>6}  "
-    written = entry.text or ("(end)" if entry.kinds else "(ended before)")
+    written = entry.text or ("(end)" if entry.steps else "(ended before)")
     if entry.fate == "kept":
         place = next(index for index, other in enumerate(kept, 1) if other is entry)
         line = Text().append(f"{place:>2}", style="bold green").append(numbers, style="green")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolprm_lite.cli.options import (
-    check_reward,
     model_options,
     open_searcher,
     search_config,
@@ -89,7 +88,6 @@ def search(
     if not tools_paths and query is not None:
         raise click.UsageError("Give --tools, a JSON file of the tools that may be called.")
     config = search_config(values)
-    check_reward(reward)
 
     tools = _load(tools_paths)
     from toolprm_lite.cli import problems

@@ -16,7 +16,7 @@ import numpy as np
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.head import Head
-from toolprm_lite.search.result import Call
+from toolprm_lite.search.steps import Call
 from toolprm_lite.search.text import closed_calls
 from toolprm_lite.training.metrics import Float64Array, chain_scores
 
@@ -43,17 +43,18 @@ class Pool:
         self._record = record
         self._layers = layers
         self._previous = np.asarray(record["previous"], np.int64)
-        kinds = [STEP_KINDS.index(step.kind) for step, _ in record["steps"]]
+        kinds = [STEP_KINDS.index(found.step.kind) for found in record["steps"]]
         self._kinds = np.array(kinds, np.int8)
         self.greedy: Drawn | None = None
         found: dict[int, Drawn] = {}
-        for last, draws, greedy, complete, _, _, response in record["trajectories"]:
-            if not complete or last < 0:
+        for trajectory in record["trajectories"]:
+            last, draws = trajectory.last_step, trajectory.draws
+            if not trajectory.finished or last < 0:
                 continue
-            drawn = Drawn(closed_calls(self._chain(last), response), draws, (last,))
-            if greedy:
+            drawn = Drawn(closed_calls(self._chain(last)), draws, (last,))
+            if trajectory.greedy:
                 self.greedy = drawn
-            key = record["steps"][last][0].decided
+            key = record["steps"][last].step.decided
             if draws and key in found:
                 first = found[key]
                 found[key] = Drawn(first.calls, first.draws + draws, (*first.lasts, last))
@@ -102,6 +103,6 @@ class Pool:
         chain = []
         step = last
         while step >= 0:
-            chain.append(self._record["steps"][step][0])
+            chain.append(self._record["steps"][step].step)
             step = int(self._previous[step])
         return chain[::-1]

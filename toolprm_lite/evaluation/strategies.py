@@ -35,22 +35,18 @@ Record = dict[str, Any]
 POOLED = ("majority", "best-of-n", "weighted-vote")
 STEPWISE = ("step-beam", "doubt")
 REWARDED = ("best-of-n", "weighted-vote", *STEPWISE)
-KINDS = ("greedy", "token-beam", *POOLED, *STEPWISE)
+KINDS = ("greedy", *POOLED, *STEPWISE)
 
-_PATTERN = re.compile(
-    r"([a-z-]+)(?::([\w.-]+))?(?:@(\d+)(?:x(\d+))?)?(?:/(\d*\.?\d+))?(?:\+(\d+))?"
-)
-_CHOICES = SearchConfig().choices
+_PATTERN = re.compile(r"([a-z-]+)(?::([\w.-]+))?(?:@(\d+)(?:x(\d+))?)?(?:/(\d*\.?\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """One way to search, with its sizes.
 
-    `samples` responses are drawn for the kinds of `POOLED`; `beams` are kept by those of `STEPWISE`
-    and by token-beam, and `expand` drawn for each by the former. `reward` is a name; `doubt` is the
-    threshold of doubt, None the reward's own. `choices` is that of `SearchConfig`, for the kinds
-    of `STEPWISE`.
+    `samples` responses are drawn for the kinds of `POOLED`; `beams` are kept by those of
+    `STEPWISE`, and `expand` drawn for each. `reward` is a name; `doubt` is the threshold of doubt,
+    None the reward's own.
     """
 
     kind: str
@@ -59,7 +55,6 @@ class Strategy:
     expand: int = 1
     samples: int = 0
     doubt: float | None = None
-    choices: int = _CHOICES
 
     @classmethod
     def parse(
@@ -70,15 +65,13 @@ class Strategy:
         expand: int = 8,
         samples: int = 16,
         doubt: float | None = None,
-        choices: int = _CHOICES,
     ) -> Strategy:
-        """Read KIND[:REWARD][@SIZE][/DOUBT][+CHOICES]; a size is NxM for step-beam and doubt, N for
-        token-beam, else K.
+        """Read KIND[:REWARD][@SIZE][/DOUBT]; a size is NxM for step-beam and doubt, else K.
 
         What is not written the arguments give; without a reward it is "auto". Raises `ConfigError`.
         """
         match = _PATTERN.fullmatch(text)
-        kind, reward, first, second, threshold, sets = match.groups() if match else (None,) * 6
+        kind, reward, first, second, threshold = match.groups() if match else (None,) * 5
         if kind not in KINDS:
             raise ConfigError(
                 f"strategy {text!r} is none of {', '.join(KINDS)}; write it as "
@@ -97,8 +90,6 @@ class Strategy:
                 f"strategy {text!r}: /{threshold} is no threshold of doubt, 0 .. 1, as in "
                 "doubt:toolprm@2x8/0.5"
             )
-        if sets is not None and not stepwise:
-            raise ConfigError(f"strategy {text!r}: {kind} knows no choices; leave +{sets} out")
         if first == "0" or second == "0":
             raise ConfigError(f"strategy {text!r}: a size is 0; it must be at least 1")
         size = int(first) if first else None
@@ -108,25 +99,20 @@ class Strategy:
             return cls(kind, reward, samples=size or samples)
         if kind == "greedy":
             return cls(kind)
-        if kind == "token-beam":
-            return cls(kind, beams=size or beams)
         sizes = size or beams, int(second) if second else expand
-        if sets is not None:
-            choices = int(sets)
         if kind == "step-beam":
-            return cls(kind, reward, *sizes, choices=choices)
+            return cls(kind, reward, *sizes)
         limit = doubt if threshold is None else float(threshold)
-        return cls(kind, reward, *sizes, doubt=limit, choices=choices)
+        return cls(kind, reward, *sizes, doubt=limit)
 
     def __str__(self) -> str:
         reward = f":{self.reward}" if self.reward else ""
         if self.kind in POOLED:
             return f"{self.kind}{reward}@{self.samples}"
-        size = {"greedy": "", "token-beam": f"@{self.beams}"}
+        if self.kind == "greedy":
+            return self.kind
         threshold = "" if self.doubt is None else f"/{self.doubt:g}"
-        sets = "" if self.choices == _CHOICES else f"+{self.choices}"
-        whole = size.get(self.kind, f"@{self.beams}x{self.expand}")
-        return self.kind + reward + whole + threshold + sets
+        return f"{self.kind}{reward}@{self.beams}x{self.expand}{threshold}"
 
     def config(self, base: SearchConfig) -> SearchConfig:
         """The settings of its search; those of a pool are `Searcher.record`'s.
@@ -144,12 +130,11 @@ class Strategy:
             expand=self.expand,
             samples=samples,
             doubt=self.doubt,
-            choices=self.choices,
         )
 
     def draws(self, base: SearchConfig) -> bool:
         """Whether the answer depends on the seed."""
-        if self.kind in ("greedy", "token-beam") or self.doubt == 0:
+        if self.kind == "greedy" or self.doubt == 0:
             return False
         return base.temperature > 0 and base.top_k > 1
 

@@ -9,7 +9,7 @@ from toolprm_lite.checks import check_integer, check_number
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
 
-Strategy = Literal["step-beam", "doubt", "greedy", "token-beam", "majority", "best-of-n"]
+Strategy = Literal["step-beam", "doubt", "greedy", "best-of-n"]
 Constrain = Literal["auto", "on", "off"]
 Aggregate = Literal["last", "min", "prod", "mean"]
 
@@ -29,15 +29,13 @@ class SearchConfig:
         strategy: `step-beam` keeps `beams` partial responses and draws `expand` candidates for
             each at every step. `doubt` does so only where the most likely step costs too much of
             the score, and is greedy elsewhere. `greedy` follows the most likely token.
-            `token-beam` is classical beam search: after each token it keeps the `beams` likeliest
-            partial responses. `majority` and `best-of-n` draw `samples` whole responses and answer
-            with the most frequent, or the best scored.
-        beams: N, beams retained after each step; `token-beam`: after each token.
+            `best-of-n` draws `samples` whole responses and answers with the best scored one.
+        beams: N, beams retained after each step.
         expand: M, draws for each beam and step.
         doubt: of `doubt`. A step that costs more than 1 - doubt of the score is not taken before
             others were looked at. 0 is greedy, 1 is step-beam; None takes what the head's card
             says, else 0.5.
-        samples: K, whole responses drawn by `majority` and `best-of-n`.
+        samples: K, whole responses drawn by `best-of-n`.
         temperature: of the draws; 0 draws the most likely token only.
         top_k: tokens a draw may choose among, after the mask.
         top_p: smallest set of most likely tokens of at least this probability, after `top_k`.
@@ -57,12 +55,8 @@ class SearchConfig:
         way_floor: how a call goes on behind a value (another argument, its end, another call, the
             end of the response) is a finite choice: the likeliest token of each way is a candidate
             too, drawn or not, if the policy gives it this probability; 1 is never.
-        choices: of `step-beam` and `doubt`. A step that is one of at most so many texts (a name, an
-            enum, a boolean) is not drawn from the vocabulary: every choice is a candidate, drawn or
-            not, and all of them are decoded in one model step. 0 is never.
         decline_odds: factor on the odds a head gives that declining is right: below 1 it calls more
             often, above 1 it declines more often. None takes the head's own.
-        policy_weight: weight of the policy's log-probability added to the score's logarithm.
         trace: record every candidate, kept or dropped.
         deadline_ms: milliseconds from the call, the wait for the model included, after which no
             model step begins: the best response so far is the answer. Every model step then takes
@@ -92,9 +86,7 @@ class SearchConfig:
     call_format: str = "auto"
     aggregate: Aggregate | None = None
     decline_odds: float | None = None
-    policy_weight: float = 0.0
     way_floor: float = 0.001
-    choices: int = 0
     trace: bool = False
     deadline_ms: float | None = None
     max_decode_tokens: int | None = None
@@ -127,7 +119,6 @@ class SearchConfig:
             ("max_step_tokens", 1, 1 << 16),
             ("max_text_tokens", 0, 1 << 16),
             ("max_calls", 1, 256),
-            ("choices", 0, 256),
             ("seed", 0, (1 << 64) - 1),
         ):
             check_integer(name, getattr(self, name), least, most)
@@ -136,7 +127,6 @@ class SearchConfig:
         check_number("temperature", self.temperature, 0, 100)
         check_number("top_p", self.top_p, 0, 1, above=True)
         check_number("way_floor", self.way_floor, 0, 1, above=True)
-        check_number("policy_weight", self.policy_weight, -1000, 1000)
         if self.doubt is not None:
             check_number("doubt", self.doubt, 0, 1)
         if self.decline_odds is not None:

@@ -1,57 +1,26 @@
-"""What a search tells while it goes on. The last event of every stream is its `SearchResult`."""
+"""The events of a running search. The last event of every stream is its `SearchResult`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from toolprm_lite._core import StepSearch
-from toolprm_lite.search.result import Call, SearchResult, Step
+from toolprm_lite.search.result import SearchResult
+from toolprm_lite.search.steps import Call, Step
 from toolprm_lite.search.text import closed_calls, made_step
+from toolprm_lite.search.trace import TraceNode, trace_node
 
 
 @dataclass(frozen=True, slots=True)
 class StepDecided:
-    """A candidate that decided this step was kept. Told once for each step; what other beams
+    """A candidate that decided this step was kept. Each step has one such event; what other beams
     decided in its place may still win."""
 
     round: int
     step: Step
-
-
-@dataclass(frozen=True, slots=True)
-class BeamKept:
-    """A candidate of this round was kept: the next round goes on from it.
-
-    `beam` is the place, from 0, of the beam that it came from, `text` what it added to that one,
-    `kinds` the steps that this decided. `draws` is 0 for a candidate that came without being drawn.
-    """
-
-    round: int
-    beam: int
-    text: str
-    kinds: list[str]
-    score: float
-    draws: int
-
-
-@dataclass(frozen=True, slots=True)
-class BeamDropped:
-    """A candidate was dropped; the fields are as in `BeamKept`.
-
-    `fate` says why: `merged` with an equal one, a `variant` of a kept decision, `outscored`,
-    `unfinished` (a limit, or the stop, came first), or how its response became invalid.
-    """
-
-    round: int
-    beam: int
-    text: str
-    kinds: list[str]
-    score: float
-    draws: int
-    fate: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +31,15 @@ class CallFinished:
     be this call, with this name and these arguments. It may be acted on before the list is
     finished. Only an exception ends a stream without the result.
 
-    Not promised: that it is right, nor that calls which are in the result have been told. As long
-    as a response without it is kept (one that declines, say), it is not told.
+    Not promised: that it is right, nor that every call of the result has such an event. As long as
+    a response without it is kept (one that declines, say), there is none.
     """
 
     index: int
     call: Call
 
 
-T = TypeVar("T")
-Event: TypeAlias = StepDecided | BeamKept | BeamDropped | CallFinished | SearchResult
+Event: TypeAlias = StepDecided | TraceNode | CallFinished | SearchResult
 
 
 class Listener:
@@ -81,33 +49,27 @@ class Listener:
         """`kinds` are the steps whose reward is a probability."""
         self._search = search
         self._kinds = kinds
+        self._nodes = 0  # of the trace that have been reported
+        self._decided: set[int] = set()  # steps that have been reported
         self._finished = 0
 
-    def follow(self, rounds: Generator[None, None, T]) -> Generator[Event, None, T]:
-        """Go through the rounds of a search and tell the events of each."""
-        while True:
-            try:
-                next(rounds)
-            except StopIteration as end:
-                yield from self._news()
-                value: T = end.value
-                return value
-            yield from self._news()
-
-    def _news(self) -> Iterator[Event]:
-        for entry, steps, response in self._search.news():
-            turn, beam, text, kinds, score, draws, fate = entry
-            for step, reward, logprob in steps:
-                yield StepDecided(turn, made_step(step, response, reward, logprob, self._kinds))
-            written = text.decode("utf-8", "replace")
-            if fate == "kept":
-                yield BeamKept(turn, beam, written, kinds, score, draws)
-            else:
-                yield BeamDropped(turn, beam, written, kinds, score, draws, fate)
+    def news(self) -> Iterator[Event]:
+        """What has happened since the last call."""
+        nodes = self._search.trace(self._nodes)
+        self._nodes += len(nodes)
+        for node in nodes:
+            if node.fate == "kept":
+                for scored in node.steps:
+                    if scored.index not in self._decided:
+                        self._decided.add(scored.index)
+                        yield StepDecided(node.round, made_step(scored, self._kinds))
+            yield trace_node(node, self._kinds)
         yield from self._finished_calls()
 
     def _finished_calls(self) -> Iterator[CallFinished]:
-        beams = [closed_calls(steps, response) for response, steps in self._search.beams()]
+        beams = [
+            closed_calls(scored.step for scored in beam.steps) for beam in self._search.beams()
+        ]
         for calls in zip(*(calls[self._finished :] for calls in beams), strict=False):
             # As text: to Python 1, 1.0 and true are equal.
             if len({json.dumps(call, sort_keys=True) for call in calls}) != 1:

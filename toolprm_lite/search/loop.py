@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from toolprm_lite._core import Step as CoreStep
-from toolprm_lite._core import StepSearch
+from toolprm_lite._core import StepInResponse, StepSearch
 from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefill, check_finite
 from toolprm_lite.errors import NoRoom
 from toolprm_lite.process import native_work
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch, checked_rewards
 from toolprm_lite.search import limits as outside
-from toolprm_lite.search.choices import UNMASKED, Choices
 from toolprm_lite.search.limits import STEP_TOKENS, Limits
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
@@ -43,7 +41,6 @@ class Masks:
 
     constraint: Constraint
     matchers: dict[int, Matcher] = field(default_factory=dict)
-    planted: dict[int, Matcher] = field(default_factory=dict)  # of choices, see `plant`
     buffer: MaskArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,13 +52,8 @@ class Masks:
             self.buffer = np.empty((2 * len(branches), self.constraint.words), np.uint32)
         masks = self.buffer[: len(branches)]
         with native_work:
-            self.constraint.fill([self._matcher(branch) for branch in branches], masks)
+            self.constraint.fill([self.matchers[branch] for branch in branches], masks)
         return masks
-
-    def _matcher(self, branch: int) -> Matcher | None:
-        if branch == UNMASKED:
-            return None
-        return self.matchers[branch] if branch > UNMASKED else self.planted[branch]
 
     def follow(self, search: StepSearch) -> None:
         """Advance with the branches the search has made, and tell it the tokens forced on them."""
@@ -82,7 +74,7 @@ class Prepared:
     """A search that can begin. What it found is asked of `search` afterwards.
 
     `top_k` is how many of a distribution's tokens it wants; `working_set` the cells that it mostly
-    fills behind its prompt; `choices` are None where it knows none.
+    fills behind its prompt.
     """
 
     search: StepSearch
@@ -91,7 +83,6 @@ class Prepared:
     constraint: Constraint | None
     top_k: int
     working_set: int
-    choices: Choices | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +135,6 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
         else:
             while search.take_new():
                 pass
-        if prepared.choices is not None:
-            prepared.choices.plant(search, masks)
         rows = search.next_batch()
         if rows is None:
             began = clock()
@@ -158,19 +147,18 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
                 search.keep(np.empty(0, np.float32))
             yield None
             continue
-        *arrays, branches = rows
-        allowed = masks.fill(branches) if masks is not None else None
-        if prepared.choices is not None:
-            allowed = prepared.choices.narrow(search, allowed, len(branches))
-        width = max(prepared.top_k, search.choice_width)
-        output = yield RowsWanted(Batch(*arrays), allowed, width)
+        allowed = masks.fill(rows.branches) if masks is not None else None
+        batch = Batch(
+            rows.ops, rows.tokens, rows.positions, rows.sequences, rows.logits_at, rows.hidden_at
+        )
+        output = yield RowsWanted(batch, allowed, prepared.top_k)
         if isinstance(output, str):
             search.stop()
         elif output is None:
             search.no_room()
         else:
             assert isinstance(output, Output)
-            timing.steps += len(arrays[1]) > 0
+            timing.steps += len(batch.tokens) > 0
             check_finite(output)
             search.observe(output.top_ids, output.top_logprobs, output.entropy, output.hidden)
 
@@ -229,21 +217,23 @@ def run(
 
 
 def _step_batch(search: StepSearch) -> StepBatch:
-    kinds, features, hidden = search.features()
+    inputs = search.reward_inputs()
+    states = inputs.states
 
     def candidates() -> list[CandidateStep]:
-        return [_candidate(step, response) for step, response in search.pending()]
+        return [_candidate(found) for found in search.pending()]
 
-    return StepBatch(kinds, features, hidden, candidates)
+    return StepBatch(inputs.kinds, inputs.features, states if states.shape[1] else None, candidates)
 
 
-def _candidate(step: CoreStep, response: bytes) -> CandidateStep:
+def _candidate(found: StepInResponse) -> CandidateStep:
+    step = found.step
     return CandidateStep(
         kind=step.kind,
         call=step.call,
         function=step.function,
         argument=step.argument,
-        value=step_value(step, response),
-        text=step_text(step, response),
-        response=response.decode("utf-8", "replace"),
+        value=step_value(step),
+        text=step_text(step),
+        response=found.response.decode("utf-8", "replace"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from toolprm_lite._core import StepSearch
+from toolprm_lite._core import Answer, StepSearch
 from toolprm_lite.backends.base import Prefill
 from toolprm_lite.reward.base import STEP_KINDS, Reward
 from toolprm_lite.reward.head import Head
@@ -12,13 +12,14 @@ from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.loop import Prepared, Timing
 from toolprm_lite.search.result import (
     Alternative,
-    Candidate,
+    Call,
     SearchResult,
     Stats,
     Stop,
     confidence,
 )
 from toolprm_lite.search.text import closed_calls, made_step, missing_parts
+from toolprm_lite.search.trace import trace_node
 from toolprm_lite.tools import Tool
 
 
@@ -32,38 +33,34 @@ def found_result(
     stopped: Stop | None,
 ) -> SearchResult:
     """The answer of a search that has ended, with what else it has found."""
-    (response, scored, tokens, score, _, _, complete), *others = search.answers()
+    best, *others = search.answers()
     kinds = judged_kinds(reward)
-    steps = [made_step(step, response, value, logprob, kinds) for step, value, logprob in scored]
-    alternatives = [
-        Alternative(closed_calls((step for step, *_ in other_steps), text), value, finished, draws)
-        for text, other_steps, _, value, _, draws, finished in others
-    ]
+    steps = [made_step(scored, kinds) for scored in best.steps]
     calls, whole = confidence(steps)
-    trace = None
-    if config.trace:
-        trace = [
-            Candidate(turn, beam, text.decode("utf-8", "replace"), kinds, value, draws, fate)
-            for turn, beam, text, kinds, value, draws, fate in search.trace()
-        ]
     return SearchResult(
-        calls=closed_calls((step for step, *_ in scored), response),
-        complete=complete,
-        score=score if steps else 0.0,
-        probability=whole if complete else None,
+        calls=_calls(best),
+        complete=best.complete,
+        score=best.score if steps else 0.0,
+        probability=whole if best.complete else None,
         steps=steps,
-        alternatives=alternatives,
+        alternatives=[
+            Alternative(_calls(other), other.score, other.complete, other.draws) for other in others
+        ],
         model=model,
         reward=reward.name,
         strategy=config.strategy,
         stats=stats,
-        text=response.decode("utf-8", "replace"),
-        tokens=tokens,
+        text=best.text.decode("utf-8", "replace"),
+        tokens=best.tokens,
         stopped=stopped,
-        missing=[] if complete else missing_parts(steps, tools),
+        missing=[] if best.complete else missing_parts(steps, tools),
         confidence=calls if reward.calibrated else None,
-        trace=trace,
+        trace=[trace_node(node, kinds) for node in search.trace()] if config.trace else None,
     )
+
+
+def _calls(answer: Answer) -> list[Call]:
+    return closed_calls(scored.step for scored in answer.steps)
 
 
 def unsearched_result(
@@ -83,13 +80,20 @@ def unsearched_result(
 
 def found_stats(prepared: Prepared, prefill: Prefill, timing: Timing) -> Stats:
     """The counts of a search that has ended, and its times but for the total."""
+    counts = prepared.search.counts()
     stats = Stats(
         prompt_tokens=len(prepared.prompt),
         prefill_tokens=prefill.prefill_tokens,
         reused_tokens=prefill.reused_tokens,
+        decode_tokens=counts.decode_tokens,
+        forced_tokens=counts.forced_tokens,
+        drawn_tokens=counts.drawn_tokens,
+        rounds=counts.rounds,
+        widened=counts.widened,
         steps=timing.steps,
         reward_calls=timing.reward_calls,
-        **prepared.search.counts(),
+        kv_cells=counts.kv_cells,
+        rows_max=counts.rows_max,
     )
     stats.ms |= {
         "prefill": 1e3 * timing.prefill,

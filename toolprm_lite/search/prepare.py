@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolprm_lite._core import CallFormat as CoreFormat
-from toolprm_lite._core import Grounding, StepSearch
+from toolprm_lite._core import Grounding, SearchOptions, Segmenter, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
@@ -24,7 +24,6 @@ from toolprm_lite.reward.base import RequestReward, Reward
 from toolprm_lite.reward.head import Head
 from toolprm_lite.reward.policy import PolicyReward
 from toolprm_lite.schema import closed_schema
-from toolprm_lite.search.choices import Choices
 from toolprm_lite.search.config import DOUBT, SearchConfig
 from toolprm_lite.search.limits import STEP_TOKENS
 from toolprm_lite.search.loop import Prepared
@@ -47,10 +46,6 @@ class Preparer:
     def _encoder(self) -> Encoder:
         backend = self._backend
         return Encoder(backend.token_bytes, backend.tokenize, backend.special_texts)
-
-    @cached_property
-    def _choices(self) -> Choices:
-        return Choices(self._backend.token_bytes, self._encoder)
 
     def call_format(self, name: str = "auto") -> CallFormat:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
@@ -103,13 +98,12 @@ class Preparer:
         search = self._core_search(
             allowed, messages, form, config, reward, prompt, follow_argmax, listen
         )
-        whole = config.strategy in ("majority", "best-of-n")
+        whole = config.strategy == "best-of-n"
         draws = 1 if config.strategy == "greedy" else config.beams * config.expand
         return Prepared(
             search, reward, prompt, constraint,
-            top_k=2 * config.beams if config.strategy == "token-beam" else config.top_k,
+            top_k=config.top_k,
             working_set=max(64, 8 * (config.samples if whole else draws)),
-            choices=self._choices if search.choice_width else None,
         )  # fmt: skip
 
     def _constraint(
@@ -135,18 +129,9 @@ class Preparer:
         listen: bool,
     ) -> StepSearch:
         info = self._backend.info
-        whole = config.strategy in ("majority", "best-of-n")
-        greedy = config.strategy == "greedy"
-        token_level = config.strategy == "token-beam"
-        beams, expand = (1, 1) if greedy else (config.beams, config.expand)
-        doubt = _threshold(config, reward) if config.strategy == "doubt" else 1.0
-        # No doubt at all is greedy decoding, to the last token.
-        chooses = config.strategy in ("step-beam", "doubt") and doubt > 0
         definitions = json.dumps(
             [{"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in tools]
         )
-        if follow_argmax is None:
-            follow_argmax = not (whole or greedy or token_level)
         try:
             grounding = None
             if reward.grounded:
@@ -154,48 +139,57 @@ class Preparer:
                     json.dumps([tool.to_dict() for tool in tools]),
                     [(message["role"], message.get("content") or "") for message in messages],
                 )
-            return StepSearch(
-                tools_json=definitions,
-                format=CoreFormat(
-                    form.open_marker, form.close_marker, form.name_key, form.arguments_key
-                ),
-                vocabulary=self._vocabulary,
-                sequences=info.max_sequences,
-                cells=info.context,
-                prompt_tokens=len(prompt),
+            segmenter = Segmenter(
+                definitions,
+                CoreFormat(form.open_marker, form.close_marker, form.name_key, form.arguments_key),
                 max_calls=config.call_limit,
                 require_call=config.tool_choice != "auto",
                 judge=ArgumentJudge.of(tool.parameters for tool in tools),
-                beams=config.samples if whole else beams,
-                root_draws=config.samples if whole else 1 if token_level else beams * expand,
-                beam_draws=1 if token_level else expand,
-                follow_argmax=follow_argmax,
-                whole_responses=whole,
-                rank_by_draws=config.strategy == "majority",
-                policy_rewards=isinstance(reward, PolicyReward),
-                states_wanted=bool(reward.layers),
-                pool_states=reward.pooled,
-                grounding=grounding,
-                aggregate=config.aggregate or reward.aggregate,
-                policy_weight=config.policy_weight,
-                way_floor=math.log(config.way_floor) if config.way_floor < 1 else 1.0,
-                max_tokens=config.max_tokens,
-                max_step_tokens=config.max_step_tokens,
-                max_text_tokens=config.max_text_tokens,
-                max_batch_tokens=512 if config.deadline_ms is None else STEP_TOKENS,
-                temperature=0.0 if greedy else config.temperature,
-                top_k=config.top_k,
-                top_p=config.top_p,
-                seed=config.seed,
-                prompt_hash=_hash(prompt),
-                trace=config.trace or listen,
-                token_level=token_level,
-                doubt=doubt,
-                choices=config.choices if chooses else 0,
-                forks_within=info.forks_within,
             )
         except ValueError as error:
             raise ToolsError(f"tool {error}") from None
+        options = _options(config, reward)
+        if follow_argmax is not None:
+            options.follow_argmax = follow_argmax
+        options.prompt_hash = _hash(prompt)
+        options.trace = config.trace or listen
+        return StepSearch(
+            segmenter=segmenter,
+            vocabulary=self._vocabulary,
+            grounding=grounding,
+            options=options,
+            sequences=info.max_sequences,
+            cells=info.context,
+            prompt_tokens=len(prompt),
+        )
+
+
+def _options(config: SearchConfig, reward: Reward) -> SearchOptions:
+    """The core's options, but for those that depend on the prompt or the listener."""
+    greedy = config.strategy == "greedy"
+    whole = config.strategy == "best-of-n"
+    beams, expand = (1, 1) if greedy else (config.beams, config.expand)
+    options = SearchOptions()
+    options.beams = config.samples if whole else beams
+    options.root_draws = config.samples if whole else beams * expand
+    options.beam_draws = expand
+    options.follow_argmax = not (whole or greedy)
+    options.whole_responses = whole
+    options.doubt = _threshold(config, reward) if config.strategy == "doubt" else 1.0
+    options.way_floor = math.log(config.way_floor) if config.way_floor < 1 else 1.0
+    options.policy_rewards = isinstance(reward, PolicyReward)
+    options.states_wanted = bool(reward.layers)
+    options.pool_states = reward.pooled
+    options.aggregate = config.aggregate or reward.aggregate
+    options.max_tokens = config.max_tokens
+    options.max_step_tokens = config.max_step_tokens
+    options.max_text_tokens = config.max_text_tokens
+    options.max_batch_tokens = 512 if config.deadline_ms is None else STEP_TOKENS
+    options.temperature = 0.0 if greedy else config.temperature
+    options.top_k = config.top_k
+    options.top_p = config.top_p
+    options.seed = config.seed
+    return options
 
 
 def _hash(tokens: Sequence[int]) -> int:

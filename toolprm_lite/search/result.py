@@ -7,32 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Call = dict[str, Any]  # {"name": str, "arguments": dict}
+from toolprm_lite.search.steps import Call, Step
+from toolprm_lite.search.trace import TraceNode
+
 Stop = Literal["deadline", "max_decode_tokens", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One decided step of the answer.
-
-    `call` counts from 0 (None for TOTAL_FINISH). `text` is what the model wrote for it. `value` is
-    the decoded JSON value of an ARG_VALUE. `reward` is what the search judged the step by;
-    `logprob` the policy's own log-probability of the step's sampled tokens, in nats. `probability`
-    is the reward where it is a calibrated probability that the step is right: None without a
-    calibrated reward, for kinds that it does not judge, and for the last steps of a response whose
-    search was stopped before they could be judged; the `reward` of these is the policy's
-    probability.
-    """
-
-    call: int | None
-    kind: str
-    function: str | None
-    argument: str | None
-    value: Any
-    text: str
-    reward: float
-    logprob: float
-    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +37,14 @@ class Alternative:
     draws: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One candidate of one round, for `trace`."""
-
-    round: int
-    beam: int
-    text: str
-    kinds: list[str]
-    score: float
-    draws: int
-    fate: str  # kept, merged, variant, outscored, unfinished, or what it died of
-
-
 @dataclass(slots=True)
 class Stats:
     """Counts are exact; times are milliseconds of wall clock.
 
     `decode_tokens` counts sampled tokens the model decoded, `forced_tokens` those that the
     constraint left no choice about, `drawn_tokens` what independent draws would have decoded for
-    the same search; `token-beam`, which draws nothing, has as many as it decoded. `widened` counts
-    the rounds in which `doubt` looked further than the most likely step, `choice_sets` the steps
-    whose choices were decoded all at once.
+    the same search. `widened` counts the rounds in which `doubt` looked further than the most likely
+    step.
     """
 
     prompt_tokens: int = 0
@@ -91,7 +55,6 @@ class Stats:
     drawn_tokens: int = 0
     rounds: int = 0
     widened: int = 0
-    choice_sets: int = 0
     steps: int = 0
     reward_calls: int = 0
     kv_cells: int = 0
@@ -135,7 +98,7 @@ class SearchResult:
     stopped: Stop | None = None
     missing: list[str] = field(default_factory=list)
     confidence: list[CallConfidence] | None = None
-    trace: list[Candidate] | None = None
+    trace: list[TraceNode] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as the command line's `--json` prints it."""

@@ -412,8 +412,6 @@ class Scheduler:
                 number = job.sequences.pop(first)
                 self._sequences.append(number)
                 self._ops.append((kind, number, 0))
-        for _, _, made in wish.batch.forks.tolist():
-            job.sequences[made] = self._sequences.pop()
 
     def _choose(self) -> list[Job]:
         """The jobs whose rows go into the next step: those first that have waited longest."""
@@ -450,8 +448,6 @@ class Scheduler:
                 self._decode(chosen[: len(chosen) // 2])
             else:
                 (job,) = chosen
-                for _, _, made in _rows(job).batch.forks.tolist():
-                    self._sequences.append(job.sequences.pop(made))
                 self._advance(job, None)
             return
         outside_model = outside.clock() - began - output.model_seconds
@@ -487,15 +483,6 @@ def _ops_array(ops: list[tuple[int, int, int]]) -> Int32Array:
     return np.array(ops, np.int32).reshape(-1, 3)
 
 
-def _forks(jobs: list[Job], begins: Int32Array) -> Int32Array:
-    rows = [
-        (begin + token, job.sequences[source], job.sequences[made])
-        for job, begin in zip(jobs, begins.tolist(), strict=True)
-        for token, source, made in _rows(job).batch.forks.tolist()
-    ]
-    return np.array(rows, np.int32).reshape(-1, 3)
-
-
 def _merged(ops: list[tuple[int, int, int]], jobs: list[Job]) -> tuple[Batch, MaskArray | None]:
     """The rows of all jobs as one batch, in the backend's sequences, and their masks."""
     wishes = [_rows(job) for job in jobs]
@@ -517,7 +504,6 @@ def _merged(ops: list[tuple[int, int, int]], jobs: list[Job]) -> tuple[Batch, Ma
         sequences=np.concatenate(sequences),
         logits_at=shifted([batch.logits_at for batch in batches]),
         hidden_at=shifted([batch.hidden_at for batch in batches]),
-        forks=_forks(jobs, begins),
     )
     given = [wish.masks for wish in wishes if wish.masks is not None]
     if not given:

@@ -29,7 +29,6 @@ from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.prompt import parse_messages
 from toolprm_lite.reward.base import FEATURES, Reward, RewardFunction
-from toolprm_lite.reward.generative import GenerativeReward
 from toolprm_lite.reward.head import Head, load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
@@ -65,11 +64,7 @@ class Searcher:
         self._backend = backend
         self._preparer = Preparer(backend)
         self._lock = ModelLock()
-        self._opening = threading.Lock()  # of a second model
         self._heads: dict[tuple[str, str], tuple[FileState | None, Head | None]] = {}
-        self._judges: dict[str, GenerativeReward] = {}
-        self._open: Callable[[str], Backend] = open_backend
-        self._open_again: Callable[[], Backend] | None = None
 
     @classmethod
     def from_model(
@@ -111,8 +106,9 @@ class Searcher:
             ModelError: the file is missing, is not a model, can't be driven, or does not fit.
             ConfigError: a setting that is out of its range, or doesn't fit the model.
         """
-        options = partial(
-            open_backend,
+        opened = open_backend(
+            model,
+            tokenizer=tokenizer,
             backend=backend,
             gpu_layers=gpu_layers,
             device=device,
@@ -122,12 +118,9 @@ class Searcher:
             prompt_cache=prompt_cache,
             verbose=verbose,
         )
-        again = partial(options, model, tokenizer=tokenizer)
         path = isinstance(model, (str, os.PathLike))
         embedded = model is None or (path and str(model) == EMBEDDED)
-        searcher = cls(again(), EMBEDDED if embedded else None)
-        searcher._open, searcher._open_again = options, again
-        return searcher
+        return cls(opened, EMBEDDED if embedded else None)
 
     def search(
         self,
@@ -146,10 +139,8 @@ class Searcher:
             tools: `Tool`s, or definitions in any form that `Tool.from_dict` understands.
             config: the settings; None is `SearchConfig()`.
             reward: `auto` (the head that ships for this model, else the policy's own probability),
-                `policy`, a head's file, `generative:` and a second model's path or name (nothing:
-                this model, opened again; see `GenerativeReward`), a `Reward`, or a function from
-                a list of `CandidateStep` to as many numbers in 0 .. 1. `token-beam` has no use for
-                it: its reward is always the policy's.
+                `policy`, a head's file, a `Reward`, or a function from a list of `CandidateStep` to
+                as many numbers in 0 .. 1.
             cancel: once another thread sets it no model step begins, nor does the search wait for
                 the model any longer; what there is becomes the answer, as at a deadline.
 
@@ -286,15 +277,11 @@ class Searcher:
         )
 
     def close(self) -> None:
-        """Free the model, and the second ones that were opened as rewards. In a forked child this
-        does nothing: they are the parent's."""
+        """Free the model. In a forked child this does nothing: it is the parent's."""
         if self._lock.inherited:
             return
         with self._alone():
             self._backend.close()
-            for judge in self._judges.values():
-                judge.close()
-            self._judges.clear()
 
     def __enter__(self) -> Searcher:
         return self
@@ -320,7 +307,19 @@ class Searcher:
         with self._alone():
             events = self._run(conversation, known, whole, reward, Limits(), follow_argmax=True)
             search, stats, _ = _returned(events)
-        return {**search.records(), "stats": stats}
+        table = search.step_table()
+        return {
+            "steps": table.steps,
+            "previous": table.previous,
+            "tokens": table.tokens,
+            "draws": table.draws,
+            "greedy": table.greedy,
+            "goes_on": table.continues,
+            "features": table.inputs.features,
+            "states": table.inputs.states,
+            "trajectories": table.trajectories,
+            "stats": stats,
+        }
 
     def forget(self) -> None:
         """Forget the last prompt: what comes next does not depend on what came before."""
@@ -343,17 +342,13 @@ class Searcher:
     def reward(self, reward: RewardChoice, call_format: str = "auto") -> Reward:
         """What `search` would judge steps by; the arguments are as there.
 
-        Raises `HeadError` for a head that can't be read, or that is another model's, `ModelError`
-        for a second model that can't be opened or can't judge.
+        Raises `HeadError` for a head that can't be read, or that is another model's.
         """
         self._lock.refuse_inherited()
         if isinstance(reward, (str, os.PathLike)):
             name = os.fspath(reward)
             if name == "policy":
                 return PolicyReward()
-            kind, _, model = name.partition(":")
-            if kind == "generative":
-                return self._judge(model)
             form = self.call_format(call_format).name
             state = None if name == "auto" else state_of(name)
             before, found = self._heads.get((name, form), (None, None))
@@ -381,22 +376,6 @@ class Searcher:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
         return self._preparer.call_format(name)
 
-    def _judge(self, model: str) -> GenerativeReward:
-        """The second model of that name, which the searcher owns."""
-        with self._opening:
-            if model not in self._judges:
-                if model:
-                    backend = self._open(model)
-                elif self._open_again is not None:
-                    backend = self._open_again()
-                else:
-                    raise ConfigError(
-                        "the searcher was given a backend, which it can't open again; name the "
-                        "second model: generative:PATH"
-                    )
-                self._judges[model] = GenerativeReward(backend)
-            return self._judges[model]
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         hold = Hold()
@@ -419,7 +398,7 @@ class Searcher:
         self._lock.check()
         conversation = parse_messages(messages)
         known = _tools(tools)
-        scorer = self._scorer(config, reward)
+        scorer = self.reward(reward, config.call_format)
         hold = Hold()
         try:
             stopped = self._lock.acquire(hold, limits)
@@ -467,7 +446,7 @@ class Searcher:
         limits = replace(limits, cancels=own)
         messages = parse_messages(request.messages)
         tools = _tools(request.tools)
-        scorer = self._scorer(config, reward)
+        scorer = self.reward(reward, config.call_format)
 
         def conclude(ended: Ended) -> SearchResult:
             for cancelled in own:
@@ -520,11 +499,6 @@ class Searcher:
             finally:
                 self._lock.release(hold)
 
-    def _scorer(self, config: SearchConfig, reward: RewardChoice) -> Reward:
-        if config.strategy == "token-beam":
-            return PolicyReward()
-        return self.reward(reward, config.call_format)
-
     def _run(
         self,
         messages: list[dict[str, Any]],
@@ -542,7 +516,14 @@ class Searcher:
         rounds = run(prepared, self._backend, limits, timing)
         if listen:
             listener = Listener(prepared.search, judged_kinds(reward))
-            prefill, stopped = yield from listener.follow(rounds)
+            while True:
+                try:
+                    next(rounds)
+                except StopIteration as end:
+                    prefill, stopped = end.value
+                    break
+                yield from listener.news()
+            yield from listener.news()
         else:
             prefill, stopped = _returned(rounds)
         return prepared.search, found_stats(prepared, prefill, timing), stopped

@@ -7,36 +7,33 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from toolprm_lite._core import ScoredStep
 from toolprm_lite._core import Step as CoreStep
-from toolprm_lite.search.result import Call, Step
+from toolprm_lite.search.steps import Call, Step
 from toolprm_lite.tools import Tool
 
 
-def step_text(step: CoreStep, response: bytes) -> str:
+def step_text(step: CoreStep) -> str:
     """What the model wrote for the step; for ARG_VALUE the name with the value."""
-    begin = step.key_begin if step.kind == "ARG_VALUE" else step.begin
-    return response[begin : step.end].decode("utf-8", "replace")
+    return step.text.decode("utf-8", "replace")
 
 
-def step_value(step: CoreStep, response: bytes) -> Any:
+def step_value(step: CoreStep) -> Any:
     """The decoded value of an ARG_VALUE, else None."""
-    if step.kind != "ARG_VALUE":
-        return None
-    return json.loads(response[step.begin : step.end])
+    return None if step.value is None else json.loads(step.value)
 
 
-def made_step(
-    step: CoreStep, response: bytes, reward: float | None, logprob: float, kinds: Sequence[str]
-) -> Step:
-    """A decided step of `response`. `reward` is None where the search was stopped before it;
-    `kinds` are those whose reward is a probability."""
+def made_step(scored: ScoredStep, kinds: Sequence[str]) -> Step:
+    """A decided step; `kinds` are those whose reward is a probability. A step without a reward, as
+    the search was stopped before it, gets the policy's probability."""
+    step, reward, logprob = scored.step, scored.reward, scored.logprob
     return Step(
         call=step.call,
         kind=step.kind,
         function=step.function,
         argument=step.argument,
-        value=step_value(step, response),
-        text=step_text(step, response),
+        value=step_value(step),
+        text=step_text(step),
         reward=math.exp(logprob) if reward is None else reward,
         logprob=logprob,
         probability=reward if step.kind in kinds else None,
@@ -60,7 +57,7 @@ def missing_parts(steps: Sequence[Step], tools: Iterable[Tool]) -> list[str]:
     return [*missing, "the end of the list"]
 
 
-def closed_calls(steps: Iterable[CoreStep], response: bytes) -> list[Call]:
+def closed_calls(steps: Iterable[CoreStep]) -> list[Call]:
     """The calls that are closed, in the order written."""
     calls: list[Call] = []
     arguments: dict[str, Any] = {}
@@ -69,7 +66,7 @@ def closed_calls(steps: Iterable[CoreStep], response: bytes) -> list[Call]:
             arguments = {}
         elif step.kind == "ARG_VALUE":
             assert step.argument is not None
-            arguments[step.argument] = step_value(step, response)
+            arguments[step.argument] = step_value(step)
         elif step.kind == "FUNC_FINISH":
             calls.append({"name": step.function, "arguments": arguments})
     return calls

@@ -257,18 +257,18 @@ def _add(
         none = {
             name: records[name][:0] for name in records if name not in ("trajectories", "stats")
         }
-        records = none | {"trajectories": [(-1, *rest) for _, *rest in records["trajectories"]]}
+        records = none | {"trajectories": records["trajectories"]}
     steps = [
         _Decided(
-            step.kind,
-            step.call,
-            step.function,
-            step.argument,
-            step_value(step, text),
+            found.step.kind,
+            found.step.call,
+            found.step.function,
+            found.step.argument,
+            step_value(found.step),
             previous,
             goes_on,
         )
-        for (step, text), previous, goes_on in zip(
+        for found, previous, goes_on in zip(
             records["steps"], records["previous"].tolist(), records["goes_on"], strict=True
         )
     ]
@@ -286,14 +286,15 @@ def _add(
         columns[name] += records[name].tolist()
     columns["greedy"] += records["greedy"]
     columns["goes_on"] += records["goes_on"]
-    for (step, text), label in zip(records["steps"], labels, strict=True):
+    for found, label in zip(records["steps"], labels, strict=True):
+        step = found.step
         columns["kind"].append(step.kind)
         columns["call"].append(-1 if step.call is None else step.call)
         columns["function"].append(step.function)
         columns["argument"].append(step.argument)
         value = None
-        if step.kind == "ARG_VALUE":
-            value = text[step.begin : step.end].decode("utf-8", "replace")
+        if step.value is not None:
+            value = step.value.decode("utf-8", "replace")
         columns["value"].append(value)
         columns["boundary"].append(step.boundary)
         columns["local"].append(label.local)
@@ -303,13 +304,17 @@ def _add(
     shard.rows += count
 
     greedy_right = False
-    for last, draws, greedy, complete, fate, tokens, text in records["trajectories"]:
+    for drawn in records["trajectories"]:
+        last, complete = drawn.last_step if count else -1, drawn.finished
         right = complete and last >= 0 and steps[last].kind == "TOTAL_FINISH" and labels[last].local
-        greedy_right |= constrained and greedy and right
-        row = (problem.id, constrained, last, draws, greedy, complete, right, fate, tokens)
+        greedy_right |= constrained and drawn.greedy and right
+        row = (
+            problem.id, constrained, last, drawn.draws, drawn.greedy, complete, right, drawn.fate,
+            drawn.tokens,
+        )  # fmt: skip
         for name, value in zip(shard.trajectories, row, strict=False):
             shard.trajectories[name].append(value)
-        shard.trajectories["text"].append(text.decode("utf-8", "replace"))
+        shard.trajectories["text"].append(drawn.text.decode("utf-8", "replace"))
     return greedy_right
 
 
