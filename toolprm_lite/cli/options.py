@@ -137,6 +137,11 @@ size_options = all_of(
             show_default="the head's own, else 0.5",
             help="Strategy doubt: look further at steps that cost more than 1 - T of the score.",
         ),
+    ]
+)
+
+search_options = all_of(
+    [
         _setting("strategy", type=click.Choice(STRATEGIES), help="How to search."),
         size_options,
         _setting("samples", metavar="K", help="Whole responses that best-of-n draws."),

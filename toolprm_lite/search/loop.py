@@ -138,9 +138,9 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
         rows = search.next_batch()
         if rows is None:
             began = clock()
-            batch = _step_batch(search)
-            if len(batch.kinds):
-                search.keep(checked_rewards(prepared.reward, batch))
+            steps = _step_batch(search)
+            if len(steps.kinds):
+                search.keep(checked_rewards(prepared.reward, steps))
                 timing.reward += clock() - began
                 timing.reward_calls += 1
             else:

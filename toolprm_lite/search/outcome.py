@@ -12,12 +12,12 @@ from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.loop import Prepared, Timing
 from toolprm_lite.search.result import (
     Alternative,
-    Call,
     SearchResult,
     Stats,
     Stop,
     confidence,
 )
+from toolprm_lite.search.steps import Call
 from toolprm_lite.search.text import closed_calls, made_step, missing_parts
 from toolprm_lite.search.trace import trace_node
 from toolprm_lite.tools import Tool

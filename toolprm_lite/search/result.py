@@ -43,8 +43,8 @@ class Stats:
 
     `decode_tokens` counts sampled tokens the model decoded, `forced_tokens` those that the
     constraint left no choice about, `drawn_tokens` what independent draws would have decoded for
-    the same search. `widened` counts the rounds in which `doubt` looked further than the most likely
-    step.
+    the same search. `widened` counts the rounds in which `doubt` looked further than the most
+    likely step.
     """
 
     prompt_tokens: int = 0
