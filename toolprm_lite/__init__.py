@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from toolprm_lite.errors import ToolprmError
     from toolprm_lite.search.config import SearchConfig
     from toolprm_lite.search.events import CallFinished, StepDecided
-    from toolprm_lite.search.requests import SearchQueue, SearchRequest
+    from toolprm_lite.search.queue import SearchQueue
+    from toolprm_lite.search.request import SearchRequest
     from toolprm_lite.search.result import SearchResult
     from toolprm_lite.search.searcher import Searcher
     from toolprm_lite.tools import Tool, load_tools
@@ -40,8 +41,8 @@ __all__ = [
 _ROOMS = {
     "CallFinished": "search.events",
     "SearchConfig": "search.config",
-    "SearchQueue": "search.requests",
-    "SearchRequest": "search.requests",
+    "SearchQueue": "search.queue",
+    "SearchRequest": "search.request",
     "SearchResult": "search.result",
     "Searcher": "search.searcher",
     "StepDecided": "search.events",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite._core import Grounding
 from toolprm_lite.errors import ToolprmError
-from toolprm_lite.search.config import Aggregate
+from toolprm_lite.reward.aggregate import Aggregate
 from toolprm_lite.tools import Tool
 
 Float32Array = npt.NDArray[np.float32]
@@ -135,4 +136,6 @@ def _named(reward: Reward) -> str:
     return f"reward {reward.name}" if kind == "FunctionReward" else f"reward {reward.name} ({kind})"
 
 
-RewardFunction = Callable[[Sequence[CandidateStep]], Sequence[float]]
+RewardFunction: TypeAlias = Callable[[Sequence[CandidateStep]], Sequence[float]]
+RewardChoice: TypeAlias = str | os.PathLike[str] | Reward | RewardFunction
+"""What a caller may give as a reward; see `Searcher.search`."""

@@ -21,8 +21,8 @@ from safetensors.numpy import save
 from toolprm_lite.backends.base import NOT_FINITE, ModelInfo
 from toolprm_lite.errors import HeadError
 from toolprm_lite.files import replace_file
+from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
 from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Float32Array, StepBatch
-from toolprm_lite.search.config import AGGREGATES, Aggregate
 
 Label = Literal["local", "viable"]
 

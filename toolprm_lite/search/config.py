@@ -8,15 +8,14 @@ from typing import Literal, get_args
 from toolprm_lite.checks import check_integer, check_number
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
+from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
 
 Strategy = Literal["step-beam", "doubt", "greedy", "best-of-n"]
 Constrain = Literal["auto", "on", "off"]
-Aggregate = Literal["last", "min", "prod", "mean"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CONSTRAIN: tuple[Constrain, ...] = ("auto", "on", "off")
 CALL_FORMATS = ("auto", *FORMATS)
-AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
 DOUBT = 0.5
 """The threshold of `doubt` where neither the settings nor a head's card name one."""
 

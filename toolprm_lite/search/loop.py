@@ -1,5 +1,6 @@
-"""The inner loop: the core says what to decode, the constraint what is allowed, the backend what
-comes out, the reward what it is worth. Knows nothing of prompts or results."""
+"""The inner loop of one search, as a generator: it asks for model steps and is given what came out.
+The core says what to decode, the constraint what is allowed, the reward what a step is worth. It
+knows neither the backend nor other searches."""
 
 from __future__ import annotations
 
@@ -10,12 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from toolprm_lite._core import StepInResponse, StepSearch
-from toolprm_lite.backends.base import Backend, Batch, MaskArray, Output, Prefill, check_finite
-from toolprm_lite.errors import NoRoom
+from toolprm_lite.backends.base import Batch, MaskArray, Output, Prefill, check_finite
 from toolprm_lite.process import native_work
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch, checked_rewards
 from toolprm_lite.search import limits as outside
-from toolprm_lite.search.limits import STEP_TOKENS, Limits
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
 
@@ -86,15 +85,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class PromptWanted:
-    """The prompt's prefill; the answer is a `Prefill`. `mask` is of the token behind it."""
+class PromptRequest:
+    """The prompt's prefill; the answer is a `Prefill`. `mask` is that of the first token."""
 
     tokens: list[int]
     mask: MaskArray | None
 
 
 @dataclass(frozen=True, slots=True)
-class RowsWanted:
+class RowsRequest:
     """A model step; the answer is its `Output`, None where there was no room for it, or what
     forbids it. `width` is how many of a distribution's tokens are wanted."""
 
@@ -103,13 +102,13 @@ class RowsWanted:
     width: int
 
 
-Wish: TypeAlias = PromptWanted | RowsWanted | None
+ModelRequest: TypeAlias = PromptRequest | RowsRequest | None
 Answer: TypeAlias = Prefill | Output | Stop | None
 
 
-def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
-    """A search to its end, as what it wants of a model, one after the other: the prompt, then model
-    steps; None says that a round has ended. `timing` gets the steps and the reward's part."""
+def model_requests(prepared: Prepared, timing: Timing) -> Generator[ModelRequest, Answer, None]:
+    """A search to its end, as what it asks of a model, one after the other: the prompt, then model
+    steps; None means that a round has ended. `timing` gets the steps and the reward's part."""
     clock = outside.clock
     search, constraint = prepared.search, prepared.constraint
     masks = None
@@ -118,7 +117,7 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
         masks = Masks(constraint)
         masks.matchers[0], forced = constraint.start()
     first_mask = masks.fill([0]) if masks is not None and not forced else None
-    prefill = yield PromptWanted(prepared.prompt, first_mask)
+    prefill = yield PromptRequest(prepared.prompt, first_mask)
     assert isinstance(prefill, Prefill)
     if prefill.output is None:
         search.stop()
@@ -151,7 +150,7 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
         batch = Batch(
             rows.ops, rows.tokens, rows.positions, rows.sequences, rows.logits_at, rows.hidden_at
         )
-        output = yield RowsWanted(batch, allowed, prepared.top_k)
+        output = yield RowsRequest(batch, allowed, prepared.top_k)
         if isinstance(output, str):
             search.stop()
         elif output is None:
@@ -161,59 +160,6 @@ def wishes(prepared: Prepared, timing: Timing) -> Generator[Wish, Answer, None]:
             timing.steps += len(batch.tokens) > 0
             check_finite(output)
             search.observe(output.top_ids, output.top_logprobs, output.entropy, output.hidden)
-
-
-def run(
-    prepared: Prepared, backend: Backend, limits: Limits, timing: Timing
-) -> Generator[None, None, tuple[Prefill, Stop | None]]:
-    """Search alone to the end, or to the first model step that `limits` forbid, and give way after
-    every round."""
-    clock = outside.clock
-    started = clock()
-    waited = 0.0
-    stopped: Stop | None = None
-
-    def stop() -> bool:
-        nonlocal stopped
-        stopped = limits.reached()
-        return stopped is not None
-
-    prefill = Prefill(0, 0, None)
-    answer: Answer = None
-    wanted = wishes(prepared, timing)
-    while True:
-        try:
-            wish = wanted.send(answer)
-        except StopIteration:
-            break
-        if wish is None:
-            began = clock()
-            yield
-            waited += clock() - began
-            answer = None
-        elif isinstance(wish, PromptWanted):
-            if not stop():  # else the last prompt may stay
-                began = clock()
-                chunk = None if limits.ends is None else STEP_TOKENS
-                prefill = backend.prefill(
-                    wish.tokens, wish.mask, prepared.top_k, chunk=chunk, stop=stop
-                )
-                timing.prefill = clock() - began
-                if prefill.output is not None:
-                    timing.prefill = prefill.output.model_seconds
-            answer = prefill
-        elif (stopped := limits.reached(prepared.search)) is not None:
-            answer = stopped
-        else:
-            try:
-                output = backend.decode(wish.batch, wish.masks, wish.width)
-            except NoRoom:
-                answer = None
-            else:
-                timing.decode += output.model_seconds
-                answer = output
-    timing.core = clock() - started - timing.prefill - timing.decode - timing.reward - waited
-    return prefill, stopped
 
 
 def _step_batch(search: StepSearch) -> StepBatch:

@@ -1,11 +1,14 @@
 """Several searches on one context: who is admitted, and whose rows go into the next model step.
 
 A search is admitted, in the order of arrival, when the context has cells for its prompt and for
-what it will mostly need behind it. From then on it takes part in every model step, unless there are
-more rows than one step takes: then those go first that have waited longest. One that finds no cells
-for a row waits. Where the one admitted first would have to wait, the last is put back: its cells
-are free, and it goes on later from where it stood. So the first always goes on, in the end with the
-whole context to itself, as a search alone would.
+what it mostly needs after it. From then on it takes part in every model step, unless there are more
+rows than one step takes: then those go first that have waited longest. One that finds no cells for
+a row waits. Where the one admitted first would have to wait, the last is put back: its cells are
+free, and it continues later from where it stopped. So the first always makes progress, in the end
+with the whole context to itself, as a search alone would.
+
+A prompt whose search was the last to end stays in the context, so that the next search reuses what
+it shares with it.
 
 Knows searches and cells, nothing of messages or results.
 """
@@ -13,37 +16,25 @@ Knows searches and cells, nothing of messages or results.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import (
     RESPONSE_ROOM,
     Backend,
     Batch,
-    Int32Array,
-    MaskArray,
     Output,
     Prefill,
     SequenceOp,
 )
 from toolprm_lite.errors import ContextError, NoRoom
 from toolprm_lite.search import limits as outside
-from toolprm_lite.search.limits import STEP_TOKENS, Limits
-from toolprm_lite.search.loop import (
-    Answer,
-    Prepared,
-    PromptWanted,
-    RowsWanted,
-    Timing,
-    Wish,
-    wishes,
-)
-from toolprm_lite.search.result import SearchResult, Stop
+from toolprm_lite.search.job import Ended, Job
+from toolprm_lite.search.limits import STEP_TOKENS
+from toolprm_lite.search.loop import Answer, Prepared, PromptRequest, RowsRequest, model_requests
+from toolprm_lite.search.merge import merged_batch, ops_array
 
 _STEP_TOKENS = 512  # of one model step, where no deadline makes it smaller
 
@@ -52,80 +43,25 @@ _NOTHING = Output(
 )  # the answer to a batch without rows
 
 
-@dataclass(slots=True)
-class Ended:
-    """What became of a search: None where it was stopped before it was prepared."""
-
-    prepared: Prepared | None
-    prefill: Prefill
-    stopped: Stop | None
-    timing: Timing
-    seconds: float  # since it was admitted
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One search on its way. `prepare` and `conclude` are called by whoever has the model; None is
-    a search that needs no model step. The result, or the error, goes into `future`."""
-
-    limits: Limits
-    prepare: Callable[[], Prepared | None]
-    conclude: Callable[[Ended], SearchResult]
-    future: Future[SearchResult] = field(default_factory=Future)
-
-    prepared: Prepared | None = None
-    layers: tuple[int, ...] = ()  # that its reward reads
-    timing: Timing = field(default_factory=Timing)
-    prefill: Prefill = field(default_factory=lambda: Prefill(0, 0, None))
-    stopped: Stop | None = None
-    started: float = 0.0  # when it was admitted first
-    begun: bool = False  # its first token's distribution is known
-    wanted: Generator[Wish, Answer, None] | None = None
-    wish: Wish = None
-    prompt: int | None = None  # its number, while it is admitted
-    prompt_begun: bool = False
-    sequences: dict[int, int] = field(default_factory=dict)  # its own, and the backend's for them
-    stepped: int = 0  # the last model step it took part in
-    cells_max: int = 0  # that its branches have held
-
-    @property
-    def search(self) -> StepSearch:
-        assert self.prepared is not None
-        return self.prepared.search
-
-    @property
-    def cells(self) -> int:
-        """Cells that its branches hold."""
-        assert self.prepared is not None
-        return self.prepared.search.cells - len(self.prepared.prompt)
-
-    @property
-    def waits_for_room(self) -> bool:
-        return isinstance(self.wish, RowsWanted) and len(self.wish.batch.tokens) == 0
-
-
 class Scheduler:
-    """Not thread-safe: whoever calls has the model to himself meanwhile. `arrived` tells whether
-    there are jobs that have not been added yet: a prompt is interrupted for them."""
+    """Not thread-safe: the caller must have the model to itself.
 
-    def __init__(
-        self,
-        backend: Backend,
-        arrived: Callable[[], bool] = bool,
-        own: type[BaseException] = Exception,
-    ) -> None:
-        """`own` is what ends one job alone when it is raised for that job; anything else ends all
-        of them and is raised."""
+    `arrived` says whether there are jobs that have not been added yet: a prompt is interrupted for
+    them. `own` is what ends one job alone when it is raised for that job; anything else ends all of
+    them and is raised.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.arrived: Callable[[], bool] = bool
+        self.own: type[BaseException] = Exception
         self._backend = backend
-        self._arrived = arrived
-        self._own = own
         self._waiting: deque[Job] = deque()
         self._live: list[Job] = []  # in the order in which they were admitted
         self._begin()
 
     def _begin(self) -> None:
         info = self._backend.info
-        self._sequences = list(range(info.max_sequences, 0, -1))  # that are free
+        self._sequences = list(range(info.max_sequences, 0, -1))  # that are free, the next one last
         self._prompts = list(range(info.max_prompts - 1, -1, -1))
         self._prompt_cells = 0
         self._tapped: tuple[int, ...] = ()
@@ -137,34 +73,23 @@ class Scheduler:
         """Whether there is a job that has not ended."""
         return bool(self._waiting or self._live)
 
-    @property
-    def limits(self) -> Limits:
-        """Reached when those of any job are."""
-        jobs = [*self._waiting, *self._live]
-        ends = [job.limits.ends for job in jobs if job.limits.ends is not None]
-        cancels = tuple(event for job in jobs for event in job.limits.cancels)
-        return Limits(min(ends, default=None), None, cancels)
-
     def add(self, job: Job) -> None:
         """Let a job wait for its turn."""
         self._waiting.append(job)
 
-    def stop_waiting(self) -> None:
-        """End the waiting jobs whose limits are reached; needs no model."""
-        for job in list(self._waiting):
-            job.stopped = job.limits.reached()
-            if job.stopped is None:
-                continue
-            self._waiting.remove(job)
-            if job.begun:
-                self._advance(job, job.stopped)
-            else:
-                self._conclude(job, None)
-
     def step(self) -> None:
         """At most one model step of rows, and before it prompts of jobs that can begin: where a job
         has a deadline, one part of one prompt."""
-        self.stop_waiting()
+        if len(self._live) == 1 and not self._waiting:
+            (job,) = self._live
+            if isinstance(job.request, RowsRequest):
+                job.stopped = job.limits.reached(job.search)
+                if job.stopped is None:
+                    self._decode_alone(job)
+                else:
+                    self._advance(job, job.stopped)
+                return
+        self._stop_waiting()
         self._stop_live()
         self._admit()
         self._stop_live()
@@ -175,7 +100,9 @@ class Scheduler:
             self._put_back(self._live[-1])
             self._advance(self._live[0], _NOTHING)
         chosen = self._choose()
-        if chosen:
+        if len(chosen) == 1 and len(self._live) == 1:
+            self._decode_alone(chosen[0])
+        elif chosen:
             self._decode(chosen)
 
     def fail(self, error: BaseException) -> None:
@@ -186,6 +113,23 @@ class Scheduler:
         for job in jobs:
             self._fail_one(job, error)
 
+    def abandon(self) -> None:
+        """Drop all jobs: nobody waits for their results any more."""
+        self._waiting.clear()
+        for job in list(self._live):
+            self._leave(job)
+
+    def _stop_waiting(self) -> None:
+        for job in list(self._waiting):
+            job.stopped = job.limits.reached()
+            if job.stopped is None:
+                continue
+            self._waiting.remove(job)
+            if job.begun:
+                self._advance(job, job.stopped)
+            else:
+                conclude(job, None, self.own)
+
     def _forget_live(self) -> None:
         """Empty the context after an error, whatever it may hold."""
         if self._live:
@@ -195,12 +139,12 @@ class Scheduler:
             self._begin()
 
     def _fail_one(self, job: Job, error: BaseException) -> None:
-        with suppress(self._own):  # of a callback that the caller has added
+        with suppress(self.own):  # of a callback that the caller has added
             job.future.set_exception(error)
 
     def _stop_live(self) -> None:
         for job in list(self._live):
-            if isinstance(job.wish, RowsWanted):
+            if isinstance(job.request, RowsRequest):
                 job.stopped = job.limits.reached(job.search)
                 if job.stopped is not None:
                     self._advance(job, job.stopped)
@@ -213,7 +157,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         for job in self._live:
-            if isinstance(job.wish, PromptWanted):
+            if isinstance(job.request, PromptRequest):
                 self._go_on_with_prompt(job)
                 return
         while self._waiting and self._prompts:
@@ -225,7 +169,7 @@ class Scheduler:
                 try:
                     if layers:  # else they stay: another tap may cost the cached prompts
                         self._backend.tap(layers)
-                except self._own as error:  # such as a layer that the model hasn't got
+                except self.own as error:  # such as a layer that the model hasn't got
                     self._waiting.popleft()
                     self._fail_one(job, error)
                     continue
@@ -250,15 +194,15 @@ class Scheduler:
             prepared = job.prepare()
             if prepared is not None:
                 job.layers = tuple(prepared.reward.layers)
-                job.wanted = wishes(prepared, job.timing)
-                job.wish = next(job.wanted)
-        except self._own as error:
+                job.requests = model_requests(prepared, job.timing)
+                job.request = next(job.requests)
+        except self.own as error:
             self._waiting.popleft()
             self._fail_one(job, error)
             return False
         if prepared is None:
             self._waiting.popleft()
-            self._conclude(job, None)
+            conclude(job, None, self.own)
             return False
         job.prepared = prepared
         return True
@@ -266,8 +210,8 @@ class Scheduler:
     def _go_on_with_prompt(self, job: Job) -> None:
         """Prefill; one part of the prompt at a time where another job has a deadline or is to be
         ended, and where jobs arrive."""
-        wish, prompt, prepared = job.wish, job.prompt, job.prepared
-        assert isinstance(wish, PromptWanted)
+        request, prompt, prepared = job.request, job.prompt, job.prepared
+        assert isinstance(request, PromptRequest)
         assert prompt is not None
         assert prepared is not None
         others = [other for other in self._live if other is not job]
@@ -280,8 +224,8 @@ class Scheduler:
             job.stopped = job.limits.reached()
             if job.stopped is not None or asked == 1:
                 return job.stopped is not None
-            besides = (other.limits.reached() for other in [*others, *self._waiting])
-            return in_parts or self._arrived() or any(besides)
+            stopped = (other.limits.reached() for other in [*others, *self._waiting])
+            return in_parts or self.arrived() or any(stopped)
 
         room = RESPONSE_ROOM
         if others:
@@ -290,7 +234,7 @@ class Scheduler:
         began = outside.clock()
         try:
             part = self._backend.prefill(
-                wish.tokens, wish.mask, prepared.top_k, prompt=prompt, room=room,
+                request.tokens, request.mask, prepared.top_k, prompt=prompt, room=room,
                 chunk=STEP_TOKENS if self._timed else None, stop=stop,
             )  # fmt: skip
         except (ContextError, NoRoom) as error:
@@ -343,31 +287,25 @@ class Scheduler:
         if job.begun:
             assert job.prepared is not None
             job.search.forget_cells()
-            job.wish = PromptWanted(job.prepared.prompt, None)
+            job.request = PromptRequest(job.prepared.prompt, None)
 
     def _leave(self, job: Job) -> None:
-        """Free what an admitted job holds."""
+        """Free what an admitted job holds. The last one's prompt stays in the context, and its
+        branches with it, until the next job takes over its number."""
         if job.prompt is None:
             return
-        self._carry_out()
-        self._backend.release(job.prompt)
-        self._prompt_cells = self._backend.prompt_cells
-        # The lowest goes first: what a search alone has left in 0 never stands beside others.
-        self._prompts = sorted([*self._prompts, job.prompt], reverse=True)
-        self._sequences += [number for own, number in job.sequences.items() if own > 0]
-        job.prompt = None
         self._live.remove(job)
-
-    def _conclude(self, job: Job, prepared: Prepared | None) -> None:
-        seconds = outside.clock() - job.started if prepared is not None else 0.0
-        try:
-            ended = Ended(prepared, job.prefill, job.stopped, job.timing, seconds)
-            result = job.conclude(ended)
-        except self._own as error:
-            self._fail_one(job, error)
+        if self._live:
+            self._carry_out()
+            self._backend.release(job.prompt)
+            self._prompt_cells = self._backend.prompt_cells
+            self._prompts = sorted([*self._prompts, job.prompt], reverse=True)
+            self._sequences += [number for own, number in job.sequences.items() if own > 0]
         else:
-            with suppress(self._own):  # of a callback that the caller has added
-                job.future.set_result(result)
+            self._ops = []
+            self._sequences = list(range(self._backend.info.max_sequences, 0, -1))
+            self._prompts.append(job.prompt)
+        job.prompt = None
 
     # Model steps
 
@@ -377,7 +315,7 @@ class Scheduler:
 
     def _advance(self, job: Job, answer: Answer) -> None:
         """Let a job go on to its next rows, or to its end."""
-        assert job.wanted is not None
+        assert job.requests is not None
         if job.prompt is not None:
             taken = self._prompt_cells + sum(other.cells for other in self._live)
             job.search.set_room(
@@ -388,25 +326,28 @@ class Scheduler:
             )
         began, reward = outside.clock(), job.timing.reward
         try:
-            wish = job.wanted.send(answer)
-            while wish is None:
-                wish = job.wanted.send(None)
+            request = job.requests.send(answer)
+            while request is None:
+                job.listen()
+                request = job.requests.send(None)
         except StopIteration:
+            job.listen()
             self._leave(job)
-            self._conclude(job, job.prepared)
+            conclude(job, job.prepared, self.own)
             return
-        except self._own as error:
+        except self.own as error:
             self._leave(job)
             self._fail_one(job, error)
             return
         finally:
             job.timing.core += outside.clock() - began - (job.timing.reward - reward)
-        assert isinstance(wish, RowsWanted)
-        job.wish = wish
+        assert isinstance(request, RowsRequest)
+        job.request = request
         job.cells_max = max(job.cells_max, job.cells)
-        for kind, first, second in wish.batch.ops.tolist():
+        for kind, first, second in request.batch.ops.tolist():
             if kind == SequenceOp.FORK:
                 number = job.sequences[second] = self._sequences.pop()
+                job.renumbered |= number != second
                 self._ops.append((kind, job.sequences[first], number))
             else:
                 number = job.sequences.pop(first)
@@ -415,11 +356,15 @@ class Scheduler:
 
     def _choose(self) -> list[Job]:
         """The jobs whose rows go into the next step: those first that have waited longest."""
-        ready = [j for j in self._live if isinstance(j.wish, RowsWanted) and not j.waits_for_room]
+        ready = [
+            job
+            for job in self._live
+            if isinstance(job.request, RowsRequest) and not job.waits_for_room
+        ]
         chosen: list[Job] = []
         tokens = rows = 0
         for job in sorted(ready, key=lambda job: job.stepped):
-            batch = _rows(job).batch
+            batch = job.rows.batch
             tokens += len(batch.tokens)
             rows += len(batch.logits_at)
             if chosen and (tokens > self._step_tokens or rows > self._backend.info.max_sequences):
@@ -434,12 +379,36 @@ class Scheduler:
         if self._ops:
             none = np.empty(0, np.int32)
             ops, self._ops = self._ops, []
-            self._backend.decode(Batch(_ops_array(ops), none, none, none, none, none), None, 1)
+            self._backend.decode(Batch(ops_array(ops), none, none, none, none, none), None, 1)
+
+    def _decode_alone(self, job: Job) -> None:
+        """A step of the only job: its rows as they are, where its sequences kept their numbers."""
+        request = job.rows
+        batch = request.batch
+        if job.renumbered:
+            batch, _ = merged_batch(self._ops, [job])
+        elif self._ops or len(batch.ops):
+            batch = Batch(
+                ops_array(self._ops), batch.tokens, batch.positions, batch.sequences,
+                batch.logits_at, batch.hidden_at,
+            )  # fmt: skip
+        self._ops = []
+        began = outside.clock()
+        try:
+            output = self._backend.decode(batch, request.masks, request.width)
+        except NoRoom:
+            self._advance(job, None)
+            return
+        job.timing.decode += output.model_seconds
+        job.timing.core += outside.clock() - began - output.model_seconds
+        self._steps += 1
+        job.stepped = self._steps
+        self._advance(job, output)
 
     def _decode(self, chosen: list[Job]) -> None:
-        batch, masks = _merged(self._ops, chosen)
+        batch, masks = merged_batch(self._ops, chosen)
         self._ops = []
-        width = max(_rows(job).width for job in chosen)
+        width = max(job.rows.width for job in chosen)
         began = outside.clock()
         try:
             output = self._backend.decode(batch, masks, width)
@@ -447,15 +416,13 @@ class Scheduler:
             if len(chosen) > 1:
                 self._decode(chosen[: len(chosen) // 2])
             else:
-                (job,) = chosen
-                self._advance(job, None)
+                self._advance(chosen[0], None)
             return
         outside_model = outside.clock() - began - output.model_seconds
         self._steps += 1
         row = state = 0
         for job in chosen:
-            wish = _rows(job)
-            own, k = wish.batch, wish.width
+            own, k = job.rows.batch, job.rows.width
             share = len(own.tokens) / len(batch.tokens)
             rows = slice(row, row + len(own.logits_at))
             states = slice(state, state + len(own.hidden_at))
@@ -474,44 +441,14 @@ class Scheduler:
             )
 
 
-def _rows(job: Job) -> RowsWanted:
-    assert isinstance(job.wish, RowsWanted)
-    return job.wish
-
-
-def _ops_array(ops: list[tuple[int, int, int]]) -> Int32Array:
-    return np.array(ops, np.int32).reshape(-1, 3)
-
-
-def _merged(ops: list[tuple[int, int, int]], jobs: list[Job]) -> tuple[Batch, MaskArray | None]:
-    """The rows of all jobs as one batch, in the backend's sequences, and their masks."""
-    wishes = [_rows(job) for job in jobs]
-    batches = [wish.batch for wish in wishes]
-    lengths = np.array([len(batch.tokens) for batch in batches], np.int32)
-    begins = np.cumsum(lengths, dtype=np.int32) - lengths
-    sequences = [
-        np.array([job.sequences[own] for own in batch.sequences.tolist()], np.int32)
-        for job, batch in zip(jobs, batches, strict=True)
-    ]
-
-    def shifted(places: list[Int32Array]) -> Int32Array:
-        return np.concatenate([at + begin for at, begin in zip(places, begins, strict=True)])
-
-    merged = Batch(
-        ops=_ops_array(ops),
-        tokens=np.concatenate([batch.tokens for batch in batches]),
-        positions=np.concatenate([batch.positions for batch in batches]),
-        sequences=np.concatenate(sequences),
-        logits_at=shifted([batch.logits_at for batch in batches]),
-        hidden_at=shifted([batch.hidden_at for batch in batches]),
-    )
-    given = [wish.masks for wish in wishes if wish.masks is not None]
-    if not given:
-        return merged, None
-    masks = np.full((len(merged.logits_at), given[0].shape[1]), ~np.uint32(0))
-    row = 0
-    for wish in wishes:
-        if wish.masks is not None:
-            masks[row : row + len(wish.masks)] = wish.masks
-        row += len(wish.batch.logits_at)
-    return merged, masks
+def conclude(job: Job, prepared: Prepared | None, own: type[BaseException]) -> None:
+    """Make the result of a job that has ended. `own` as in `Scheduler`."""
+    seconds = outside.clock() - job.started if prepared is not None else 0.0
+    try:
+        result = job.conclude(Ended(prepared, job.prefill, job.stopped, job.timing, seconds))
+    except own as error:
+        with suppress(own):  # of a callback that the caller has added
+            job.future.set_exception(error)
+    else:
+        with suppress(own):
+            job.future.set_result(result)

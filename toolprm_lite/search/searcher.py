@@ -5,54 +5,33 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import (
-    AsyncGenerator,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from contextlib import aclosing
 from functools import cached_property, partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from toolprm_lite._core import StepSearch
 from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
-from toolprm_lite.errors import ConfigError, ProblemError, RequestsFailed
+from toolprm_lite.errors import ConfigError, RequestsFailed
 from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
-from toolprm_lite.prompt import parse_messages
-from toolprm_lite.reward.base import FEATURES, Reward, RewardFunction
+from toolprm_lite.reward.base import FEATURES, Reward, RewardChoice
 from toolprm_lite.reward.head import Head, load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
 from toolprm_lite.search import limits as outside
 from toolprm_lite.search.background import in_thread
 from toolprm_lite.search.config import SearchConfig
-from toolprm_lite.search.events import Event, Listener
-from toolprm_lite.search.limits import Limits, OwnCancel
-from toolprm_lite.search.loop import Prepared, Timing, run
-from toolprm_lite.search.model_lock import Hold, ModelLock
-from toolprm_lite.search.outcome import (
-    found_result,
-    found_stats,
-    judged_kinds,
-    unsearched_result,
-)
-from toolprm_lite.search.prepare import Preparer
-from toolprm_lite.search.requests import Answer, Messages, SearchRequest, Tools
-from toolprm_lite.search.result import SearchResult, Stats, Stop
-from toolprm_lite.search.scheduler import Ended, Job, Scheduler
-from toolprm_lite.tools import Tool, parse_tools
-
-RewardChoice: TypeAlias = str | os.PathLike[str] | Reward | RewardFunction
-T = TypeVar("T")
+from toolprm_lite.search.engine import Engine
+from toolprm_lite.search.events import Event
+from toolprm_lite.search.job import Job
+from toolprm_lite.search.limits import Limits
+from toolprm_lite.search.request import Messages, SearchRequest, Tools, as_request, settings
+from toolprm_lite.search.result import SearchResult
+from toolprm_lite.tools import Tool
 
 
 class Searcher:
@@ -60,11 +39,13 @@ class Searcher:
 
     def __init__(self, backend: Backend, name: str | None = None) -> None:
         """Search with `backend`, which the searcher owns from now on."""
-        self.model = name or backend.info.name
-        self._backend = backend
-        self._preparer = Preparer(backend)
-        self._lock = ModelLock()
+        self.engine = Engine(backend, name or backend.info.name)
         self._heads: dict[tuple[str, str], tuple[FileState | None, Head | None]] = {}
+
+    @property
+    def model(self) -> str:
+        """The model's name, as results have it."""
+        return self.engine.model
 
     @classmethod
     def from_model(
@@ -147,11 +128,9 @@ class Searcher:
         Raises:
             ToolprmError: of the kind that says what was wrong with the input.
         """
-        config = _settings(config)
+        config = settings(config)
         limits = Limits.of(config, cancel)
-        (result,) = self._events(messages, tools, config, reward, limits, listen=False)
-        assert isinstance(result, SearchResult)
-        return result
+        return self._answer(SearchRequest(messages, tools, config), reward, limits)
 
     def search_many(
         self,
@@ -182,21 +161,23 @@ class Searcher:
             RequestsFailed: once all have ended, where some could not be answered; it names them,
                 says why, and has the results of the others.
         """
-        self._lock.check()
-        config = _settings(config)
+        self.engine.lock.check()
+        config = settings(config)
         called = outside.clock()
-        scheduler = Scheduler(self._backend)
         futures: list[Future[SearchResult]] = []
+        jobs: list[Job] = []
         for request in requests:
             try:
-                job = self._job(_request(request, config), reward, cancel, called=called)
+                asked = as_request(request, config)
+                limits = Limits.of(settings(asked.config), cancel, called=called)
+                job = self.job(asked, reward, limits)
             except Exception as error:
                 futures.append(Future())
                 futures[-1].set_exception(error)
             else:
                 futures.append(job.future)
-                scheduler.add(job)
-        self._serve(scheduler)
+                jobs.append(job)
+        self.engine.run(jobs)
         errors = {n: future.exception() for n, future in enumerate(futures)}
         failed = {n: error for n, error in errors.items() if isinstance(error, Exception)}
         if failed:
@@ -223,9 +204,9 @@ class Searcher:
 
         Arguments and errors are those of `search`; errors come with the first event.
         """
-        config = _settings(config)
+        config = settings(config)
         limits = Limits.of(config, cancel)
-        return self._events(messages, tools, config, reward, limits, listen=True)
+        return self._events(SearchRequest(messages, tools, config), reward, limits)
 
     async def asearch(
         self,
@@ -241,16 +222,16 @@ class Searcher:
         Cancelling the task cancels the search and waits for its last model step, so that the model
         is free afterwards. Arguments and errors are those of `search`.
         """
-        config, stop = _settings(config), threading.Event()
+        config, stop = settings(config), threading.Event()
         limits = Limits.of(config, cancel, stop)
+        request = SearchRequest(messages, tools, config)
         found = in_thread(
-            lambda: self._events(messages, tools, config, reward, limits, listen=False),
+            lambda: iter([self._answer(request, reward, limits)]),
             stop,
-            partial(self._lock.check, blocks=False),
+            partial(self.engine.lock.check, blocks=False),
         )
         async with aclosing(found):
             (result,) = [event async for event in found]
-        assert isinstance(result, SearchResult)
         return result
 
     def astream(
@@ -268,20 +249,21 @@ class Searcher:
         Cancelling the task or `aclose()` cancels the search and waits for its last model step.
         Leave a loop early only within `contextlib.aclosing`, or the search ends when Python likes.
         """
-        config, stop = _settings(config), threading.Event()
+        config, stop = settings(config), threading.Event()
         limits = Limits.of(config, cancel, stop)
+        request = SearchRequest(messages, tools, config)
         return in_thread(
-            lambda: self._events(messages, tools, config, reward, limits, listen=True),
+            lambda: self._events(request, reward, limits),
             stop,
-            partial(self._lock.check, blocks=False),
+            partial(self.engine.lock.check, blocks=False),
         )
 
     def close(self) -> None:
         """Free the model. In a forked child this does nothing: it is the parent's."""
-        if self._lock.inherited:
+        if self.engine.lock.inherited:
             return
-        with self._alone():
-            self._backend.close()
+        with self.engine.alone() as backend:
+            backend.close()
 
     def __enter__(self) -> Searcher:
         return self
@@ -298,15 +280,13 @@ class Searcher:
     ) -> dict[str, Any]:
         """Draw whole responses, and the most likely one, and give back every step they decide.
 
-        The search is that of `best-of-n`, whatever `config.strategy` says; see
-        `_core.StepSearch.records`. `stats` has its counts besides. Raises as `search` does.
+        The search is that of `best-of-n`, whatever `config.strategy` says; the columns are those of
+        `_core.StepTable`, and `stats` has its counts. Raises as `search` does.
         """
-        conversation = parse_messages(messages)
-        known = _tools(tools)
-        whole = replace(config, strategy="best-of-n", trace=True)
-        with self._alone():
-            events = self._run(conversation, known, whole, reward, Limits(), follow_argmax=True)
-            search, stats, _ = _returned(events)
+        self.engine.lock.check()
+        job = self.engine.record_job(SearchRequest(messages, tools, config), reward)
+        self.engine.run([job])
+        search, stats = job.future.result()
         table = search.step_table()
         return {
             "steps": table.steps,
@@ -323,19 +303,19 @@ class Searcher:
 
     def forget(self) -> None:
         """Forget the last prompt: what comes next does not depend on what came before."""
-        with self._alone():
-            self._backend.clear()
+        with self.engine.alone() as backend:
+            backend.clear()
 
     @property
     def info(self) -> ModelInfo:
         """What the model is."""
-        return self._backend.info
+        return self.engine.backend.info
 
     @cached_property
     def vocabulary_hash(self) -> str:
         """SHA-256 of the vocabulary's bytes, the same for every file of a model."""
         digest = hashlib.sha256()
-        for token in self._backend.token_bytes:
+        for token in self.engine.backend.token_bytes:
             digest.update(len(token).to_bytes(4, "little") + token)
         return digest.hexdigest()
 
@@ -344,7 +324,7 @@ class Searcher:
 
         Raises `HeadError` for a head that can't be read, or that is another model's.
         """
-        self._lock.refuse_inherited()
+        self.engine.lock.refuse_inherited()
         if isinstance(reward, (str, os.PathLike)):
             name = os.fspath(reward)
             if name == "policy":
@@ -374,189 +354,37 @@ class Searcher:
 
     def call_format(self, name: str = "auto") -> CallFormat:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
-        return self._preparer.call_format(name)
+        return self.engine.preparer.call_format(name)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        hold = Hold()
-        try:
-            self._lock.acquire(hold, Limits())
-            yield
-        finally:
-            self._lock.release(hold)
-
-    def _events(
-        self,
-        messages: Messages,
-        tools: Tools,
-        config: SearchConfig,
-        reward: RewardChoice,
-        limits: Limits,
-        listen: bool,
-    ) -> Generator[Event, None, None]:
-        """A search from its input to its result, the last event; without `listen` the only one."""
-        self._lock.check()
-        conversation = parse_messages(messages)
-        known = _tools(tools)
-        scorer = self.reward(reward, config.call_format)
-        hold = Hold()
-        try:
-            stopped = self._lock.acquire(hold, limits)
-            if stopped is not None:
-                yield unsearched_result(config, scorer, self.model, known, stopped)
-                return
-            for event in self._search(conversation, known, config, scorer, limits, listen):
-                yield event
-                self._lock.mark()
-        finally:
-            self._lock.release(hold)
-
-    def _search(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[Tool],
-        config: SearchConfig,
-        reward: Reward,
-        limits: Limits,
-        listen: bool,
-    ) -> Generator[Event, None, None]:
-        started = outside.clock()
-        if config.tool_choice == "none":
-            yield unsearched_result(config, reward, self.model, tools, None)
-            return
-        search, stats, stopped = yield from self._run(
-            messages, tools, config, reward, limits, listen
-        )
-        result = found_result(search, config, reward, self.model, stats, tools, stopped)
-        stats.ms["total"] = 1e3 * (outside.clock() - started)
-        yield result
-
-    def _job(
+    def job(
         self,
         request: SearchRequest,
         reward: RewardChoice,
-        *cancels: threading.Event | None,
-        called: float | None = None,
-    ) -> Job:
-        """A search for a scheduler, `called` when the clock said so; None is now. Raises what is
-        wrong with the input as far as no model is needed to see it."""
-        config = _settings(request.config)
-        limits = Limits.of(config, *cancels, called=called)
-        own = tuple(map(OwnCancel, limits.cancels))
-        limits = replace(limits, cancels=own)
-        messages = parse_messages(request.messages)
-        tools = _tools(request.tools)
-        scorer = self.reward(reward, config.call_format)
-
-        def conclude(ended: Ended) -> SearchResult:
-            for cancelled in own:
-                if cancelled.error is not None:
-                    raise cancelled.error
-            if ended.prepared is None:
-                return unsearched_result(config, scorer, self.model, tools, ended.stopped)
-            stats = found_stats(ended.prepared, ended.prefill, ended.timing)
-            stats.ms["total"] = 1e3 * ended.seconds
-            search = ended.prepared.search
-            return found_result(search, config, scorer, self.model, stats, tools, ended.stopped)
-
-        def prepare() -> Prepared | None:
-            if config.tool_choice == "none":
-                return None
-            return self._preparer.prepare(messages, tools, config, scorer)
-
-        job = Job(limits, prepare, conclude, Answer(self._lock))
-        job.future.set_running_or_notify_cancel()  # it can't be cancelled but by its limits
-        return job
-
-    def _serve(
-        self,
-        scheduler: Scheduler,
-        arrivals: Callable[[], list[Job]] = list,
-        news: tuple[threading.Event, ...] = (),
-    ) -> None:
-        """Search, with the model in hand, until nothing is left and nothing arrives. `news` are set
-        when something has arrived."""
-        while True:
-            for job in arrivals():
-                scheduler.add(job)
-            if not scheduler.busy:
-                return
-            hold = Hold()
-            try:
-                limits = scheduler.limits
-                limits = replace(limits, cancels=(*limits.cancels, *news))
-                if self._lock.acquire(hold, limits) is not None:
-                    scheduler.stop_waiting()
-                    continue
-                while scheduler.busy:
-                    scheduler.step()
-                    for job in arrivals():
-                        scheduler.add(job)
-            except BaseException as error:
-                scheduler.fail(error)
-                if not isinstance(error, Exception):
-                    raise
-            finally:
-                self._lock.release(hold)
-
-    def _run(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[Tool],
-        config: SearchConfig,
-        reward: Reward,
         limits: Limits,
-        listen: bool = False,
-        follow_argmax: bool | None = None,
-    ) -> Generator[Event, None, tuple[StepSearch, Stats, Stop | None]]:
-        prepared = self._preparer.prepare(messages, tools, config, reward, listen, follow_argmax)
-        if reward.layers:  # else they stay as they are: another tap may cost the cached prompt
-            self._backend.tap(reward.layers)
-        timing = Timing()
-        rounds = run(prepared, self._backend, limits, timing)
-        if listen:
-            listener = Listener(prepared.search, judged_kinds(reward))
-            while True:
-                try:
-                    next(rounds)
-                except StopIteration as end:
-                    prefill, stopped = end.value
-                    break
-                yield from listener.news()
-            yield from listener.news()
-        else:
-            prefill, stopped = _returned(rounds)
-        return prepared.search, found_stats(prepared, prefill, timing), stopped
+        *,
+        sink: Callable[[Event], None] | None = None,
+    ) -> Job:
+        """A search for the engine to drive; `sink` gets its events.
 
+        Raises what is wrong with the input as far as no model is needed to see it.
+        """
+        config = settings(request.config)
+        scorer = self.reward(reward, config.call_format)
+        return self.engine.job(request, scorer, limits, sink=sink)
 
-def _returned(events: Generator[object, None, T]) -> T:
-    """What a generator returns when it is read to its end."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            value: T = end.value
-            return value
+    def _answer(self, request: SearchRequest, reward: RewardChoice, limits: Limits) -> SearchResult:
+        self.engine.lock.check()
+        job = self.job(request, reward, limits)
+        self.engine.run([job])
+        result: SearchResult = job.future.result()
+        return result
 
-
-def _settings(config: SearchConfig | None) -> SearchConfig:
-    if config is not None and not isinstance(config, SearchConfig):
-        raise ConfigError(f"config is a {type(config).__name__}; give a SearchConfig")
-    return config or SearchConfig()
-
-
-def _request(
-    request: SearchRequest | tuple[Messages, Tools], config: SearchConfig
-) -> SearchRequest:
-    """A request of several, with its settings."""
-    if not isinstance(request, SearchRequest):
-        if not isinstance(request, Sequence) or len(request) not in (2, 3):
-            raise ProblemError("a request is a SearchRequest, or a pair of messages and tools")
-        request = SearchRequest(*request)
-    return request if request.config is not None else replace(request, config=config)
-
-
-def _tools(tools: object) -> list[Tool]:
-    if isinstance(tools, Iterable) and not isinstance(tools, (str, bytes, Mapping)):
-        tools = [tool.to_dict() if isinstance(tool, Tool) else tool for tool in tools]
-    return parse_tools(tools, "tools")
+    def _events(
+        self, request: SearchRequest, reward: RewardChoice, limits: Limits
+    ) -> Generator[Event, None, None]:
+        """A search's events, the result last."""
+        self.engine.lock.check()
+        events: deque[Event] = deque()
+        job = self.job(request, reward, limits, sink=events.append)
+        yield from self.engine.stream(job, events)
+        yield job.future.result()

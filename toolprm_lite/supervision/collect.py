@@ -13,8 +13,9 @@ import numpy as np
 
 from toolprm_lite.errors import ConfigError, ConstraintError, ContextError, ToolsError
 from toolprm_lite.evaluation.matching import MatchRule
+from toolprm_lite.reward.aggregate import Aggregate
 from toolprm_lite.reward.base import FEATURES, Float32Array, StepBatch
-from toolprm_lite.search.config import Aggregate, SearchConfig
+from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.search.text import step_value
 from toolprm_lite.supervision.annotation import annotate

@@ -1,57 +1,21 @@
-"""Requests of several searches: what `search_many` takes, and a queue for an application whose
-threads each ask for themselves."""
+"""A queue for an application whose threads each ask for themselves."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from queue import SimpleQueue
 
 from toolprm_lite.errors import ConfigError, QueueFull
+from toolprm_lite.reward.base import RewardChoice
 from toolprm_lite.search.config import SearchConfig
-from toolprm_lite.search.model_lock import ModelLock
+from toolprm_lite.search.events import Event
+from toolprm_lite.search.job import Job
+from toolprm_lite.search.limits import Limits
+from toolprm_lite.search.request import Messages, SearchRequest, Tools, settings
 from toolprm_lite.search.result import SearchResult
-from toolprm_lite.search.scheduler import Job, Scheduler
-from toolprm_lite.tools import Tool
-
-if TYPE_CHECKING:
-    from toolprm_lite.search.searcher import RewardChoice, Searcher
-
-Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
-Tools: TypeAlias = Iterable[Tool | Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """One question of many; the fields are those of `Searcher.search`. `config`: None is that of
-    the call."""
-
-    messages: Messages
-    tools: Tools
-    config: SearchConfig | None = None
-
-
-class Answer(Future[SearchResult]):
-    """A search's result to come. To wait for it is an error where the waiting thread itself keeps
-    the model from the search, and in a forked child."""
-
-    def __init__(self, lock: ModelLock) -> None:
-        super().__init__()
-        self._lock = lock
-
-    def result(self, timeout: float | None = None) -> SearchResult:
-        self._check()
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        self._check()
-        return super().exception(timeout)
-
-    def _check(self) -> None:
-        if self._state != "FINISHED":  # not done(): a fork may have caught its lock in use
-            self._lock.check()
+from toolprm_lite.search.searcher import Searcher
 
 
 class SearchQueue:
@@ -73,13 +37,12 @@ class SearchQueue:
         self._mutex = threading.Lock()
         self._arrived: list[Job] = []
         self._news = threading.Event()  # that something has
-        self._scheduler = Scheduler(searcher._backend, self._news.is_set, BaseException)
         self._held: list[Future[SearchResult]] = []
         self._worker: threading.Thread | None = None
 
     def __len__(self) -> int:
         """Searches that run or wait."""
-        self._searcher._lock.refuse_inherited()
+        self._searcher.engine.lock.refuse_inherited()
         return sum(not future.done() for future in list(self._held))
 
     def submit(
@@ -99,11 +62,52 @@ class SearchQueue:
         """
         return self._submit(SearchRequest(messages, tools, config), reward, cancel)
 
+    def stream(
+        self,
+        messages: Messages,
+        tools: Tools,
+        config: SearchConfig | None = None,
+        *,
+        reward: RewardChoice = "auto",
+        cancel: threading.Event | None = None,
+    ) -> Generator[Event, None, None]:
+        """`Searcher.stream` by way of the queue, from this call on: other searches go on while
+        nobody reads, and closing the generator cancels the search. Raises as `submit` does."""
+        events: SimpleQueue[Event | None] = SimpleQueue()
+        left = threading.Event()
+        request = SearchRequest(messages, tools, config)
+        future = self._submit(request, reward, cancel, left, sink=events.put)
+        future.add_done_callback(lambda _: events.put(None))
+        return self._read(events, future, left)
+
+    def _read(
+        self,
+        events: SimpleQueue[Event | None],
+        future: Future[SearchResult],
+        left: threading.Event,
+    ) -> Generator[Event, None, None]:
+        try:
+            while True:
+                if not future.done():
+                    self._searcher.engine.lock.check()
+                event = events.get()
+                if event is None:
+                    break
+                yield event
+            yield future.result()
+        finally:
+            left.set()
+
     def _submit(
-        self, request: SearchRequest, reward: RewardChoice, *cancels: threading.Event | None
+        self,
+        request: SearchRequest,
+        reward: RewardChoice,
+        *cancels: threading.Event | None,
+        sink: Callable[[Event], None] | None = None,
     ) -> Future[SearchResult]:
-        self._searcher._lock.refuse_inherited()
-        job = self._searcher._job(request, reward, *cancels)
+        self._searcher.engine.lock.refuse_inherited()
+        limits = Limits.of(settings(request.config), *cancels)
+        job = self._searcher.job(request, reward, limits, sink=sink)
         with self._mutex:
             self._held = [future for future in self._held if not future.done()]
             if len(self._held) >= self.length:
@@ -138,7 +142,7 @@ class SearchQueue:
         cancel: threading.Event | None = None,
     ) -> SearchResult:
         """`Searcher.search` by way of the queue. Raises `QueueFull` too."""
-        self._searcher._lock.check()
+        self._searcher.engine.lock.check()
         left = threading.Event()
         try:
             request = SearchRequest(messages, tools, config)
@@ -163,8 +167,8 @@ class SearchQueue:
                     if not self._arrived:
                         self._worker = None
                         return
-                self._searcher._serve(self._scheduler, self._arrivals, (self._news,))
-        except BaseException as error:  # the callers that wait for a result are told
+                self._searcher.engine.serve(self._arrivals, self._news)
+        except BaseException as error:
             self._give_up(worker, error)
 
     def _give_up(self, worker: threading.Thread, error: BaseException) -> None:
