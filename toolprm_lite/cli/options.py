@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolprm_lite.search.config import (
-    AGGREGATES,
-    CALL_FORMATS,
-    CONSTRAIN,
-    STRATEGIES,
-    SearchConfig,
-)
+from toolprm_lite.reward.aggregate import AGGREGATES
+from toolprm_lite.search.config import CALL_FORMATS, CONSTRAIN, STRATEGIES, SearchConfig
 
 if TYPE_CHECKING:
     from toolprm_lite.search.searcher import Searcher

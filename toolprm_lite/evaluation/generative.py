@@ -29,7 +29,8 @@ from toolprm_lite.backends.open import open_backend
 from toolprm_lite.errors import ConfigError, ContextError, ModelError, NoRoom
 from toolprm_lite.formats import JSON_LIST
 from toolprm_lite.prompt import list_tools, mark, parse_messages, plain_messages, render_chat
-from toolprm_lite.reward.base import Aggregate, CandidateStep, StepBatch
+from toolprm_lite.reward.aggregate import Aggregate
+from toolprm_lite.reward.base import CandidateStep, StepBatch
 from toolprm_lite.reward.head import sigmoid
 from toolprm_lite.tools import Tool
 

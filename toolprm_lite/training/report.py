@@ -15,9 +15,9 @@ from rich.table import Table
 
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.files import replace_file
+from toolprm_lite.reward.aggregate import AGGREGATES
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.head import LABELS, Head
-from toolprm_lite.search.config import AGGREGATES
 from toolprm_lite.training import metrics
 from toolprm_lite.training.data import Examples, Trajectories
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite.errors import TrainingError
-from toolprm_lite.reward.base import STEP_KINDS, Aggregate
+from toolprm_lite.reward.aggregate import Aggregate
+from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.head import Head, HeadCard, Label
 from toolprm_lite.training.data import Examples, Supervision, Trajectories
 from toolprm_lite.training.fit import RIVAL_KINDS, FitSettings, OnEpoch, Rival, fit
