@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolprm_lite.reward.base import Aggregate, Float32Array, RewardFunction, StepBatch, as_rewards
+from toolprm_lite.reward.aggregate import Aggregate
+from toolprm_lite.reward.base import Float32Array, RewardFunction, StepBatch, as_rewards
 
 
 class PolicyReward:

@@ -52,6 +52,7 @@ class Job:
     prompt_begun: bool = False
     sequences: dict[int, int] = field(default_factory=dict)  # its own, and the backend's for them
     renumbered: bool = False  # some sequence has another number in the backend
+    has_all_room: bool = False  # it was alone when it was last given room
     stepped: int = 0  # the last model step it took part in
     cells_max: int = 0  # that its branches have held
     listener: Listener | None = None

@@ -179,7 +179,7 @@ class Scheduler:
             self._waiting.popleft()
             self._live.append(job)
             job.prompt = self._prompts.pop()
-            job.prompt_begun = False
+            job.prompt_begun = job.renumbered = job.has_all_room = False
             job.sequences = {0: -job.prompt}
             self._go_on_with_prompt(job)
             if self._timed or (self._waiting and self._waiting[0] is job):
@@ -317,13 +317,7 @@ class Scheduler:
         """Let a job go on to its next rows, or to its end."""
         assert job.requests is not None
         if job.prompt is not None:
-            taken = self._prompt_cells + sum(other.cells for other in self._live)
-            job.search.set_room(
-                cells=job.search.cells + max(0, self._backend.info.context - taken),
-                sequences=job.search.sequences + len(self._sequences),
-                batch_tokens=self._step_tokens,
-                waits=len(self._live) > 1,
-            )
+            self._give_room(job)
         began, reward = outside.clock(), job.timing.reward
         try:
             request = job.requests.send(answer)
@@ -353,6 +347,20 @@ class Scheduler:
                 number = job.sequences.pop(first)
                 self._sequences.append(number)
                 self._ops.append((kind, number, 0))
+
+    def _give_room(self, job: Job) -> None:
+        """What is free the job may take. Of a lone one this does not change from step to step."""
+        alone = len(self._live) == 1 and not self._waiting
+        if alone and job.has_all_room:
+            return
+        job.has_all_room = alone
+        taken = self._prompt_cells + sum(other.cells for other in self._live)
+        job.search.set_room(
+            cells=job.search.cells + max(0, self._backend.info.context - taken),
+            sequences=job.search.sequences + len(self._sequences),
+            batch_tokens=self._step_tokens,
+            waits=len(self._live) > 1,
+        )
 
     def _choose(self) -> list[Job]:
         """The jobs whose rows go into the next step: those first that have waited longest."""
