@@ -220,9 +220,7 @@ HELP = re.compile(r"<!-- help: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 def help_section(command: str) -> str:
     """A command's help as docs/cli.md shows it."""
-    result = RUNNER.invoke(
-        main, [command, "--help"], prog_name="toolprm-lite", terminal_width=80
-    )
+    result = RUNNER.invoke(main, [command, "--help"], prog_name="toolprm-lite", terminal_width=80)
     assert result.exit_code == 0
     return f"<!-- help: {command} -->\n```text\n{result.output}```\n<!-- end -->"
 

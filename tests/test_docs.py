@@ -1,4 +1,4 @@
-"""The documentation: its Python examples run, its links lead somewhere, and it names all that is public.
+"""The documentation: its Python examples run, its links exist, and it names all that is public.
 
 A line `expression  # -> value` of an example is checked: `value` is the expression's repr.
 """
@@ -56,7 +56,7 @@ def examples(page: Path) -> Iterator[tuple[int, str]]:
 
 
 def run_examples(page: Path) -> int:
-    """Run a page's blocks one after the other, as one program. Returns how many values were compared."""
+    """Run a page's blocks in turn, as one program; return how many values were compared."""
     names: dict[str, Any] = {"__name__": "example"}
     checked = 0
     for first, code in examples(page):
@@ -77,7 +77,7 @@ def run_examples(page: Path) -> int:
 
 @pytest.fixture
 def at_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Examples name files as seen from the repository's root, and may change the warnings' filters."""
+    """Examples name files relative to the repository's root, and may set filters of warnings."""
     monkeypatch.chdir(ROOT)
     with warnings.catch_warnings():
         yield
