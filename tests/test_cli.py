@@ -16,6 +16,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from rich.table import Table
@@ -30,7 +31,7 @@ from toolprm_lite.search.result import Candidate, SearchResult, Stats, Step, con
 ROOT = Path(__file__).parent.parent
 TOOLS = str(ROOT / "examples/weather.json")
 PROBLEMS = str(ROOT / "examples/problems.jsonl")
-README = ROOT / "README.md"
+HELP_PAGE = ROOT / "docs" / "cli.md"
 # click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 RUNNER = CliRunner(**SEPARATE)
@@ -214,20 +215,24 @@ def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str]) -> 
     assert result.stdout.splitlines()[-1] == "loaded []", result.stderr
 
 
-def shown_help() -> str:
-    return f"```text\n{run('--help').output}```"
+HELP = re.compile(r"<!-- help: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
-HELP = re.compile(r"(<!-- help: search -->).*?(<!-- end -->)", re.DOTALL)
+def help_section(command: str) -> str:
+    """A command's help as docs/cli.md shows it."""
+    result = RUNNER.invoke(main, [command, "--help"], prog_name="toolprm-lite", terminal_width=80)
+    assert result.exit_code == 0
+    return f"<!-- help: {command} -->\n```text\n{result.output}```\n<!-- end -->"
 
 
-def test_readme_shows_the_help() -> None:
-    text = README.read_text() if README.exists() else ""
-    shown = HELP.search(text)
-    if shown is None:
-        pytest.skip("README.md has no help section")
-    expected = f"{shown[1]}\n{shown_help()}\n{shown[2]}"
-    assert shown[0] == expected, "mend it with `python tests/test_cli.py`"
+def with_current_help(page: str) -> str:
+    return HELP.sub(lambda found: help_section(found[1]), page)
+
+
+def test_the_page_of_commands_is_current() -> None:
+    page = HELP_PAGE.read_text()
+    assert set(HELP.findall(page)) == set(main.list_commands(click.Context(main)))
+    assert page == with_current_help(page), "write it with `python tests/test_cli.py`"
 
 
 # Errors
@@ -1257,8 +1262,5 @@ def test_a_closed_pipe_is_quiet(tiny_gguf: Path, small_tools: str, tmp_path: Pat
 
 
 if __name__ == "__main__":
-    section, count = HELP.subn(
-        lambda found: f"{found[1]}\n{shown_help()}\n{found[2]}", README.read_text()
-    )
-    README.write_text(section)
-    print(f"{README}: {count} help section written")
+    HELP_PAGE.write_text(with_current_help(HELP_PAGE.read_text()))
+    print(f"{HELP_PAGE}: written")

@@ -15,7 +15,8 @@ TYPE_CHECKING = False  # as in typing, which is slow to import: Ctrl-C is notice
 if TYPE_CHECKING:
     from typing import Any
 
-    from toolprm_lite.errors import ToolprmError
+    from toolprm_lite.errors import QueueFull, RequestsFailed, ToolprmError
+    from toolprm_lite.reward.base import CandidateStep, Reward
     from toolprm_lite.search.config import SearchConfig
     from toolprm_lite.search.events import CallFinished, StepDecided
     from toolprm_lite.search.queue import SearchQueue
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "CallFinished",
+    "CandidateStep",
+    "QueueFull",
+    "RequestsFailed",
+    "Reward",
     "SearchConfig",
     "SearchQueue",
     "SearchRequest",
@@ -40,6 +45,10 @@ __all__ = [
 
 _ROOMS = {
     "CallFinished": "search.events",
+    "CandidateStep": "reward.base",
+    "QueueFull": "errors",
+    "RequestsFailed": "errors",
+    "Reward": "reward.base",
     "SearchConfig": "search.config",
     "SearchQueue": "search.queue",
     "SearchRequest": "search.request",
