@@ -26,15 +26,15 @@ pytest.importorskip("jsonschema")
 from faults import question
 from test_head import make_head
 
-from toolprm_lite import Searcher
+from toolprm_lite import Searcher, store
 from toolprm_lite.cli import collect as command
 from toolprm_lite.cli import main
 from toolprm_lite.reward.base import FEATURES
 from toolprm_lite.reward.head import FittedModel, save_head
-from toolprm_lite.supervision import dataset, masking
 from toolprm_lite.supervision.collect import CollectSettings
 from toolprm_lite.supervision.dataset import open_set
-from toolprm_lite.supervision.plan import PlanSettings
+from toolprm_lite.tasks import masking
+from toolprm_lite.tasks.plan_settings import PlanSettings
 
 # click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
@@ -371,14 +371,14 @@ def test_progress_without_a_terminal(
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    real = dataset.replace_file
+    real = store.replace_file
 
     def write(path: Path, data: bytes) -> None:
         if path.name == "shard-00002.trajectories.parquet":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path, data)
 
-    monkeypatch.setattr(dataset, "replace_file", write)
+    monkeypatch.setattr(store, "replace_file", write)
     yield
     monkeypatch.undo()
 

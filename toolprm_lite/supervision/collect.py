@@ -3,7 +3,6 @@ step. Knows neither how problems are prepared nor how steps are labelled."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,14 +11,19 @@ from typing import Any
 import numpy as np
 
 from toolprm_lite.errors import ConfigError, ConstraintError, ContextError, ToolsError
-from toolprm_lite.evaluation.matching import MatchRule
-from toolprm_lite.reward.base import FEATURES, Float32Array, StepBatch
-from toolprm_lite.search.config import Aggregate, SearchConfig
+from toolprm_lite.files import locked
+from toolprm_lite.reward.base import FEATURES, Float32Array
+from toolprm_lite.reward.states import StateReader
+from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.search.text import step_value
-from toolprm_lite.supervision.annotation import annotate
+from toolprm_lite.store import as_json
+from toolprm_lite.supervision.annotation import Label, annotate
 from toolprm_lite.supervision.dataset import FORMAT, TRAJECTORIES, SetWriter, steps_schema
-from toolprm_lite.supervision.plan import Planned, PlanSettings, fraction
+from toolprm_lite.tasks.matching import MatchRule
+from toolprm_lite.tasks.names import fraction
+from toolprm_lite.tasks.plan_settings import PlanSettings
+from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool, parse_tools
 
 
@@ -80,28 +84,12 @@ class CollectSettings:
         )
 
 
-class StateReader:
-    """A reward that rewards nothing: it asks for the states that a set stores."""
-
-    name = "none"
-    pooled = True
-    grounded = True
-    calibrated = False
-    aggregate: Aggregate = "prod"
-
-    def __init__(self, layers: tuple[int, ...]) -> None:
-        self.layers = layers
-
-    def score(self, batch: StepBatch) -> Float32Array:
-        return np.ones(len(batch.kinds), np.float32)
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """At the start and after each problem. `skipped` says why, where it could not be shown.
+    """How far a collection is, at the start and after each problem.
 
     What was there at the start counts as done; `right` counts greedy responses under the
-    constraint.
+    constraint; `skipped` says why the problem could not be shown, if it could not.
     """
 
     done: int
@@ -113,7 +101,9 @@ class Progress:
 
 @dataclass(slots=True)
 class Shard:
-    """What is gathered for one shard, column by column."""
+    """What is collected for one shard, column by column: `steps` and `trajectories` as a set's
+    tables have them, `features` float32 [rows, F] and `states` float32 [rows, layers * width] in
+    parts."""
 
     steps: dict[str, list[Any]]
     trajectories: dict[str, list[Any]]
@@ -133,9 +123,35 @@ def middle_layers(blocks: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(blocks * share)) for share in (0.46, 0.58, 0.71)}))
 
 
+def collect_shard(
+    searcher: Searcher,
+    problems: Sequence[Problem],
+    settings: CollectSettings,
+    report: Callable[[Shard, bool, str | None], None] = lambda shard, right, skipped: None,
+) -> Shard:
+    """Let the model answer the problems, and label every step it decides. Writes no file.
+
+    What is collected depends on the model, the problems and the settings alone, so shards can be
+    collected in any order and by several processes. After each problem `report` is told of the
+    shard so far, whether the greedy response was right, and why the problem was skipped. Raises
+    `ConfigError` for layers that the model does not have.
+    """
+    reader = StateReader(state_layers(searcher, settings))
+    shard = Shard.empty()
+    searcher.forget()
+    for problem in problems:
+        right, skipped = False, None
+        try:
+            right = _roll_out(searcher, problem, reader, settings, shard)
+        except (ContextError, ConstraintError, ToolsError) as error:
+            skipped = f"{problem.id}: {error}"
+        report(shard, right, skipped)
+    return shard
+
+
 def collect(
     searcher: Searcher,
-    plan: Sequence[Planned],
+    plan: Sequence[Problem],
     folder: Path,
     settings: CollectSettings,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -148,38 +164,27 @@ def collect(
     With `limit` it ends with the shard that holds the plan's problem of that number; a later run
     may go further. `weights` tells the model's file and precision from others of the same model: a
     set holds rollouts of one. Raises `ConfigError` for layers that the model hasn't got,
-    `DatasetError` when `folder` holds something else, `OSError` when it can't be written.
+    `DatasetError` when `folder` holds something else, `OSError` when it can't be written. `folder`
+    is kept from other runs.
     """
-    info = searcher.info
-    layers = settings.layers or middle_layers(info.layers)
-    if len(set(layers)) < len(layers) or not all(0 <= layer <= info.layers for layer in layers):
-        raise ConfigError(
-            f"layers are {', '.join(map(str, layers))}; they must be different ones of "
-            f"0 .. {info.layers}, for {info.name} has {info.layers} blocks"
-        )
-    recorded = {key: value for key, value in asdict(settings).items() if key != "layers"}
-    manifest = {
-        "format": FORMAT,
-        "model": {
-            "name": info.name,
-            "architecture": info.architecture,
-            "width": info.width,
-            "layers": info.layers,
-            "vocabulary": searcher.vocabulary_hash,
-        },
-        "weights": dict(weights or {}),
-        "call_format": searcher.call_format(settings.call_format).name,
-        "layers": list(layers),
-        "pooled": True,
-        "features": list(FEATURES),
-        "settings": json.loads(json.dumps(recorded)),
-        "problems": len(plan),
-        "complete": False,
-    }
+    with locked(folder, folder=True, nested=True):
+        _collect(searcher, plan, folder, settings, report, limit, weights or {})
+
+
+def _collect(
+    searcher: Searcher,
+    plan: Sequence[Problem],
+    folder: Path,
+    settings: CollectSettings,
+    report: Callable[[Progress], None],
+    limit: int | None,
+    weights: Mapping[str, Any],
+) -> None:
+    layers = state_layers(searcher, settings)
     writer = SetWriter(folder)
+    manifest = _manifest(searcher, layers, settings, weights, len(plan))
     writer.begin(manifest, [problem.to_dict() for problem in plan])
-    reader = StateReader(layers)
-    shards = list(_shards(plan, settings.shard))
+    shards = list(split_shards(plan, settings.shard))
     wanted, total = 0, 0
     while wanted < len(shards) and (limit is None or total < limit):
         total += len(shards[wanted])
@@ -193,27 +198,66 @@ def collect(
         else:
             missing.append(number)
     report(Progress(done, total, steps, right))
+
+    def told(shard: Shard, was_right: bool, skipped: str | None) -> None:
+        nonlocal done, right
+        done += 1
+        right += was_right
+        report(Progress(done, total, steps + shard.rows, right, skipped))
+
     for number in missing:
-        problems = shards[number]
-        shard = Shard.empty()
-        searcher.forget()
-        for problem in problems:
-            skipped = None
-            try:
-                right += _roll_out(searcher, problem, reader, settings, shard)
-            except (ContextError, ConstraintError, ToolsError) as error:
-                skipped = f"{problem.id}: {error}"
-            done += 1
-            report(Progress(done, total, steps + shard.rows, right, skipped))
+        shard = collect_shard(searcher, shards[number], settings, told)
         steps += shard.rows
-        _write(writer, number, shard, layers, info.width)
+        _write(writer, number, shard, layers, searcher.info.width)
     if wanted == len(shards):
         writer.finish()
 
 
-def _shards(plan: Sequence[Planned], size: int) -> Iterator[list[Planned]]:
-    """Problems of one tool list stay together: their prompts share a beginning."""
-    shard: list[Planned] = []
+def state_layers(searcher: Searcher, settings: CollectSettings) -> tuple[int, ...]:
+    """The layers whose states are stored. Raises `ConfigError` for those that are not there."""
+    info = searcher.info
+    layers = settings.layers or middle_layers(info.layers)
+    if len(set(layers)) < len(layers) or not all(0 <= layer <= info.layers for layer in layers):
+        raise ConfigError(
+            f"layers are {', '.join(map(str, layers))}; they must be different ones of "
+            f"0 .. {info.layers}, for {info.name} has {info.layers} blocks"
+        )
+    return layers
+
+
+def _manifest(
+    searcher: Searcher,
+    layers: tuple[int, ...],
+    settings: CollectSettings,
+    weights: Mapping[str, Any],
+    problems: int,
+) -> dict[str, Any]:
+    info = searcher.info
+    recorded = {key: value for key, value in asdict(settings).items() if key != "layers"}
+    return {
+        "format": FORMAT,
+        "model": {
+            "name": info.name,
+            "architecture": info.architecture,
+            "width": info.width,
+            "layers": info.layers,
+            "vocabulary": searcher.vocabulary_hash,
+        },
+        "weights": dict(weights),
+        "call_format": searcher.call_format(settings.call_format).name,
+        "layers": list(layers),
+        "pooled": True,
+        "features": list(FEATURES),
+        "settings": as_json(recorded),
+        "problems": problems,
+        "complete": False,
+    }
+
+
+def split_shards(plan: Sequence[Problem], size: int) -> Iterator[list[Problem]]:
+    """Parts of at least `size` problems; those of one tool list stay together, for their prompts
+    share a beginning."""
+    shard: list[Problem] = []
     for problem in plan:
         if len(shard) >= size and problem.tools != shard[-1].tools:
             yield shard
@@ -225,7 +269,7 @@ def _shards(plan: Sequence[Planned], size: int) -> Iterator[list[Planned]]:
 
 def _roll_out(
     searcher: Searcher,
-    problem: Planned,
+    problem: Problem,
     reader: StateReader,
     settings: CollectSettings,
     shard: Shard,
@@ -247,7 +291,7 @@ def _roll_out(
 
 def _add(
     shard: Shard,
-    problem: Planned,
+    problem: Problem,
     tools: list[Tool],
     constrained: bool,
     records: dict[str, Any],
@@ -276,7 +320,27 @@ def _add(
     if match == "bfcl" and problem.possible is not None:
         answers = problem.possible
     labels = annotate(steps, answers, tools, match)
-    count = len(steps)
+    _add_steps(shard, problem, constrained, records, labels)
+
+    greedy_right = False
+    for last, draws, greedy, complete, fate, tokens, text in records["trajectories"]:
+        right = complete and last >= 0 and steps[last].kind == "TOTAL_FINISH" and labels[last].local
+        greedy_right |= constrained and greedy and right
+        row = (problem.id, constrained, last, draws, greedy, complete, right, fate, tokens)
+        for name, value in zip(shard.trajectories, row, strict=False):
+            shard.trajectories[name].append(value)
+        shard.trajectories["text"].append(text.decode("utf-8", "replace"))
+    return greedy_right
+
+
+def _add_steps(
+    shard: Shard,
+    problem: Problem,
+    constrained: bool,
+    records: dict[str, Any],
+    labels: Sequence[Label],
+) -> None:
+    count = len(labels)
     columns = shard.steps
     columns["problem"] += [problem.id] * count
     columns["constrained"] += [constrained] * count
@@ -301,16 +365,6 @@ def _add(
     shard.features.append(records["features"])
     shard.states.append(records["states"])
     shard.rows += count
-
-    greedy_right = False
-    for last, draws, greedy, complete, fate, tokens, text in records["trajectories"]:
-        right = complete and last >= 0 and steps[last].kind == "TOTAL_FINISH" and labels[last].local
-        greedy_right |= constrained and greedy and right
-        row = (problem.id, constrained, last, draws, greedy, complete, right, fate, tokens)
-        for name, value in zip(shard.trajectories, row, strict=False):
-            shard.trajectories[name].append(value)
-        shard.trajectories["text"].append(text.decode("utf-8", "replace"))
-    return greedy_right
 
 
 @dataclass(frozen=True, slots=True)

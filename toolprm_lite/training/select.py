@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.chains import chain_scores
 from toolprm_lite.reward.head import Head, HeadCard, Label
 from toolprm_lite.search.config import Aggregate
 from toolprm_lite.training.data import Examples, Supervision, Trajectories
-from toolprm_lite.training.fit import RIVAL_KINDS, FitSettings, OnEpoch, Rival, fit
-from toolprm_lite.training.metrics import chain_scores, choose, grouped_auc
+from toolprm_lite.training.fit_head import HeadSettings, OnEpoch, fit_head
+from toolprm_lite.training.metrics import choose, grouped_auc
+from toolprm_lite.training.rivals import RIVAL_KINDS, Rival
 
 # A response is no more likely right than any beginning of it, so the least reward comes first.
 _BY_PLAINNESS: tuple[Aggregate, ...] = ("min", "last", "prod", "mean")
@@ -32,7 +34,7 @@ class Tried:
 
     layers: tuple[int, ...]
     pooled: bool
-    settings: FitSettings
+    settings: HeadSettings
     loss: float
     epoch: int
 
@@ -59,7 +61,7 @@ OnFit = Callable[[str, int, int], None]
 def select(
     data: Supervision,
     rival: Rival,
-    settings: FitSettings,
+    settings: HeadSettings,
     *,
     layers: Sequence[int] | None = None,
     label: Label | None = None,
@@ -107,14 +109,14 @@ def select(
 
     done = 0
 
-    def fitted(examples: Examples, card: HeadCard, how: FitSettings, what: str) -> Head:
+    def fitted(examples: Examples, card: HeadCard, how: HeadSettings, what: str) -> Head:
         nonlocal done
         if on_fit is not None:
             on_fit(f"{rival}: {what}", done, fits)
         done += 1
-        return fit(examples, card, how, on_epoch)
+        return fit_head(examples, card, how, on_epoch)
 
-    def attempt(chosen: tuple[tuple[int, ...], bool], with_settings: FitSettings) -> None:
+    def attempt(chosen: tuple[tuple[int, ...], bool], with_settings: HeadSettings) -> None:
         nonlocal loaded
         if loaded is None or loaded[0] != chosen:
             loaded = None  # frees the memory before the next ones are read

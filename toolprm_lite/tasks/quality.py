@@ -10,7 +10,7 @@ from typing import Any
 
 from toolprm_lite._core import Grounding, Segmenter
 from toolprm_lite.schema import closed_schema
-from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tasks.problem import Problem
 
 _PLACES = {name: place for place, name in enumerate(Grounding.names())}
 _LEAST_WORDS = 0.34  # of a value's words that the conversation must have

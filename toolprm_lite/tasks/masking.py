@@ -17,7 +17,7 @@ from typing import Any
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.prompt import Message
 from toolprm_lite.schema import Schema, map_subschemas
-from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
 _LETTERS = string.ascii_lowercase
@@ -88,10 +88,10 @@ def _masks(names: Sequence[str], seed: str, text: str) -> dict[str, str] | None:
     masks: dict[str, str] = {}
     taken = set(names)
     for name in names:
-        dice = random.Random(f"{seed}:{name}")
+        rng = random.Random(f"{seed}:{name}")
         for _ in range(_TRIES):
-            length = dice.randint(*_LENGTHS)
-            signs = [dice.choice(_LETTERS), *dice.choices(_SIGNS, k=length - 1)]
+            length = rng.randint(*_LENGTHS)
+            signs = [rng.choice(_LETTERS), *rng.choices(_SIGNS, k=length - 1)]
             candidate = "".join(signs)
             # With a digit it is no word; what stands in a text could not be told from the name.
             if not candidate.isalpha() and candidate not in taken and candidate not in text:
