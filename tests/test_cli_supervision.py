@@ -31,7 +31,7 @@ from toolprm_lite.cli import collect as command
 from toolprm_lite.cli import main
 from toolprm_lite.reward.base import FEATURES
 from toolprm_lite.reward.head import FittedModel, save_head
-from toolprm_lite.supervision.collect import CollectSettings
+from toolprm_lite.supervision.collect_settings import CollectSettings
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.tasks import masking
 from toolprm_lite.tasks.plan_settings import PlanSettings

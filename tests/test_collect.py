@@ -25,8 +25,10 @@ from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.supervision import dataset
 from toolprm_lite.supervision.annotation import annotate
-from toolprm_lite.supervision.collect import CollectSettings, Progress, collect, middle_layers
+from toolprm_lite.supervision.collect import Progress, collect
+from toolprm_lite.supervision.collect_settings import CollectSettings
 from toolprm_lite.supervision.dataset import SupervisionSet, open_set
+from toolprm_lite.supervision.shards import middle_layers
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool, parse_tools
 

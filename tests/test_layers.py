@@ -65,24 +65,24 @@ def _files() -> dict[str, Path]:
 FILES = _files()
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """The modules of the package that a file imports, by their names within it."""
+def _names(path: Path) -> Iterator[str]:
+    """What a file imports, by whole names."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import; write the whole name"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            package, _, rest = name.partition(".")
-            if package != NAME:
-                continue
-            while rest and rest not in FILES and rest != "_core":  # from a module its names
-                rest = rest.rpartition(".")[0]
-            if rest:
-                yield rest
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """The modules of the package that a file imports, by their names within it."""
+    for name in _names(path):
+        package, _, rest = name.partition(".")
+        while package == NAME and rest and rest not in FILES and rest != "_core":
+            rest = rest.rpartition(".")[0]  # from a module its names
+        if package == NAME and rest:
+            yield rest
 
 
 GRAPH = {
@@ -123,3 +123,9 @@ def test_the_exceptions_are_needed() -> None:
     for name, other in EXCEPTIONS:
         there = name in FILES and other in set(_imports(FILES[name]))
         assert there, f"{name} imports {other} no longer; take the exception out"
+
+
+def test_only_the_command_line_draws_on_terminals() -> None:
+    for name, path in FILES.items():
+        packages = {imported.partition(".")[0] for imported in _names(path)}
+        assert name.partition(".")[0] == "cli" or not packages & {"click", "rich"}, name

@@ -29,7 +29,8 @@ from toolprm_lite.errors import DatasetError
 from toolprm_lite.search.config import CALL_FORMATS
 
 if TYPE_CHECKING:
-    from toolprm_lite.supervision.collect import CollectSettings, Progress
+    from toolprm_lite.supervision.collect import Progress
+    from toolprm_lite.supervision.collect_settings import CollectSettings
     from toolprm_lite.supervision.prepare import PrepareSettings, Usable
     from toolprm_lite.tasks.exclusion import Exclusions
     from toolprm_lite.tasks.plan_settings import PlanSettings
@@ -218,7 +219,7 @@ def collect_settings(values: Mapping[str, Any]) -> tuple[PrepareSettings, Collec
     """The settings among a command's parameters. Raises `ConfigError`, and `DatasetError` where a
     package is missing."""
     try:
-        from toolprm_lite.supervision.collect import CollectSettings
+        from toolprm_lite.supervision.collect_settings import CollectSettings
         from toolprm_lite.supervision.prepare import PrepareSettings
         from toolprm_lite.tasks.plan_settings import PlanSettings
     except ImportError as error:

@@ -12,14 +12,26 @@ Record = dict[str, Any]
 
 def markdown(summary: Record, title: str) -> str:
     """The summary as people read it."""
+    lines = [f"# {title}", "", _scope(summary), "", *_right(summary)]
     rows = summary["strategies"]
-    oracle = summary.get("oracle")
-    lines = [f"# {title}", "", _scope(summary), ""]
+    if "f1" in rows[0]:
+        lines += _f1(rows)
+    lines += [*_cost(rows), *_failures(rows)]
+    if "official" in summary:
+        lines += _official(summary["official"])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _seeds(rows: Sequence[Record]) -> int:
+    return max(int(row["seeds"]) for row in rows)
+
+
+def _right(summary: Record) -> list[str]:
     names = list(summary["categories"])
-    scored = [row for row in (*rows, oracle) if row is not None]
-    seeds = max(row["seeds"] for row in rows)
+    scored = [row for row in (*summary["strategies"], summary.get("oracle")) if row is not None]
+    several = _seeds(summary["strategies"]) > 1
     head = ["strategy", *names, "average", "95%", "gain", "95%", "all", "way to the oracle"]
-    head += ["seeds", "SD over seeds (average, all)"] if seeds > 1 else []
+    head += ["seeds", "SD over seeds (average, all)"] if several else []
     body = [
         [
             row["strategy"],
@@ -30,22 +42,27 @@ def markdown(summary: Record, title: str) -> str:
             _point_range(row.get("average_gain_interval")),
             _percent(row["all"]),
             _percent((row.get("way") or {}).get("average")),
-            *([str(row["seeds"]), _spreads(row)] if seeds > 1 else []),
+            *([str(row["seeds"]), _spreads(row)] if several else []),
         ]
         for row in scored
     ]
-    lines += ["## Right answers", "", *_table(head, body), ""]
-    if "f1" in rows[0]:
-        head = ["strategy", "F1 functions", "F1 arguments", "mean", "strict"]
-        body = [
-            [
-                row["strategy"],
-                *(_percent(row["f1"][part]) for part in ("function", "argument", "mean")),
-                _percent(row["all"]),
-            ]
-            for row in rows
+    return ["## Right answers", "", *_table(head, body), ""]
+
+
+def _f1(rows: Sequence[Record]) -> list[str]:
+    head = ["strategy", "F1 functions", "F1 arguments", "mean", "strict"]
+    body = [
+        [
+            row["strategy"],
+            *(_percent(row["f1"][part]) for part in ("function", "argument", "mean")),
+            _percent(row["all"]),
         ]
-        lines += ["## As Hammer scores ToolAlpaca", "", *_table(head, body), ""]
+        for row in rows
+    ]
+    return ["## As Hammer scores ToolAlpaca", "", *_table(head, body), ""]
+
+
+def _cost(rows: Sequence[Record]) -> list[str]:
     head = [
         "strategy", "decoded", "of greedy's", "drawn", "judge's", "decode ms", "p95", "reward ms",
         "all but prefill ms", "a candidate right",
@@ -64,32 +81,34 @@ def markdown(summary: Record, title: str) -> str:
         ]
         for row in rows
     ]
-    lines += ["## Cost of a problem", "", "Tokens are means, times medians.", ""]
-    lines += [*_table(head, body), ""]
+    told = "Tokens are means, times medians."
+    return ["## Cost of a problem", "", told, "", *_table(head, body), ""]
+
+
+def _failures(rows: Sequence[Record]) -> list[str]:
     kinds = [kind for kind in FAILURES if any(kind in row["failures"] for row in rows)]
-    if kinds:
-        head = ["strategy", *kinds]
-        body = [
-            [row["strategy"], *(str(row["failures"].get(kind, 0)) for kind in kinds)]
-            for row in rows
-        ]
-        lines += ["## Failures", "", *_table(head, body), ""]
-        if seeds > 1:
-            lines += ["Counts are of all seeds together.", ""]
-    if "official" in summary:
-        official = summary["official"]
-        lines += [
-            "## The official checker",
-            "",
-            f"{official['judged']} answers judged, {official['disagreements']} verdicts disagree.",
-            "",
-            *(
-                f"- {each['id']}, {each['strategy']}: ours {_verdict(each['ours'])}, official "
-                f"{_verdict(each['official'])}"
-                for each in official["disagree"]
-            ),
-        ]
-    return "\n".join(lines).rstrip() + "\n"
+    if not kinds:
+        return []
+    head = ["strategy", *kinds]
+    body = [
+        [row["strategy"], *(str(row["failures"].get(kind, 0)) for kind in kinds)] for row in rows
+    ]
+    several = ["Counts are of all seeds together.", ""] if _seeds(rows) > 1 else []
+    return ["## Failures", "", *_table(head, body), "", *several]
+
+
+def _official(official: Record) -> list[str]:
+    return [
+        "## The official checker",
+        "",
+        f"{official['judged']} answers judged, {official['disagreements']} verdicts disagree.",
+        "",
+        *(
+            f"- {each['id']}, {each['strategy']}: ours {_verdict(each['ours'])}, official "
+            f"{_verdict(each['official'])}"
+            for each in official["disagree"]
+        ),
+    ]
 
 
 def _scope(summary: Record) -> str:

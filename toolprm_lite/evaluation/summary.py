@@ -36,21 +36,7 @@ def summarise(
     """
     columns = [(strategy, found) for strategy, runs in answers.items() for found in runs]
     shared = [problem for problem in problems if all(problem.id in found for _, found in columns)]
-    verdicts: list[list[bool | None]] = []
-    disagree: list[Record] = []
-    for strategy, found in columns:
-        verdicts.append([])
-        for problem in shared:
-            record = found[problem.id]
-            ours: bool | None = record["right"]
-            if official is not None:
-                theirs = bool(record.get("complete")) and official(problem, record["calls"])
-                if ours is not None and ours != theirs:
-                    disagree.append(
-                        {"strategy": strategy, "id": problem.id, "ours": ours, "official": theirs}
-                    )
-                ours = theirs if ours is None else ours
-            verdicts[-1].append(ours)
+    verdicts, disagree = _verdicts(columns, shared, official)
     judged = [
         place
         for place in range(len(shared))
@@ -94,6 +80,30 @@ def summarise(
             "disagree": disagree,
         }
     return summary
+
+
+def _verdicts(
+    columns: Sequence[tuple[str, Mapping[str, Record]]],
+    problems: Sequence[Problem],
+    official: Checker | None,
+) -> tuple[list[list[bool | None]], list[Record]]:
+    """The verdicts of each column on the problems, and where the official ones are others."""
+    verdicts: list[list[bool | None]] = []
+    disagree: list[Record] = []
+    for strategy, found in columns:
+        verdicts.append([])
+        for problem in problems:
+            record = found[problem.id]
+            ours: bool | None = record["right"]
+            if official is not None:
+                theirs = bool(record.get("complete")) and official(problem, record["calls"])
+                if ours is not None and ours != theirs:
+                    disagree.append(
+                        {"strategy": strategy, "id": problem.id, "ours": ours, "official": theirs}
+                    )
+                ours = theirs if ours is None else ours
+            verdicts[-1].append(ours)
+    return verdicts, disagree
 
 
 class _Table:

@@ -17,7 +17,8 @@ from toolprm_lite.evaluation.evaluate import unwatched as unwatched_asking
 from toolprm_lite.files import locked
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.store import Record, read_settings, write_settings
-from toolprm_lite.supervision.collect import CollectSettings, Progress, collect
+from toolprm_lite.supervision.collect import Progress, collect
+from toolprm_lite.supervision.collect_settings import CollectSettings
 from toolprm_lite.supervision.prepare import (
     PrepareSettings,
     Usable,

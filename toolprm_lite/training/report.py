@@ -17,7 +17,7 @@ from toolprm_lite.evaluation.intervals import bootstrap
 from toolprm_lite.files import replace_file
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.chains import chain_scores
-from toolprm_lite.reward.head import LABELS, Head
+from toolprm_lite.reward.head import LABELS, Head, Label
 from toolprm_lite.search.config import AGGREGATES
 from toolprm_lite.training import metrics
 from toolprm_lite.training.data import Examples, Trajectories
@@ -41,22 +41,10 @@ def judge(
     probability of the response), with a 95% interval over problems. `groups` names parts of the
     problems (bool [problems], see `Supervision.groups`) that are judged by themselves, too.
     """
-    steps: dict[str, Any] = {}
-    rewards: dict[str, npt.NDArray[np.float32]] = {}
-    for place, label in enumerate(LABELS):
-        rewards[label] = head.probabilities(
-            examples.kinds, examples.features, examples.hidden, label
-        )
-        found: dict[str, Any] = {}
-        for kind in (None, *head.card.kinds):
-            wanted = head.card.kinds if kind is None else (kind,)
-            ours = rows & np.isin(examples.kinds, [STEP_KINDS.index(name) for name in wanted])
-            found["all" if kind is None else kind] = _step_figures(
-                rewards[label][ours],
-                examples.labels[ours, place],
-                examples.problem[ours] * len(STEP_KINDS) + examples.kinds[ours],
-            )
-        steps[label] = found
+    rewards = {
+        label: head.probabilities(examples.kinds, examples.features, examples.hidden, label)
+        for label in LABELS
+    }
     own = rewards[head.card.label]
     scores = {
         name: chain_scores(own, examples.previous, name)[trajectories.last] for name in AGGREGATES
@@ -71,18 +59,12 @@ def judge(
     parts = {}
     for name, members in (groups or {}).items():
         ours = chosen & members[trajectories.problem]
-        if not ours.any():
-            continue
-        judged = np.isin(examples.kinds, [STEP_KINDS.index(kind) for kind in head.card.kinds])
-        steps_of = rows & judged & members[examples.problem]
-        parts[name] = {
-            "steps": _step_figures(
-                own[steps_of],
-                examples.labels[steps_of, LABELS.index(head.card.label)],
-                examples.problem[steps_of] * len(STEP_KINDS) + examples.kinds[steps_of],
-            ),
-            "selection": _selection(scores[head.aggregate], trajectories, ours),
-        }
+        if ours.any():
+            steps_of = rows & members[examples.problem]
+            parts[name] = {
+                "steps": _steps_of(own, examples, steps_of, head.card.label, head.card.kinds),
+                "selection": _selection(scores[head.aggregate], trajectories, ours),
+            }
     policy = None
     if "logprob_total" in head.card.features:
         total = examples.features[:, head.card.features.index("logprob_total")]
@@ -96,7 +78,16 @@ def judge(
         "kinds": list(head.card.kinds),
         "label": head.card.label,
         "aggregate": head.aggregate,
-        "steps": steps,
+        "steps": {
+            label: {
+                "all" if kind is None else kind: _steps_of(
+                    rewards[label], examples, rows, label,
+                    head.card.kinds if kind is None else (kind,),
+                )
+                for kind in (None, *head.card.kinds)
+            }
+            for label in LABELS
+        },
         "trajectories": {
             "complete": int(complete.sum()),
             "right": _figure(float(right.mean()) if len(right) else math.nan),
@@ -112,7 +103,23 @@ def judge(
         "selection_by_policy": policy,
         "groups": parts,
         "reliability": _reliability(head, own, examples, rows),
-    }
+    }  # fmt: skip
+
+
+def _steps_of(
+    rewards: npt.NDArray[np.float32],
+    examples: Examples,
+    rows: npt.NDArray[np.bool_],
+    label: Label,
+    kinds: Sequence[str],
+) -> dict[str, Any]:
+    """The figures of the steps `rows` that are of these kinds."""
+    ours = rows & np.isin(examples.kinds, [STEP_KINDS.index(name) for name in kinds])
+    return _step_figures(
+        rewards[ours],
+        examples.labels[ours, LABELS.index(label)],
+        examples.problem[ours] * len(STEP_KINDS) + examples.kinds[ours],
+    )
 
 
 def scores(report: Mapping[str, Any]) -> dict[str, Any]:
