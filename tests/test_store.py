@@ -10,7 +10,7 @@ import pytest
 
 from toolprm_lite import store
 from toolprm_lite.files import locked
-from toolprm_lite.store import BrokenLine, Change, KeyedLines, Shards, changes, told
+from toolprm_lite.store import BrokenLine, Change, KeyedLines, Shards, changes, describe
 
 
 def key(record: dict[str, Any]) -> str | None:
@@ -38,7 +38,7 @@ def test_changes_between_settings(before: Any, now: Any, found: list[Any]) -> No
 
 
 def test_changes_as_a_message() -> None:
-    assert told([Change("a.b", "x", None), Change("c", 1, 2)]) == (
+    assert describe([Change("a.b", "x", None), Change("c", 1, 2)]) == (
         'a.b was "x", is null; c was 1, is 2'
     )
 

@@ -28,8 +28,8 @@ from toolprm_lite.store import (
     Record,
     as_json,
     changes,
+    describe,
     read_settings,
-    told,
     write_settings,
 )
 from toolprm_lite.tasks.requests import RequestLine, id_key
@@ -193,7 +193,7 @@ class _Results:
         found = changes(before, self._settings)
         if found:
             raise ConfigError(
-                f"{path} holds results of other settings ({told(found)}); "
+                f"{path} holds results of other settings ({describe(found)}); "
                 "give another --output, or the settings it has"
             )
 

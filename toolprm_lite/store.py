@@ -45,7 +45,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> 
             yield Change(prefix + name, old, new)
 
 
-def told(found: Iterable[Change]) -> str:
+def describe(found: Iterable[Change]) -> str:
     """Changes as a message lists them."""
     return "; ".join(
         f"{name} was {json.dumps(before)}, is {json.dumps(now)}" for name, before, now in found

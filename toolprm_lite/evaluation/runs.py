@@ -23,9 +23,9 @@ from toolprm_lite.store import (
     Record,
     as_json,
     changes,
+    describe,
     read_settings,
     remove_partials,
-    told,
     write_settings,
 )
 from toolprm_lite.tasks.problem import Problem
@@ -152,7 +152,7 @@ def _merged(before: Record, now: Record, folder: Path) -> Record:
     """The settings of both runs, of which the later may ask more seeds and have more rewards."""
     rewards = {**now["rewards"], **before["rewards"]}
     grown = {"rewards": rewards, "seeds": max(now.get("seeds", 1), before.get("seeds", 1))}
-    found = told(changes({**before, **grown}, {**now, **grown}))
+    found = describe(changes({**before, **grown}, {**now, **grown}))
     others = "; ".join(
         f"the reward {name} is another one"
         for name, identity in now["rewards"].items()
