@@ -37,8 +37,9 @@ from toolprm_lite.constraint import Matcher, Vocabulary
 from toolprm_lite.prompt import parse_messages, render_prompt
 from toolprm_lite.reward.base import CandidateStep
 from toolprm_lite.reward.generative import GenerativeReward
+from toolprm_lite.schema import closed_schema
 from toolprm_lite.tasks.problem import Problem
-from toolprm_lite.tools import closed_schema, parse_tools
+from toolprm_lite.tools import parse_tools
 
 MAX_STEPS = 40  # rounds of a search
 MAX_STEP_TOKENS = 48

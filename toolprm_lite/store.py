@@ -130,7 +130,7 @@ class KeyedLines(Generic[Key]):
                 raise BrokenLine(number) from None
 
     def repair(self) -> None:
-        """Leave only whole lines, of results that stand. Raises `OSError`."""
+        """Leave only whole lines, of results that are kept. Raises `OSError`."""
         whole = b"".join(self._kept)
         if whole != self._data:
             replace_file(self.path, whole)

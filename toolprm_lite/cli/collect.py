@@ -201,7 +201,7 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
 
     Ends with exit code 130 by Ctrl-C. Raises `ToolprmError`, and `OSError` where the disk is full.
     """
-    weights = model_settings(values).identity()  # a wrong path is told before the problems are read
+    weights = model_settings(values).identity()  # fails before the problems are read
     prepare, settings = collect_settings(values)
     plan = _planned(paths, prepare, settings.plan, values["rejected"], values["limit"])
     from toolprm_lite.files import locked

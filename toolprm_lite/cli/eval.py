@@ -230,7 +230,7 @@ def eval_settings(source: str, values: Mapping[str, Any]) -> EvalSettings:
 
 
 def read_problems(source: SourceSettings) -> list[Problem]:
-    """The problems to ask; what is left out is told. Raises `ToolprmError`."""
+    """The problems to ask; says what is left out. Raises `ToolprmError`."""
     from toolprm_lite.tasks.sources import read_source
 
     return read_source(source, lambda reason: say(f"left out: {reason}"))

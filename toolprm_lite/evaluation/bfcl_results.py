@@ -29,7 +29,7 @@ def load_checker(package: Path) -> OfficialChecker:
     """BFCL's own check of single responses, from the unpacked wheel.
 
     The package's table of models imports a client library for every vendor; the checker only asks
-    it whether a model's names have underscores for dots, so an empty one stands in for it. Raises
+    it whether a model's names have underscores for dots, so an empty one replaces it. Raises
     `DatasetError` where it can't be imported.
     """
     table = ModuleType("bfcl_eval.constants.model_config")
@@ -75,9 +75,9 @@ def write_results(
 ) -> None:
     """Write answers where `bfcl evaluate --result-dir FOLDER --partial-eval` finds them.
 
-    The calls stand there as a JSON list in text, which bfcl-eval's handler of the Hammer models
+    The calls are a JSON list in text, which bfcl-eval's handler of the Hammer models
     reads; `model` is the name of their folder, such as "MadeAgents_Hammer2.1-0.5b". A response that
-    did not end is written as it was, for it to fail on.
+    did not end is written unchanged, and fails there.
     """
     files: dict[Path, list[Record]] = {}
     for problem, answer in answers:

@@ -81,8 +81,8 @@ def _cost(rows: Sequence[Record]) -> list[str]:
         ]
         for row in rows
     ]
-    told = "Tokens are means, times medians."
-    return ["## Cost of a problem", "", told, "", *_table(head, body), ""]
+    note = "Tokens are means, times medians."
+    return ["## Cost of a problem", "", note, "", *_table(head, body), ""]
 
 
 def _failures(rows: Sequence[Record]) -> list[str]:

@@ -1,7 +1,7 @@
 """Strategies side by side on one problem: what each answers, and what it spends on it.
 
-Problems stand outside and strategies inside, so that one prefill serves all of them; every
-strategy that draws whole responses chooses from one recorded pool.
+Problems are the outer loop and strategies the inner one, so that one prefill serves all of them;
+every strategy that draws whole responses chooses from one recorded pool.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Label:
     viable: bool
 
 
-# The weight of a call on an answer: what matters more stands in higher bits.
+# The weight of a call on an answer: what matters more is in higher bits.
 _RIGHT = 1 << 40
 _NAMED = 1 << 20
 

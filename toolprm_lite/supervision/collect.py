@@ -49,7 +49,7 @@ def collect(
     A shard depends on its own problems alone, so an interrupted collection ends as the same set.
     With `limit` it ends with the shard that holds the plan's problem of that number; a later run
     may go further. `weights` tells the model's file and precision from others of the same model: a
-    set holds rollouts of one. Raises `ConfigError` for layers that the model hasn't got,
+    set holds rollouts of one. Raises `ConfigError` for layers that the model does not have,
     `DatasetError` when `folder` holds something else, `OSError` when it can't be written. `folder`
     is kept from other runs.
     """
@@ -85,14 +85,14 @@ def _collect(
             missing.append(number)
     report(Progress(done, total, steps, right))
 
-    def told(shard: Shard, was_right: bool, skipped: str | None) -> None:
+    def count(shard: Shard, was_right: bool, skipped: str | None) -> None:
         nonlocal done, right
         done += 1
         right += was_right
         report(Progress(done, total, steps + shard.rows, right, skipped))
 
     for number in missing:
-        shard = collect_shard(searcher, shards[number], settings, told)
+        shard = collect_shard(searcher, shards[number], settings, count)
         steps += shard.rows
         _write(writer, number, shard, layers, searcher.info.width)
     if wanted == len(shards):

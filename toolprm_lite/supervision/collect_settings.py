@@ -15,7 +15,7 @@ class CollectSettings:
     """How to collect.
 
     Attributes:
-        draws: responses drawn for each problem, besides the most likely one.
+        draws: responses drawn for each problem, in addition to the most likely one.
         temperature: of the draws.
         top_k: tokens a draw may choose among.
         seed: of the draws.

@@ -303,7 +303,7 @@ class SupervisionSet:
         problem = np.array([numbers[str(name)] for name in steps["problem"].to_pylist()], np.int32)
         constrained = steps["constrained"].to_numpy()
         index = steps["step"].to_numpy()
-        # A rollout's steps stand together, in order: its first row is where `step` is 0.
+        # A rollout's steps are together, in order: its first row is where `step` is 0.
         first = np.arange(len(index)) - index
         previous = steps["previous"].to_numpy()
         width = steps.schema.field("features").type.list_size

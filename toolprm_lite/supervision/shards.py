@@ -61,7 +61,7 @@ def collect_shard(
     """Let the model answer the problems, and label every step it decides. Writes no file.
 
     What is collected depends on the model, the problems and the settings alone, so shards can be
-    collected in any order and by several processes. After each problem `report` is told of the
+    collected in any order and by several processes. After each problem `report` gets the
     shard so far, whether the greedy response was right, and why the problem was skipped. Raises
     `ConfigError` for layers that the model does not have.
     """

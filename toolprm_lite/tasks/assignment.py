@@ -7,7 +7,7 @@ class Assignment:
     """The best one-to-one assignment of rows to columns, grown a row at a time.
 
     A row is a tuple of weights >= 0, one a column; a row may stay without a column, at 0. `value`
-    is the sum over the best assignment. Growing one leaves it as it was, so that branches share it.
+    is the sum over the best assignment. Growing one does not change it, so that branches share it.
     """
 
     __slots__ = ("_grown", "_owner", "_weights", "_without", "value")
@@ -61,7 +61,7 @@ def _augment(
     """
     columns = [column for column in range(len(owner)) if column != banned]
     gains = list(weights[row])
-    came = [-1] * len(owner)
+    source = [-1] * len(owner)
     changed = True
     while changed:
         changed = False
@@ -73,7 +73,7 @@ def _augment(
             for other in columns:
                 if other != column and rest + moved[other] > gains[other]:
                     gains[other] = rest + moved[other]
-                    came[other] = column
+                    source[other] = column
                     changed = True
     best, end = 0, -1  # the row stays without a column
     for column in columns:
@@ -84,6 +84,6 @@ def _augment(
     if banned >= 0:
         after[banned] = -1
     while end >= 0:
-        after[end] = row if came[end] < 0 else owner[came[end]]
-        end = came[end]
+        after[end] = row if source[end] < 0 else owner[source[end]]
+        end = source[end]
     return best, tuple(after)

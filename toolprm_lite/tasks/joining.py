@@ -1,6 +1,6 @@
 """Problems with several calls, made of problems with one: two or three questions asked at once.
 
-Data with several right calls is rare, and most of it wants a different function for each. Here a
+Data with several right calls is rare, and most of it calls a different function each time. Here a
 function is called again, with other arguments, wherever there are questions for it.
 """
 

@@ -25,7 +25,7 @@ from toolprm_lite.tools import parse_tools
 def load_problems(
     paths: Sequence[Path | str], excluded: Exclusions | None = None
 ) -> tuple[list[Problem], list[Rejected]]:
-    """Read the files, each of one of these forms, told by its content.
+    """Read the files, each of one of these forms, recognised by its content.
 
     - This project's: a JSON line each, {"id", "source", "messages" or "query", "tools", "answers"}.
     - BFCL's question files, with their answers in the folder `possible_answer` beside them. The

@@ -115,7 +115,7 @@ def offered_tools(
                 continue
             tools.append(pooled.tool)
             taken.add(pooled.key)
-    if not tools:  # all that was listed is at home elsewhere: nothing is right, so any tool will do
+    if not tools:  # all listed tools are of another side, and nothing is right: any tool
         tools = [pooled.tool for pooled in rng.sample(pool[""], 1)] if pool.get("") else listed[:1]
     rng.shuffle(tools)
     return tools
@@ -143,7 +143,7 @@ def foreign_tools(
     for member in members:
         for answer in member.answers:
             right |= words_of(answer["name"])
-    said = {
+    spoken = {
         stem(word)
         for member in members
         for message in member.messages
@@ -156,7 +156,7 @@ def foreign_tools(
     ]
     other = [pooled for pooled in usable if source not in pooled.sources]
     usable = other or usable
-    usable = [pooled for pooled in usable if not pooled.words & said] or usable
+    usable = [pooled for pooled in usable if not pooled.words & spoken] or usable
     if not usable:
         return None
     number = min(_number_of_tools(1, alone, rng, settings), len(usable))

@@ -181,7 +181,7 @@ def _choose_refusals(problems: Sequence[Problem], side: int, settings: PlanSetti
     for problem in problems:
         sources[problem.source].append(problem)
     chosen: set[str] = set()
-    owed = 0.0
+    missing = 0.0
     for source in sorted(sources):
         members = sources[source]
         able = [
@@ -191,10 +191,10 @@ def _choose_refusals(problems: Sequence[Problem], side: int, settings: PlanSetti
             and problem.messages[-1]["role"] == "user"
             and not any(m["role"] == "tool" or "tool_calls" in m for m in problem.messages)
         ]
-        owed += settings.refusal_share * len(members)
-        owed -= sum(not problem.answers for problem in members)
-        number = max(0, min(len(able), round(owed)))
-        owed -= number
+        missing += settings.refusal_share * len(members)
+        missing -= sum(not problem.answers for problem in members)
+        number = max(0, min(len(able), round(missing)))
+        missing -= number
         rng = random_of(settings, "refuse", side, source)
         chosen.update(problem.id for problem in rng.sample(able, number))
     return chosen
@@ -205,12 +205,12 @@ def _choose_masked(sizes: Sequence[int], side: int, settings: PlanSettings) -> l
     order = list(range(len(sizes)))
     random_of(settings, "mask", side).shuffle(order)
     hide = [False] * len(sizes)
-    owed = 0.0
+    missing = 0.0
     for place in order:
-        owed += settings.mask_share * sizes[place]
-        if owed >= sizes[place] / 2 and settings.mask_share > 0:
+        missing += settings.mask_share * sizes[place]
+        if missing >= sizes[place] / 2 and settings.mask_share > 0:
             hide[place] = True
-            owed -= sizes[place]
+            missing -= sizes[place]
     return hide
 
 

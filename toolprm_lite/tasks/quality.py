@@ -19,7 +19,7 @@ _LEAST_WORDS = 0.34  # of a value's words that the conversation must have
 def unsupported(problem: Problem) -> str | None:
     """The first argument of the answers whose value the conversation does not give, or None.
 
-    A value is supported when it, or a third of its words, stands in the conversation, when the
+    A value is supported when it, or a third of its words, is in the conversation, when the
     schema lists it, and when it is a boolean or the parameter's default.
     """
     response = json.dumps(problem.answers, ensure_ascii=False).encode()

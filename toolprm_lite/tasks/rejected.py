@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that is not used: where it stands, why, and how to mend it.
+    """A record that is not used: where it is, why, and how to correct it.
 
     `line` is the line of a JSONL file, the place in a JSON list (from 1). `kind` groups reasons:
     "record", "id", "messages", "tools", "answers", "function", "argument", "required", "value",

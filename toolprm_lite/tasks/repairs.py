@@ -16,7 +16,7 @@ from toolprm_lite.tools import Tool
 
 
 class _Checker:
-    """jsonschema's validator of one tool, told what it knows about repairs."""
+    """jsonschema's validator of one tool, with what repairs need."""
 
     def __init__(self, parameters: Schema) -> None:
         from jsonschema import Draft202012Validator
@@ -130,7 +130,7 @@ _NONE_FITS: Any = object()
 
 
 def _coerced(value: Any, schema: Any, checker: _Checker) -> Any:
-    """`value` as the schema wants it, if it is that in another writing, or `_NONE_FITS`."""
+    """`value` in the type of the schema, if it is that value written otherwise, or `_NONE_FITS`."""
     if checker.valid(value, schema):
         return value
     schema = checker.resolve(schema)

@@ -50,7 +50,7 @@ class SourceSettings:
 def read_source(
     settings: SourceSettings, left_out: Callable[[str], None] = lambda reason: None
 ) -> list[Problem]:
-    """The problems that the settings name; `left_out` is told of each record that can't be used.
+    """The problems that the settings name; `left_out` gets the records that can't be used.
 
     Raises `ConfigError` where none is left, and as `read_bfcl`, `read_problems` and `read_set` do.
     """

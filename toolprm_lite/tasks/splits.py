@@ -16,7 +16,7 @@ _MOVES = 150_000  # of the local search: some seconds
 def split_functions(problems: Sequence[Problem], settings: PlanSettings) -> dict[str, int]:
     """The side (0, 1, 2) of every right function.
 
-    Few problems shall mix sides: a local search moves all functions of a problem to one side. The
+    So that few problems mix sides, a local search moves all functions of a problem to one side. The
     cost is the number of mixed problems, plus how far the kept ones are from the fractions within
     each stratum (a source's problems with one function, and with several).
     """
@@ -173,7 +173,7 @@ def side_of(problem: Problem, sides: dict[str, int], settings: PlanSettings) -> 
         return None
     if found:
         return found.pop()
-    # Nothing is right: where most of its tools are at home.
+    # Nothing is right: the side of most of its tools.
     listed = Counter(
         sides.get(key_of(tool.name), hash_side(key_of(tool.name), settings))
         for tool in problem.tools

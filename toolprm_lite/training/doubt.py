@@ -119,8 +119,8 @@ def fit_doubt(
     """Search the problems with every threshold, and write the choice on the head's card.
 
     `folder` keeps the answers, so that a choice that was stopped goes on from there; `depends` is
-    what they depend on besides the search. Returns what was measured; where no problem could be
-    searched nothing is chosen. Raises as `evaluate` does.
+    what they depend on in addition to the search. Returns what was measured; where no problem could
+    be searched nothing is chosen. Raises as `evaluate` does.
     """
     judge = load_head(head)
     strategies = settings.strategies(judge.name)

@@ -75,7 +75,7 @@ def _uncollected(folder: Path) -> Iterator[Callable[[Progress], None]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitWatch:
-    """What is told of a fit's progress.
+    """The callbacks of a fit's progress.
 
     Attributes:
         begins: a stage, the folder it writes into, and whether it was done before.
@@ -153,8 +153,12 @@ def _collect(
         write_rejected(settings.rejected, usable.rejected)
     plan = plan_problems(usable, settings.prepare, settings.collect.plan)
     watch.planned(usable, plan)
-    with locked(folder, folder=True), open_searcher() as searcher, watch.collecting(folder) as told:
-        collect(searcher, plan, folder, settings.collect, told, settings.limit, settings.weights)
+    with (
+        locked(folder, folder=True),
+        open_searcher() as searcher,
+        watch.collecting(folder) as report,
+    ):
+        collect(searcher, plan, folder, settings.collect, report, settings.limit, settings.weights)
 
 
 def _choose_doubt(

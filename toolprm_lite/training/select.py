@@ -221,8 +221,8 @@ def _telling_sources(
         if not {0, 1} <= set(others.split.tolist()):
             continue
         scores = np.zeros(len(ours.right))
-        told = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
-        if told.mixed.sum() >= _TELLING:
+        choice = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
+        if choice.mixed.sum() >= _TELLING:
             found[name.removeprefix("source ")] = rows
     return found
 
@@ -286,8 +286,8 @@ def _uses(
 ) -> list[dict[str, Any]]:
     """How well each label and aggregate choose among the validation trajectories.
 
-    Where nothing can be told (no problem with right and wrong trajectories), the first one wins:
-    viability so far, which is what a search wants to know.
+    Where nothing can be compared (no problem with right and wrong trajectories), the first one is
+    chosen: viability so far, which a search needs.
     """
     ours = trajectories.take((trajectories.split == 1) & trajectories.complete)
     uses: list[dict[str, Any]] = []
