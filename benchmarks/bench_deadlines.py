@@ -24,7 +24,7 @@ from problems import load
 from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.open import open_backend
-from toolprm_lite.evaluation.items import Item
+from toolprm_lite.tasks.problem import Problem
 
 WARM = 200.0  # milliseconds
 REACH = "as long as it takes"
@@ -88,14 +88,14 @@ def main() -> None:
 
     with Searcher(backend) as searcher:
 
-        def ask(item: Item, **settings: Any) -> tuple[SearchResult, float]:
+        def ask(item: Problem, **settings: Any) -> tuple[SearchResult, float]:
             config = SearchConfig(max_tokens=256, max_step_tokens=64, **settings)
             steps.longest = 0.0
             began = time.perf_counter()
             result = searcher.search(item.messages, item.tools, config, reward=options.reward)
             return result, 1e3 * (time.perf_counter() - began)
 
-        def note(name: str, item: Item, deadline: float | None, **settings: Any) -> None:
+        def note(name: str, item: Problem, deadline: float | None, **settings: Any) -> None:
             result, took = ask(item, deadline_ms=deadline, **settings)
             named = result.complete or bool(result.missing)
             rows.setdefault(name, []).append(

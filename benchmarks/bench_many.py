@@ -180,7 +180,7 @@ def main() -> None:
     items = load(args.problems, 20 * max(args.count, args.lists))
     seen: dict[str, SearchRequest] = {}
     for item in items:
-        key = json.dumps(item.tools, sort_keys=True)
+        key = json.dumps([tool.to_dict() for tool in item.tools], sort_keys=True)
         seen.setdefault(key, SearchRequest(item.messages, item.tools, config))
     requests = list(seen.values())[: max(args.count, args.lists)]
     report: dict[str, Any] = {"model": args.model, "beams": args.beams, "expand": args.expand}

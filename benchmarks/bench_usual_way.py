@@ -36,10 +36,11 @@ from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.open import open_backend
 from toolprm_lite.constraint import Matcher, Vocabulary
 from toolprm_lite.evaluation.generative import GenerativeReward
-from toolprm_lite.evaluation.items import Item
 from toolprm_lite.prompt import parse_messages, render_prompt
 from toolprm_lite.reward.base import CandidateStep
-from toolprm_lite.tools import closed_schema, parse_tools
+from toolprm_lite.schema import closed_schema
+from toolprm_lite.tasks.problem import Problem
+from toolprm_lite.tools import parse_tools
 
 MAX_STEPS = 40  # rounds of a search
 MAX_STEP_TOKENS = 48
@@ -79,7 +80,9 @@ class UsualSearch:
         self._searcher = searcher
         self._random = np.random.default_rng(0)
 
-    def run(self, item: Item, beams: int, draws: int, scorer: Scorer) -> tuple[Row | None, float]:
+    def run(
+        self, item: Problem, beams: int, draws: int, scorer: Scorer
+    ) -> tuple[Row | None, float]:
         """The best response, and the seconds of the prompt's first prefill."""
         tools = parse_tools(item.tools)
         form = self._searcher.call_format()
@@ -252,7 +255,7 @@ class Judge:
         self._reward = GenerativeReward(backend)
         self.prefilled = 0
 
-    def begin(self, item: Item) -> None:
+    def begin(self, item: Problem) -> None:
         self._reward = self._reward.for_request(item.messages, parse_tools(item.tools))
 
     def score(self, rows: list[Row], token_bytes: Sequence[bytes]) -> list[float]:

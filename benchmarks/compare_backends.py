@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from toolprm_lite import SearchConfig, Searcher
-from toolprm_lite.evaluation.matching import responses_equal
-from toolprm_lite.supervision.problems import load_problems
+from toolprm_lite.tasks.loading import load_problems
+from toolprm_lite.tasks.matching import responses_equal
 
 
 def answers(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolprm_lite.evaluation.bfcl import read_bfcl
-from toolprm_lite.evaluation.items import Item, read_problems, read_set
+from toolprm_lite.tasks.bfcl import read_bfcl
+from toolprm_lite.tasks.problem import Problem
+from toolprm_lite.tasks.sources import read_problems, read_set
 
 
-def load(path: Path, limit: int) -> list[Item]:
+def load(path: Path, limit: int) -> list[Problem]:
     """The first `limit`: of a set the test problems, of BFCL the one-call bring-up ones, two simple
     to one multiple."""
     if path.is_file():

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolprm_lite.errors import ProblemError
-from toolprm_lite.evaluation.matching import Answers, calls_equal, responses_equal, values_equal
 from toolprm_lite.supervision.annotation import Label, annotate
+from toolprm_lite.tasks.matching import Answers, calls_equal, responses_equal, values_equal
 
 Call = dict[str, Any]
 

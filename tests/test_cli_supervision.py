@@ -26,15 +26,15 @@ pytest.importorskip("jsonschema")
 from faults import question
 from test_head import make_head
 
-from toolprm_lite import Searcher
+from toolprm_lite import Searcher, store
 from toolprm_lite.cli import collect as command
 from toolprm_lite.cli import main
 from toolprm_lite.reward.base import FEATURES
-from toolprm_lite.reward.head import FittedModel, save_head
-from toolprm_lite.supervision import dataset, masking
-from toolprm_lite.supervision.collect import CollectSettings
+from toolprm_lite.reward.head import FittedModel, load_head, save_head
+from toolprm_lite.supervision.collect_settings import CollectSettings
 from toolprm_lite.supervision.dataset import open_set
-from toolprm_lite.supervision.plan import PlanSettings
+from toolprm_lite.tasks import masking
+from toolprm_lite.tasks.plan_settings import PlanSettings
 
 # click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
@@ -371,14 +371,14 @@ def test_progress_without_a_terminal(
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    real = dataset.replace_file
+    real = store.replace_file
 
     def write(path: Path, data: bytes) -> None:
         if path.name == "shard-00002.trajectories.parquet":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path, data)
 
-    monkeypatch.setattr(dataset, "replace_file", write)
+    monkeypatch.setattr(store, "replace_file", write)
     yield
     monkeypatch.undo()
 
@@ -450,12 +450,19 @@ def test_fitting_from_end_to_end(tiny_gguf: Path, tmp_path: Path) -> None:
     assert [entry["head"] for entry in report["heads"]] == ["toolprm", "c-prm", "orm"]
     assert (output / "report" / "reliability.png").stat().st_size > 1000
     written = head.stat().st_mtime_ns
+    doubt = load_head(head).card.doubt
+    assert doubt is not None
+    assert result.stdout.count("  <- chosen\n") == 1
+    assert f"doubt {doubt:4.2f}" in result.stdout
     again = run(*arguments)
     assert again.exit_code == 0
     assert "are fitted to this set already" in again.stderr
+    assert "the threshold of doubt is chosen already" in again.stderr
     assert head.stat().st_mtime_ns == written
     (output / "heads" / "orm.safetensors").unlink()
-    assert "training into" in run(*arguments).stderr
+    afresh = run(*arguments, "--doubt-problems", "0")
+    assert "2 of 3: training into" in afresh.stderr
+    assert load_head(head).card.doubt is None
     tools = write_problems(tmp_path / "tools.json", json.dumps(record(0)["tools"]))
     found = run(
         "search", "--tools", tools, "--model", tiny_gguf, "--reward", head, "--json", "--threads",

@@ -17,6 +17,7 @@ pytest.importorskip("pyarrow")
 
 from mock_backend import EOG, VOCABULARY, WIDTH, MockBackend, state_of, tokenize
 
+from toolprm_lite import store
 from toolprm_lite._core import Grounding, Segmenter
 from toolprm_lite.errors import ConfigError, DatasetError
 from toolprm_lite.reward.base import CERTAINTY, FEATURES
@@ -24,9 +25,11 @@ from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.supervision import dataset
 from toolprm_lite.supervision.annotation import annotate
-from toolprm_lite.supervision.collect import CollectSettings, Progress, collect, middle_layers
+from toolprm_lite.supervision.collect import Progress, collect
+from toolprm_lite.supervision.collect_settings import CollectSettings
 from toolprm_lite.supervision.dataset import SupervisionSet, open_set
-from toolprm_lite.supervision.plan import Planned
+from toolprm_lite.supervision.shards import middle_layers
+from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool, parse_tools
 
 WEATHER = {
@@ -68,18 +71,17 @@ EXACT = CollectSettings(
 
 def planned(
     number: int, *answers: dict[str, Any], tools: list[Tool] = TOOLS, **changes: Any
-) -> Planned:
+) -> Problem:
     values: dict[str, Any] = {
         "id": f"p{number}",
         "source": "made",
         "split": ("train", "validation", "test")[number % 3],
         "masked": False,
-        "refusal": not answers,
         "messages": [{"role": "user", "content": f"Weather {number} in Paris or Rome, please"}],
         "tools": tools,
         "answers": list(answers),
     }
-    return Planned(**{**values, **changes})
+    return Problem(**{**values, **changes})
 
 
 def mock_searcher(responses: dict[str, float] = RESPONSES, **more: Any) -> Searcher:
@@ -400,7 +402,8 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         plan["after"] -= 1
         real(path, data)
 
-    monkeypatch.setattr(dataset, "replace_file", write)
+    for module in (dataset, store):
+        monkeypatch.setattr(module, "replace_file", write)
     return plan
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mock_backend import MockBackend, tokenize
+from test_evaluation import item
 from test_search import (
     DEAD,
     RESPONSES,
@@ -29,7 +30,6 @@ from test_search import (
 from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.backends.base import Batch, MaskArray, Output
 from toolprm_lite.errors import ConfigError, TrainingError
-from toolprm_lite.evaluation.runs import Column, RunFolder
 from toolprm_lite.reward.base import FEATURES, CandidateStep
 from toolprm_lite.reward.head import (
     FittedModel,
@@ -39,7 +39,7 @@ from toolprm_lite.reward.head import (
     load_head,
     save_head,
 )
-from toolprm_lite.training.doubt import Measured, choose_doubt
+from toolprm_lite.training.doubt import DoubtSettings, Measured, choose_doubt, fit_doubt, measure
 
 NEARLY_ALWAYS = 1 - 1e-9
 
@@ -416,42 +416,53 @@ def test_thresholds_are_compared_on_the_same_problems() -> None:
             choose_doubt(others)
 
 
-CHOOSE = Path(__file__).parents[1] / "benchmarks" / "choose_doubt.py"
+def test_thresholds_are_measured_on_what_all_have_answered() -> None:
+    tokens = {0.0: 10, 0.4: 13, 0.6: 16, 1.0: 30}
+    right = {0.0: 50, 0.4: 60, 0.6: 70, 1.0: 70}
+    answers = {
+        threshold: {
+            str(number): {
+                "right": number < right[threshold],
+                "stats": {"decode_tokens": tokens[threshold] - 3, "forced_tokens": 3},
+            }
+            for number in range(100)
+        }
+        for threshold in tokens
+    }
+    answers[0.0]["too long"] = {"right": False, "error": "no room"}
+    found = measure(answers)
+    assert [each.doubt for each in found] == list(tokens)
+    assert [each.right.sum() for each in found] == list(right.values())
+    assert [each.tokens.tolist() for each in found] == [
+        [number] * 100 for number in tokens.values()
+    ]
+    assert choose_doubt(found).doubt == 0.6
+    assert [len(each.right) for each in measure({0.0: {}, 1.0: {}})] == [0, 0]
 
 
-def test_a_run_of_eval_gives_the_card_its_threshold(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run", {"rewards": {}})
-    right = {
-        "greedy": 50,
-        "doubt:orm@2x8/0.4": 60,
-        "doubt:orm@2x8/0.6": 70,
-        "step-beam:orm@2x8": 70,
-    }
-    tokens = {
-        "greedy": 10,
-        "doubt:orm@2x8/0.4": 13,
-        "doubt:orm@2x8/0.6": 16,
-        "step-beam:orm@2x8": 30,
-    }
-    for name, number in itertools.product(right, range(100)):
-        stats = {"decode_tokens": tokens[name] - 3, "forced_tokens": 3}
-        record = {"id": str(number), "right": number < right[name], "stats": stats}
-        if name == "greedy":
-            run.add({Column(name): record})
-        else:  # of two seeds the first is read
-            other = {**record, "right": not record["right"]}
-            run.add({Column(name, 1): other, Column(name, 0): record, Column(name, 2): other})
-        run.add({Column("majority@4", 0): {**record, "right": True}})
-    run.add({Column("greedy"): {"id": "too long", "right": False, "error": "no room"}})
-    names = [{"strategy": name} for name in (*right, "majority@4")]
-    (run.folder / "summary.json").write_text(json.dumps({"strategies": names}))
-    head = tmp_path / "head.safetensors"
-    save_head(head, half(Searcher(MockBackend(RESPONSES)), None))
-    command = [sys.executable, CHOOSE, run.folder, "--head", head, "--json"]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    assert found["problems"] == 100
-    assert [(row["doubt"], row["right"], row["tokens"]) for row in found["thresholds"]] == [
-        (0.0, 0.5, 10), (0.4, 0.6, 13), (0.6, 0.7, 16), (1.0, 0.7, 30),
-    ]  # fmt: skip
-    assert [row["chosen"] for row in found["thresholds"]] == [False, False, True, False]
-    assert load_head(head).card.doubt == 0.6
+def test_a_head_gets_its_threshold(tmp_path: Path) -> None:
+    searcher = Searcher(MockBackend(RESPONSES))
+    path = tmp_path / "mine.safetensors"
+    save_head(path, half(searcher, None))
+    settings = DoubtSettings(
+        thresholds=(0.5,), search=SearchConfig(constrain="off", temperature=1.0)
+    )
+    problems = [item(f"p{number}") for number in range(3)]
+    asked = []
+
+    @contextmanager
+    def watch(todo: int, answered: int) -> Iterator[Callable[[], None]]:
+        asked.append((todo, answered))
+        yield lambda: None
+
+    def chosen() -> float | None:
+        fit_doubt(searcher, problems, path, tmp_path / "doubt", settings, watch=watch)
+        return load_head(path).card.doubt
+
+    doubt = chosen()
+    assert doubt in (0.0, 0.5, 1.0)
+    assert chosen() == doubt
+    assert asked == [(3, 0), (0, 3)]
+    problems.clear()
+    save_head(path, half(searcher, None))
+    assert chosen() is None

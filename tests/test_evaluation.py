@@ -16,32 +16,26 @@ from bfcl_like import function, question, write_category, write_checker
 from mock_backend import MockBackend
 from test_pool import RESPONSES, TOOLS, call, random_head
 
-from toolprm_lite import SearchConfig, Searcher
+from toolprm_lite import SearchConfig, Searcher, store
 from toolprm_lite.errors import ConfigError, ContextError, DatasetError, ProblemError
-from toolprm_lite.evaluation import bfcl, budget, runs, toolalpaca
+from toolprm_lite.evaluation import bfcl_results, budget, plots, toolalpaca
 from toolprm_lite.evaluation.failures import failure
-from toolprm_lite.evaluation.items import Item, read_problems, read_set, sample
+from toolprm_lite.evaluation.markdown import markdown
 from toolprm_lite.evaluation.runs import Column, RunFolder, slug
 from toolprm_lite.evaluation.strategies import Contest, Strategy
-from toolprm_lite.evaluation.summary import markdown, summarise
+from toolprm_lite.evaluation.summary import summarise
+from toolprm_lite.tasks import bfcl
+from toolprm_lite.tasks.problem import Problem
+from toolprm_lite.tasks.sources import read_problems, read_set, sample
+from toolprm_lite.tools import parse_tools
 
 PARIS = [{"name": "weather", "arguments": {"city": "Paris"}}]
 SETTINGS = {"model": "mock", "seed": 0, "rewards": {"toolprm": "aa"}}
 
 
-def item(identity: str = "p", category: str = "a", right: Any = PARIS, **more: Any) -> Item:
-    def judge(calls: Sequence[Mapping[str, Any]]) -> bool:
-        return list(calls) == right
-
-    return Item(
-        identity,
-        category,
-        [{"role": "user", "content": "Weather?"}],
-        list(TOOLS),
-        judge,
-        right,
-        **more,
-    )
+def item(identity: str = "p", category: str = "a", right: Any = PARIS, **more: Any) -> Problem:
+    messages = [{"role": "user", "content": "Weather?"}]
+    return Problem(identity, category, messages, parse_tools(TOOLS), right, **more)
 
 
 # Problems
@@ -84,19 +78,19 @@ def test_java_is_shown_in_strings_and_left_to_the_official_checker(tmp_path: Pat
         ],
     )
     java, script = bfcl.read_bfcl(tmp_path, bfcl.OTHER_LANGUAGES)
-    properties = java.tools[0]["parameters"]["properties"]
+    properties = java.tools[0].parameters["properties"]
     assert properties["guests"] == {
         "type": "string",
         "description": "Who. This is Java ArrayList type parameter in string representation. The "
         "list elements are of type String; they are not in string representation.",
     }
     assert "can be of any type of Java object" in properties["anything"]["description"]
-    assert java.tools[0]["description"].endswith("in Java 8 SDK syntax.")
-    seat = script.tools[0]["parameters"]["properties"]["seat"]
+    assert java.tools[0].description.endswith("in Java 8 SDK syntax.")
+    seat = script.tools[0].parameters["properties"]["seat"]
     assert seat["type"] == "string"
     assert '{"row": {"type": "integer"}}' in seat["description"]
     assert java.judge([{"name": "book", "arguments": {"city": '"Paris"'}}]) is None
-    assert java.source["function"][0]["parameters"]["properties"]["guests"] == list_of
+    assert java.record["function"][0]["parameters"]["properties"]["guests"] == list_of
 
 
 def test_bfcl_that_is_not_there_or_of_another_form(tmp_path: Path) -> None:
@@ -135,7 +129,7 @@ def test_the_official_checker_is_asked(package: Path) -> None:
     write_category(package, "irrelevance", [question("irrelevance_0")], None)
     java, declining = bfcl.read_bfcl(package, ("simple_java", "irrelevance"))
     path = list(sys.path)
-    official = bfcl.load_checker(package)
+    official = bfcl_results.load_checker(package)
     assert sys.path == path
     assert official(java, [{"name": "book", "arguments": {"city": "x"}}])
     assert not official(java, [{"name": "cook", "arguments": {"city": "x"}}])
@@ -147,7 +141,7 @@ def test_the_official_checker_is_asked(package: Path) -> None:
 def test_a_wheel_without_its_checker(tmp_path: Path) -> None:
     (tmp_path / "bfcl_eval" / "data").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"can't be imported .* pip install tree_sitter"):
-        bfcl.load_checker(tmp_path)
+        bfcl_results.load_checker(tmp_path)
 
 
 def test_results_in_bfcls_layout(tmp_path: Path) -> None:
@@ -155,7 +149,7 @@ def test_results_in_bfcls_layout(tmp_path: Path) -> None:
     write_category(tmp_path, "live_simple", [question("live_simple_0-0-0")])
     items = bfcl.read_bfcl(tmp_path, ("simple_python", "live_simple"))
     answers = [{"complete": True, "calls": PARIS}, {"complete": False, "calls": [], "text": "[{"}]
-    bfcl.write_results(tmp_path / "out", "model", zip(items, answers, strict=True))
+    bfcl_results.write_results(tmp_path / "out", "model", zip(items, answers, strict=True))
     folder = tmp_path / "out" / "model"
     path = folder / "non_live" / "BFCL_v4_simple_python_result.json"
     (line,) = path.read_text().splitlines()
@@ -402,7 +396,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert again.settings["rewards"] == {"toolprm": "aa", "orm": "bb"}
     asked: list[tuple[str, list[Column]]] = []
 
-    def ask(problem: Item, known: Sequence[Column]) -> dict[Column, dict[str, Any]]:
+    def ask(problem: Problem, known: Sequence[Column]) -> dict[Column, dict[str, Any]]:
         asked.append((problem.id, list(known)))
         missing = [column for column in (greedy, vote) if column not in known]
         return {column: answer(problem.id, True) for column in missing}
@@ -440,7 +434,7 @@ def test_files_have_the_strategies_names() -> None:
 
 def test_a_summary_of_known_answers() -> None:
     items = [item(f"a{n}") for n in range(4)] + [item(f"b{n}", "b") for n in range(2)]
-    items += [item("r", "refusal", right=[], declines=True), item("u", "a (old)", bring_up=True)]
+    items += [item("r", "refusal", right=[]), item("u", bring_up=True)]
     greedy = dict(zip((each.id for each in items), (1, 1, 0, 0, 0, 0, 0, 1), strict=True))
     beam = dict(zip(greedy, (1, 1, 1, 0, 1, 0, 1, 0), strict=True))
     pool = dict(zip(greedy, (1, 0, 0, 0, 0, 0, 0, 0), strict=True))
@@ -461,7 +455,7 @@ def test_a_summary_of_known_answers() -> None:
     assert high["average_gain"] == pytest.approx(0.375)
     assert low["all"] == pytest.approx(2 / 7)
     assert high["all"] == pytest.approx(5 / 7)
-    assert high["categories"]["a (old)"]["right"] == 0
+    assert high["categories"]["a (bring-up)"]["right"] == 0
     assert high["categories"]["refusal"]["share"] == 1
     assert high["average_interval"][0] <= high["average"] <= high["average_interval"][1]
     assert low["average_gain_interval"] == [0, 0]
@@ -530,7 +524,7 @@ def test_more_draws_against_more_beams(tmp_path: Path) -> None:
     assert found["contrasts"]["4x16 over 16x4"]["points"] == pytest.approx(22.5)
     assert [cell["strategy"] for cell in found["others"]] == ["greedy"]
     assert found["grid"][0]["decoded"] == 15
-    budget.write_study(tmp_path, found)
+    plots.write_study(tmp_path, found)
     assert json.loads((tmp_path / "sweep.json").read_text()) == found
     for name in ("grid.png", "budget.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -582,7 +576,7 @@ def test_one_strategys_error_is_its_own() -> None:
 def test_an_answer_that_broke_off_has_no_verdict_where_none_can_be_given() -> None:
     searcher = Searcher(MockBackend({'[{"name": "weather", "arguments": {}}]': 1.0}))
     short = replace(BASE, max_tokens=3)
-    java = replace(item(), judge=lambda calls: None, answers=None)
+    java = replace(item(), check="unknown", answers=[])
     strategies = [Strategy.parse("greedy")]
     (own,) = Contest(searcher, strategies, {}, short).ask(item()).values()
     (none,) = Contest(searcher, strategies, {}, short).ask(java).values()
@@ -617,7 +611,7 @@ def test_a_run_that_is_stopped_in_its_first_moments(
         if count > moment:
             raise KeyboardInterrupt
 
-    for owner, name in ((Path, "mkdir"), (runs, "replace_file")):
+    for owner, name in ((Path, "mkdir"), (store, "replace_file")):
         real = getattr(owner, name)
 
         def stopping(*arguments: Any, real: Any = real, **more: Any) -> None:

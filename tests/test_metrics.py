@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolprm_lite.errors import TrainingError
+from toolprm_lite.evaluation.intervals import bootstrap
+from toolprm_lite.reward.chains import chain_scores
 from toolprm_lite.training import metrics
 
 _SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.9, 1.0])
@@ -84,7 +86,7 @@ def test_chain_scores(data: st.DataObject, aggregate: str) -> None:
     rewards = np.array([data.draw(_SCORES) for _ in range(count)], float)
     place = {step: at for at, step in enumerate(order)}
     moved = np.array([-1 if previous[step] < 0 else place[previous[step]] for step in order], int)
-    found = metrics.chain_scores(rewards, moved, aggregate)  # type: ignore[arg-type]
+    found = chain_scores(rewards, moved, aggregate)  # type: ignore[arg-type]
     for at in range(count):
         chain = [rewards[at]]
         step = moved[at]
@@ -103,7 +105,7 @@ def test_chain_scores(data: st.DataObject, aggregate: str) -> None:
 @pytest.mark.parametrize("previous", [[1, 0], [0], [5, -1], [-2]])
 def test_chains_that_are_none(previous: list[int]) -> None:
     with pytest.raises(TrainingError, match="collect the set again"):
-        metrics.chain_scores(np.ones(len(previous)), np.array(previous), "min")
+        chain_scores(np.ones(len(previous)), np.array(previous), "min")
 
 
 _TRAJECTORY = st.tuples(
@@ -136,9 +138,9 @@ def test_choose(rows: list[tuple[float, bool, bool, int, bool, int]]) -> None:
 
 def test_bootstrap_draws_whole_problems() -> None:
     values = np.repeat([0.0, 1.0], 50)
-    apart = metrics.bootstrap(values, np.arange(100))
-    together = metrics.bootstrap(values, np.repeat(np.arange(4), 25))
+    apart = bootstrap(values, np.arange(100))
+    together = bootstrap(values, np.repeat(np.arange(4), 25))
     assert 0.35 < apart[0] < 0.45 < 0.55 < apart[1] < 0.65
     assert together == (0, 1)
-    assert apart == metrics.bootstrap(values, np.arange(100))
-    assert all(math.isnan(end) for end in metrics.bootstrap(values[:0], np.arange(0)))
+    assert apart == bootstrap(values, np.arange(100))
+    assert all(math.isnan(end) for end in bootstrap(values[:0], np.arange(0)))

@@ -14,7 +14,7 @@ from toolprm_lite.errors import HeadError
 from toolprm_lite.evaluation.pool import Pool
 from toolprm_lite.reward.base import FEATURES
 from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
-from toolprm_lite.supervision.collect import StateReader
+from toolprm_lite.reward.states import StateReader
 
 TOOLS = [
     {

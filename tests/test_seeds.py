@@ -17,10 +17,12 @@ from test_pool import RESPONSES
 from toolprm_lite import Searcher
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.evaluation import budget
-from toolprm_lite.evaluation.items import Item
+from toolprm_lite.evaluation.intervals import interval
+from toolprm_lite.evaluation.markdown import markdown
 from toolprm_lite.evaluation.runs import Column, RunFolder
 from toolprm_lite.evaluation.strategies import Contest, Strategy
-from toolprm_lite.evaluation.summary import interval, markdown, summarise
+from toolprm_lite.evaluation.summary import summarise
+from toolprm_lite.tasks.problem import Problem
 
 VOTE = "majority@4"
 
@@ -77,7 +79,7 @@ def test_a_run_goes_on_with_more_seeds(tmp_path: Path) -> None:
         run = RunFolder(tmp_path, {**SETTINGS, "seeds": seeds})
         columns = [Column("greedy"), *(Column(VOTE, seed) for seed in range(seeds))]
 
-        def ask(problem: Item, known: Sequence[Column]) -> dict[Column, dict[str, Any]]:
+        def ask(problem: Problem, known: Sequence[Column]) -> dict[Column, dict[str, Any]]:
             missing = [column for column in columns if column not in known]
             asked.append((problem.id, missing))
             return {column: answer(problem.id, column.seed == 1) for column in missing}

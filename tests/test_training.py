@@ -33,17 +33,12 @@ from toolprm_lite.reward.head import (
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.training import metrics
 from toolprm_lite.training.data import Examples, Supervision, open_supervision
-from toolprm_lite.training.fit import (
-    RIVAL_KINDS,
-    FitSettings,
-    _Network,
-    fit,
-    platt,
-)
+from toolprm_lite.training.fit_head import HeadSettings, _Network, fit_head, platt
 from toolprm_lite.training.report import judge
+from toolprm_lite.training.rivals import RIVAL_KINDS
 from toolprm_lite.training.select import select
 
-QUICK = FitSettings(width=16, epochs=8, batch=128, learning_rate=1e-2)
+QUICK = HeadSettings(width=16, epochs=8, batch=128, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +146,7 @@ def test_layers_that_were_not_collected(tmp_path: Path, folder: Path) -> None:
 
 
 def test_the_head_is_the_network() -> None:
-    settings = FitSettings(width=7, seed=1)
+    settings = HeadSettings(width=7, seed=1)
     torch.manual_seed(0)
     network = _Network(9, settings).eval()
     random = np.random.default_rng(0)
@@ -182,11 +177,11 @@ def test_the_head_is_the_network() -> None:
 
 def test_fit_finds_the_signal_and_nothing_in_noise(data: Supervision) -> None:
     known = data.examples((1,), False)
-    head = fit(known, card_for(data), QUICK)
+    head = fit_head(known, card_for(data), QUICK)
     assert validation_auc(head, known, 0) > 0.95
     assert validation_auc(head, known, 1) > 0.95
     noise = data.examples((2,), False)
-    assert validation_auc(fit(noise, card_for(data, (2,)), QUICK), noise, 0) < 0.75
+    assert validation_auc(fit_head(noise, card_for(data, (2,)), QUICK), noise, 0) < 0.75
     rows = known.split == 2
     rewards = head.probabilities(known.kinds[rows], known.features[rows], known.hidden[rows])
     assert metrics.ece(rewards, known.labels[rows, 1]) < 0.1
@@ -196,7 +191,7 @@ def test_a_seed_gives_one_head(data: Supervision) -> None:
     examples = data.examples((1,), False)
     settings = replace(QUICK, epochs=2)
     state = torch.random.get_rng_state()
-    heads = [fit(examples, card_for(data), replace(settings, seed=seed)) for seed in (3, 3, 4)]
+    heads = [fit_head(examples, card_for(data), replace(settings, seed=seed)) for seed in (3, 3, 4)]
     assert (torch.random.get_rng_state() == state).all()
     assert (heads[0].weights.weight == heads[1].weights.weight).all()
     assert heads[0].card == heads[1].card
@@ -209,22 +204,22 @@ def test_training_never_looks_at_the_test_split(data: Supervision) -> None:
     hidden[examples.split == 2] = np.nan
     labels[examples.split == 2] ^= True
     settings = replace(QUICK, epochs=2)
-    blind = fit(replace(examples, hidden=hidden, labels=labels), card_for(data), settings)
-    head = fit(examples, card_for(data), settings)
+    blind = fit_head(replace(examples, hidden=hidden, labels=labels), card_for(data), settings)
+    head = fit_head(examples, card_for(data), settings)
     assert (blind.weights.readout == head.weights.readout).all()
     assert (blind.weights.calibration == head.weights.calibration).all()
 
 
 def test_the_pairwise_loss_learns_too(data: Supervision) -> None:
     examples = data.examples((1,), False)
-    head = fit(examples, card_for(data), replace(QUICK, rank_weight=1.0))
+    head = fit_head(examples, card_for(data), replace(QUICK, rank_weight=1.0))
     assert validation_auc(head, examples) > 0.95
 
 
 @pytest.mark.parametrize("rival", list(RIVAL_KINDS))
 def test_rivals_judge_their_kinds(data: Supervision, rival: Any) -> None:
     examples = data.examples((1,), False)
-    head = fit(examples, card_for(data, kinds=RIVAL_KINDS[rival]), replace(QUICK, epochs=3))
+    head = fit_head(examples, card_for(data, kinds=RIVAL_KINDS[rival]), replace(QUICK, epochs=3))
     rewards = head.probabilities(examples.kinds, examples.features, examples.hidden)
     untouched = {
         name for kind, name in enumerate(STEP_KINDS) if (rewards[examples.kinds == kind] == 1).all()
@@ -235,7 +230,7 @@ def test_rivals_judge_their_kinds(data: Supervision, rival: Any) -> None:
 def test_epochs_are_told_and_stop_early(data: Supervision) -> None:
     told: list[tuple[int, float]] = []
     settings = replace(QUICK, epochs=200, patience=2, learning_rate=0.05)
-    head = fit(
+    head = fit_head(
         data.examples((2,), False),
         card_for(data, (2,)),
         settings,
@@ -252,7 +247,7 @@ def test_a_split_without_steps(data: Supervision, split: int, name: str) -> None
     examples = data.examples((1,), False)
     empty = replace(examples, split=np.full_like(examples.split, 1 - split))
     with pytest.raises(TrainingError, match=f"steps of the {name} split"):
-        fit(empty, card_for(data), QUICK)
+        fit_head(empty, card_for(data), QUICK)
 
 
 def test_states_that_are_not_finite(data: Supervision) -> None:
@@ -260,7 +255,7 @@ def test_states_that_are_not_finite(data: Supervision) -> None:
     hidden = examples.hidden.copy()
     hidden[0, 0] = np.inf
     with pytest.raises(TrainingError, match="not finite"):
-        fit(replace(examples, hidden=hidden), card_for(data), QUICK)
+        fit_head(replace(examples, hidden=hidden), card_for(data), QUICK)
 
 
 def test_platt_recovers_a_known_line() -> None:
@@ -317,8 +312,8 @@ def test_members_are_averaged(data: Supervision) -> None:
         name="x", model=data.model, call_format=data.call_format, layers=(1,), pooled=False,
         features=data.features,
     )  # fmt: skip
-    together = fit(examples, card, replace(QUICK, members=3))
-    alone = [fit(examples, card, replace(QUICK, seed=QUICK.seed + n)) for n in range(3)]
+    together = fit_head(examples, card, replace(QUICK, members=3))
+    alone = [fit_head(examples, card, replace(QUICK, seed=QUICK.seed + n)) for n in range(3)]
     rows = examples.kinds, examples.features, examples.hidden
     mean = np.mean([head.logits(*rows) for head in alone], axis=0)
     np.testing.assert_allclose(together.logits(*rows), mean, atol=1e-4)
@@ -329,7 +324,7 @@ def test_members_are_averaged(data: Supervision) -> None:
 def test_a_blind_network_sees_no_states(data: Supervision) -> None:
     examples = data.examples((1,), True)
     card = replace(card_for(data), pooled=True)
-    heads = [fit(examples, card, replace(QUICK, blind=share)) for share in (0.0, 1.0, 0.25)]
+    heads = [fit_head(examples, card, replace(QUICK, blind=share)) for share in (0.0, 1.0, 0.25)]
     rows = [examples.kinds, examples.features, examples.hidden]
     seen, blind, both = (head.logits(*rows) for head in heads)
     np.testing.assert_allclose(both, 0.75 * seen + 0.25 * blind, atol=1e-4)
@@ -388,7 +383,7 @@ def test_select_as_told(data: Supervision) -> None:
 
 def test_judge_against_loops(data: Supervision) -> None:
     examples = data.examples((1,), False)
-    head = fit(examples, card_for(data, aggregate="min"), replace(QUICK, epochs=2))
+    head = fit_head(examples, card_for(data, aggregate="min"), replace(QUICK, epochs=2))
     trajectories = data.trajectories()
     rows, chosen = examples.split == 2, trajectories.split == 2
     groups = data.groups()
@@ -527,7 +522,7 @@ def test_a_layer_that_was_not_collected(folder: Path, tmp_path: Path) -> None:
 
 def test_a_saved_head_is_the_fitted_one(data: Supervision, tmp_path: Path) -> None:
     examples = data.examples((1,), False)
-    head = fit(examples, card_for(data), replace(QUICK, epochs=1))
+    head = fit_head(examples, card_for(data), replace(QUICK, epochs=1))
     save_head(tmp_path / "head.safetensors", head)
     loaded = load_head(tmp_path / "head.safetensors")
     steps = (examples.kinds, examples.features, examples.hidden)

@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -22,6 +23,7 @@ MOST_PROBLEMS = 1 << 30  # bytes of a file of problems
 FileState: TypeAlias = tuple[int, int, int, int]
 
 _PART = 1 << 20
+_held: ContextVar[frozenset[Path]] = ContextVar("_held", default=frozenset())
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF, errno.ENOSYS)
 
 
@@ -92,22 +94,28 @@ def append(file: FileIO, line: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, folder: bool = False) -> Iterator[None]:
+def locked(path: Path, folder: bool = False, nested: bool = False) -> Iterator[None]:
     """Keep other runs from writing to a file, or to a folder, which is made where it is missing.
 
-    Other processes that ask for the same meanwhile get `ConfigError`. The lock ends with the
-    process, however that ends. Temporary files that a killed run left are taken away. Where the
-    file system knows no locks nothing is kept. Raises `OSError` where it can't be written to.
+    Others that ask for the same meanwhile get `ConfigError`; with `nested` the caller may hold the
+    lock already. The lock ends with the process, however that ends. Temporary files that a killed
+    run left are taken away. Where the file system knows no locks nothing is kept. Raises `OSError`
+    where it can't be written to.
     """
     path = path.resolve()
+    if nested and path in _held.get():
+        yield
+        return
     place = path if folder else path.with_name(f"{path.name}.lock")
     descriptor = _lock(place, path, folder)
+    before = _held.set(_held.get() | {path})
     try:
         for leftover in (path if folder else path.parent).glob("*.partial"):
             if folder or leftover.name.startswith(f"{path.name}."):
                 leftover.unlink(missing_ok=True)
         yield
     finally:
+        _held.reset(before)
         with contextlib.suppress(OSError):
             if folder:
                 place.rmdir()  # if nothing came into it

@@ -4,19 +4,17 @@ come at once."""
 from __future__ import annotations
 
 import errno
-import shutil
 import traceback
 import warnings
 from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import click
 
 from toolprm_lite import __version__, interrupt
 from toolprm_lite.cli.output import in_one_line, open_streams, say
-from toolprm_lite.errors import ToolprmError
+from toolprm_lite.described import described
 
 _COMMANDS = {
     "search": "Find the function calls that answer a request.",
@@ -27,9 +25,6 @@ _COMMANDS = {
     "eval": "Compare strategies on BFCL, ToolAlpaca, or problems of your own.",
     "sweep": "The budget study: every number of beams and draws.",
 }
-_LONGEST = 2000  # characters of a message
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PACKAGE = Path(__file__).parent.parent
 
 
 class Failure(click.ClickException):
@@ -91,42 +86,9 @@ class _Commands(click.Group):
             raise Failure(described(error)) from error
 
 
-def described(error: Exception) -> str:
-    """An error in one line: what it says, and of one that nobody foresaw its name and place."""
-    if isinstance(error, ToolprmError):
-        return one_line(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        full = _room_left(error.filename) if error.errno in _FULL else ""
-        return f"{error.filename}: {error.strerror}{full}"
-    place = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        path = Path(frame.f_code.co_filename)
-        if _PACKAGE in path.parents:
-            place = f" (at {path.relative_to(_PACKAGE.parent)}:{line})"
-    return f"{type(error).__name__}: {one_line(error)}{place}"
-
-
-def _room_left(path: str) -> str:
-    """What to say of a disk that is full, or of a file that may grow no further."""
-    file = Path(path)
-    try:
-        if path == "stdout" or (file.exists() and not file.is_file()):
-            return ""
-        free = shutil.disk_usage(file.parent).free
-    except OSError:
-        return ""
-    return f", {free / 1e6:.0f} MB are free; make room and run the same command again"
-
-
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
     """A warning as people see it: one line on stderr. Python shows each text once."""
     say(f"warning: {' '.join(str(message).split())}")
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line breaks, and not without end."""
-    text = " ".join(str(error).split("\n"))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def say_traceback(error: Exception) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections import Counter
@@ -14,18 +13,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolprm_lite.cli import described
-from toolprm_lite.cli.options import MOST_PROBLEMS, Decorator, all_of, model_options, open_searcher
+from toolprm_lite.cli.options import (
+    MOST_PROBLEMS,
+    MOST_SEED,
+    Decorator,
+    all_of,
+    model_options,
+    model_settings,
+    number_option,
+    open_searcher,
+)
 from toolprm_lite.cli.output import console, in_one_line, say
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
-from toolprm_lite.errors import ConfigError, DatasetError, ProblemError
+from toolprm_lite.errors import DatasetError
 from toolprm_lite.search.config import CALL_FORMATS
 
 if TYPE_CHECKING:
-    from toolprm_lite.supervision.collect import CollectSettings, Progress
-    from toolprm_lite.supervision.exclusion import Exclusions
-    from toolprm_lite.supervision.plan import Planned, Split
-    from toolprm_lite.supervision.problems import Problem
+    from toolprm_lite.supervision.collect import Progress
+    from toolprm_lite.supervision.collect_settings import CollectSettings
+    from toolprm_lite.supervision.prepare import PrepareSettings, Usable
+    from toolprm_lite.tasks.exclusion import Exclusions
+    from toolprm_lite.tasks.plan_settings import PlanSettings
+    from toolprm_lite.tasks.problem import Problem
+    from toolprm_lite.tasks.rejected import Rejected
 
 _EPILOG = """\b
 Example:
@@ -51,10 +61,10 @@ def _option(name: str, default: Any, **attributes: Any) -> Decorator:
 
 # The defaults are those of `CollectSettings` and `PlanSettings`, which are slow to import.
 _OPTIONS: list[Decorator] = [
-    _option("--draws", 10, type=click.IntRange(1, 1024), help="Responses for each problem."),
+    number_option("--draws", 10, 1, 1024, help="Responses for each problem."),
     _option("--temperature", 0.8, help="Of the draws."),
     _option("--top-k", 64, help="Tokens that a draw may choose among."),
-    _option("--seed", 0, type=click.IntRange(0, (1 << 63) - 1), help="Of plan and draws."),
+    number_option("--seed", 0, 0, MOST_SEED, help="Of plan and draws."),
     click.option(
         "--layers",
         callback=_layers,
@@ -82,10 +92,11 @@ _OPTIONS: list[Decorator] = [
         type=click.Choice(CALL_FORMATS),
         help="How calls are written; auto is as the model's chat template teaches.",
     ),
-    _option(
+    number_option(
         "--shard",
         12,
-        type=click.IntRange(1, 1 << 20),
+        1,
+        1 << 20,
         help="Problems that are written together, at least; an interrupt loses no more.",
     ),
     _option(
@@ -112,11 +123,12 @@ _OPTIONS: list[Decorator] = [
         type=_SHARE,
         help="Share of the single questions that are asked two or three at once.",
     ),
-    _option("--max-tools", 6, type=click.IntRange(1, 1 << 10), help="Tools offered, at most."),
-    _option(
+    number_option("--max-tools", 6, 1, 1 << 10, help="Tools offered, at most."),
+    number_option(
         "--group",
         6,
-        type=click.IntRange(1, 1 << 20),
+        1,
+        1 << 20,
         help="Problems that share tools and mask, at most.",
     ),
     click.option(
@@ -189,70 +201,27 @@ def gather(paths: Sequence[Path], folder: Path, values: Mapping[str, Any]) -> No
 
     Ends with exit code 130 by Ctrl-C. Raises `ToolprmError`, and `OSError` where the disk is full.
     """
-    from toolprm_lite.models import weights_of
-
-    weights = {  # a wrong path is told before the problems are read
-        **weights_of(values["model"]), "backend": values["backend"], "dtype": values["dtype"],
-    }  # fmt: skip
-    settings = _settings(values)
-    from toolprm_lite.supervision.plan import as_is, make_plan
-
-    whole = values["as_is"]
-    problems = _chosen(
-        paths, whole or values["keep_unsupported"], values["rejected"], values["exclude"]
-    )
-    if whole and values["beside"]:
-        raise ConfigError("--beside goes with a plan of its own; leave out --as-is")
-    if whole:
-        plan = as_is(problems)
-    else:
-        plan = make_plan(problems, settings.plan, _splits(values["beside"], problems))
-    if not plan:
-        raise ProblemError(
-            f"no problem is left of the {len(problems)} that can be used; give more problems, or "
-            "a larger --multi-share"
-        )
-    _announce(problems, plan, values["limit"])
+    weights = model_settings(values).identity()  # fails before the problems are read
+    prepare, settings = collect_settings(values)
+    plan = _planned(paths, prepare, settings.plan, values["rejected"], values["limit"])
     from toolprm_lite.files import locked
     from toolprm_lite.supervision.collect import collect as collect_set
 
     with (
         locked(folder, folder=True),
         open_searcher(values) as searcher,
-        _watching(folder) as watch,
+        watching(folder) as watch,
     ):
         collect_set(searcher, plan, folder, settings, watch, values["limit"], weights)
 
 
-def _splits(folders: Sequence[Path], problems: Sequence[Problem]) -> dict[str, Split] | None:
-    """The splits of the sets' problems, by id. Raises `DatasetError` where one is of other files,
-    and where they put a problem into different splits."""
-    from toolprm_lite.supervision.dataset import open_set
-
-    known = {problem.id for problem in problems}
-    splits: dict[str, Split] = {}
-    for folder in folders:
-        for record in open_set(folder).problems:
-            whole = record["id"]
-            for id in (whole,) if whole in known else whole.split("+"):  # a join's parts
-                if id not in known:
-                    raise DatasetError(
-                        f"{folder}: its problem {whole} is not among these files; give the files "
-                        "that it was collected from, in that order, and the same --exclude"
-                    )
-                if splits.setdefault(id, record["split"]) != record["split"]:
-                    raise DatasetError(
-                        f"{folder}: problem {id} is in the {record['split']} split, and in "
-                        f"{splits[id]} in a set before it; name sets that keep one plan's splits"
-                    )
-    return splits or None
-
-
-def _settings(values: Mapping[str, Any]) -> CollectSettings:
+def collect_settings(values: Mapping[str, Any]) -> tuple[PrepareSettings, CollectSettings]:
+    """The settings among a command's parameters. Raises `ConfigError`, and `DatasetError` where a
+    package is missing."""
     try:
-        from toolprm_lite.supervision.collect import CollectSettings
-        from toolprm_lite.supervision.plan import PlanSettings
-        from toolprm_lite.supervision.problems import load_problems  # noqa: F401
+        from toolprm_lite.supervision.collect_settings import CollectSettings
+        from toolprm_lite.supervision.prepare import PrepareSettings
+        from toolprm_lite.tasks.plan_settings import PlanSettings
     except ImportError as error:
         raise DatasetError(
             f"collecting needs {error.name}: pip install 'toolprm_lite[train]'"
@@ -267,72 +236,45 @@ def _settings(values: Mapping[str, Any]) -> CollectSettings:
             field.name: values[field.name] for field in fields(settings) if field.name in values
         }
 
-    return CollectSettings(**given(CollectSettings), plan=PlanSettings(**given(PlanSettings)))
+    settings = CollectSettings(**given(CollectSettings), plan=PlanSettings(**given(PlanSettings)))
+    return PrepareSettings(**given(PrepareSettings)), settings
 
 
 # Problems
 
 
-def _chosen(
+def _planned(
     paths: Sequence[Path],
-    keep_unsupported: bool,
-    rejected_path: Path | None,
-    exclude: Path | None,
+    prepare: PrepareSettings,
+    plan: PlanSettings,
+    rejected: Path | None,
+    limit: int | None,
 ) -> list[Problem]:
-    """The problems that can be used. Those left out are summed up, and listed in a file if asked.
+    """The plan. What is left out is summed up, and listed in the file `rejected` if asked."""
+    from toolprm_lite.supervision.prepare import plan_problems, usable_problems, write_rejected
 
-    Raises `ProblemError` where none is left, and where `exclude` matches no record.
-    """
-    from toolprm_lite.supervision.exclusion import Exclusions
-    from toolprm_lite.supervision.problems import Rejected, load_problems
-    from toolprm_lite.supervision.quality import unsupported
+    usable = usable_problems(paths, prepare)
+    tell_usable(usable)
+    if rejected is not None:
+        write_rejected(rejected, usable.rejected)
+    planned = plan_problems(usable, prepare, plan)
+    tell_plan(usable, planned, limit)
+    return planned
 
-    excluded = None if exclude is None else Exclusions.read(exclude, paths)
-    found, rejected = load_problems(paths, excluded)
-    if excluded is not None:
-        _tell_excluded(excluded, sum(record.kind == "excluded" for record in rejected))
-    kept: list[Problem] = []
-    for problem in found:
-        refusal = None
-        if not _is_text(problem):
-            refusal = ("text", "half of a surrogate pair (\\ud800) in its text", "take it out")
-        elif not keep_unsupported:
-            try:
-                place = unsupported(problem)
-            except Exception as error:  # whatever it is, the other problems can be used
-                refusal = ("tools", described(error), "correct the tool")
-            else:
-                if place is not None:
-                    reason = f"the conversation does not tell the value of {place}"
-                    refusal = ("unsupported", reason, "give --keep-unsupported to keep it")
-        if refusal is None:
-            kept.append(problem)
-        else:
-            rejected.append(Rejected(problem.file, 0, problem.id, *refusal))
-    for path in dict.fromkeys(map(str, paths)):
-        _sum_up(path, kept, [record for record in rejected if record.file == path])
-    if rejected_path is not None:
-        from toolprm_lite.files import replace_file
 
-        lines = [json.dumps({name: getattr(r, name) for name in r.__slots__}) for r in rejected]
-        replace_file(rejected_path, "".join(f"{line}\n" for line in lines).encode())
-    if not kept:
-        raise ProblemError(
-            f"{', '.join(map(str, paths))}: no problem can be used, {len(rejected)} are left out; "
-            "mend them as said above"
+def tell_usable(usable: Usable) -> None:
+    """How many records of each file can be used, and why others can't."""
+    if usable.exclusions is not None:
+        _tell_excluded(usable.exclusions, sum(r.kind == "excluded" for r in usable.rejected))
+    for path in usable.files:
+        _sum_up(
+            path, usable.problems, [record for record in usable.rejected if record.file == path]
         )
-    return kept
 
 
 def _tell_excluded(excluded: Exclusions, records: int) -> None:
-    """How many records were left out and which lines matched none. Raises `ProblemError` where no
-    line did."""
+    """How many records were left out and which lines matched none."""
     path, lines, unmatched = excluded.path, len(excluded.entries), excluded.unmatched
-    if not records:
-        raise ProblemError(
-            f"{path}: none of its {lines} lines matches a record of the problem files; each line "
-            "needs a record's id, or a file's name and an id"
-        )
     say(
         f"{path}: {records} records left out; {len(unmatched)} of its {lines} lines match no record"
         + (":" if unmatched else "")
@@ -343,16 +285,7 @@ def _tell_excluded(excluded: Exclusions, records: int) -> None:
         say(f"  … and {len(unmatched) - _SHOWN} more")
 
 
-def _is_text(problem: Problem) -> bool:
-    """Whether what was read as it stands is text; messages and tools have been seen to."""
-    try:
-        json.dumps([problem.id, problem.source, problem.answers], ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Any]) -> None:
+def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Rejected]) -> None:
     here = [problem for problem in kept if problem.file == path]
     mended = sum(bool(problem.repairs) for problem in here)
     text = f"{path}: {len(here)} problems" + (f", {mended} of them mended" if mended else "")
@@ -366,20 +299,21 @@ def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Any]) -> None
             say(f"  … and {count - _SHOWN} more of {kind}")
 
 
-def _announce(problems: Sequence[Problem], plan: Sequence[Planned], limit: int | None) -> None:
+def tell_plan(usable: Usable, plan: Sequence[Problem], limit: int | None) -> None:
     """What will be collected."""
-    dropped = f" ({len(problems) - len(plan)} left out by it)" if len(plan) < len(problems) else ""
+    left_out = len(usable.problems) - len(plan)
+    dropped = f" ({left_out} left out by it)" if left_out > 0 else ""
     say(f"plan: {_counts(plan)}{dropped}")
     if limit is not None and limit < len(plan):
         say(f"of these the first: {_counts(plan[:limit])}")
 
 
-def _counts(plan: Sequence[Planned]) -> str:
+def _counts(plan: Sequence[Problem]) -> str:
     splits = Counter(problem.split for problem in plan)
     parts = ", ".join(f"{splits[split]} {split}" for split in ("train", "validation", "test"))
     return (
         f"{len(plan)} problems ({parts}); {sum(p.masked for p in plan)} masked, "
-        f"{sum(p.refusal for p in plan)} to decline, "
+        f"{sum(p.declines for p in plan)} to decline, "
         f"{sum(len(p.answers) > 1 for p in plan)} with several calls"
     )
 
@@ -388,7 +322,7 @@ def _counts(plan: Sequence[Planned]) -> str:
 
 
 @contextlib.contextmanager
-def _watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
+def watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
     """Shows how far the collection is: a bar on a terminal, else a line now and then."""
     started = told = time.monotonic()
     first = now = None  # the first report says what was there already

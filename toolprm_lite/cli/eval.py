@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,27 +13,27 @@ import click
 
 from toolprm_lite.cli.options import (
     MOST_PROBLEMS,
+    MOST_SEED,
     Decorator,
     all_of,
     draw_options,
     model_options,
+    model_settings,
+    number_option,
     open_searcher,
     search_config,
     size_options,
 )
-from toolprm_lite.cli.output import json_line, say, tell, write
+from toolprm_lite.cli.output import say, tell, write
 from toolprm_lite.cli.progress import progress
-from toolprm_lite.errors import ConfigError, HeadError
-from toolprm_lite.models import EMBEDDED
+from toolprm_lite.errors import ConfigError
+from toolprm_lite.json_lines import json_line
 
 if TYPE_CHECKING:
-    from toolprm_lite.evaluation.items import Item
-    from toolprm_lite.evaluation.runs import Column, RunFolder
-    from toolprm_lite.evaluation.strategies import Strategy
-    from toolprm_lite.reward.base import Reward
-    from toolprm_lite.search.searcher import Searcher
-
-Record = dict[str, Any]
+    from toolprm_lite.evaluation.bfcl_results import OfficialChecker
+    from toolprm_lite.evaluation.evaluate import EvalSettings, Watch
+    from toolprm_lite.tasks.problem import Problem
+    from toolprm_lite.tasks.sources import SourceSettings
 
 _EPILOG = """\b
 Examples:
@@ -84,11 +82,11 @@ source_options = all_of(
             metavar="N",
             help="Ask N problems, as many of each category, none of the bring-up set.",
         ),
-        click.option(
+        number_option(
             "--sample-seed",
-            type=click.IntRange(0, (1 << 63) - 1),
-            default=0,
-            show_default=True,
+            0,
+            0,
+            MOST_SEED,
             help="Draws the problems of --sample; --seed draws the responses.",
         ),
         click.option(
@@ -106,11 +104,11 @@ source_options = all_of(
         ),
     ]
 )
-seeds_option = click.option(
+seeds_option = number_option(
     "--seeds",
-    type=click.IntRange(1, 1000),
-    default=1,
-    show_default=True,
+    1,
+    1,
+    1000,
     metavar="K",
     help="Ask what draws with K seeds, from --seed on, and report the mean.",
 )
@@ -152,11 +150,11 @@ output_option = click.option(
     help="What to compare; give it several times.",
 )
 @size_options
-@click.option(
+@number_option(
     "--budget",
-    type=click.IntRange(1, 1024),
-    default=16,
-    show_default=True,
+    16,
+    1,
+    1024,
     metavar="K",
     help="Whole responses in the pool of majority, best-of-n and weighted-vote.",
 )
@@ -172,286 +170,96 @@ output_option = click.option(
 @seeds_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def eval(
-    source: str, output: Path, strategies: tuple[str, ...], as_json: bool, **values: Any
+    source: str,
+    output: Path,
+    strategies: tuple[str, ...],
+    official: Path | None,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Ask problems with known answers, and compare what strategies make of them.
 
     The folder gets the settings, a line for each answer with its calls, score and counts, and a
     summary as JSON and Markdown.
     """
-    from toolprm_lite.evaluation import summary as figures
+    from toolprm_lite.evaluation.evaluate import evaluate
     from toolprm_lite.evaluation.strategies import Strategy
-
-    base = search_config(values)
-    sizes = {
-        "beams": base.beams,
-        "expand": base.expand,
-        "samples": values["budget"],
-        "doubt": base.doubt,
-    }
-    wanted = [Strategy.parse(text, **sizes) for text in strategies]
-    checker = _official(source, values["official"])
-    items = read_items(source, values)
-    with asking(output, source, values, wanted, sizes) as (run, asked, ask):
-        answer_all(run, items, asked, ask)
-        answers = collected(run, asked)
-        summary = figures.summarise(items, answers, checker)
-        if source == "toolalpaca":
-            _add_f1(summary, items, answers)
-        title = f"{source}: {run.settings['model']}"
-        if source == "bfcl":
-            _write_official(run, items, asked)
-        text = figures.markdown(summary, title)
-        write_summary(output, {"settings": run.settings, **summary}, text)
-    if as_json:
-        write(json_line(summary))
-    else:
-        tell(text.removesuffix("\n"))
-
-
-# Problems
-
-
-def read_items(source: str, values: Mapping[str, Any]) -> list[Item]:
-    """The problems that a command's `source_options` name. Raises `ToolprmError`."""
-    from toolprm_lite.evaluation import bfcl
-    from toolprm_lite.evaluation import items as reading
-
-    data, names = values["data"], values["categories"]
-    categories = [name.strip() for name in names.split(",")] if names else None
-    if source in ("bfcl", "toolalpaca"):
-        if data is None:
-            what = "the unpacked bfcl-eval wheel" if source == "bfcl" else "ToolAlpaca's problems"
-            raise ConfigError(f"{source} needs --data, the path of {what}")
-    elif data is not None:
-        raise ConfigError(f"--data goes with bfcl and toolalpaca; {source} is read as it is")
-    if source == "bfcl":
-        items = bfcl.read_bfcl(data, categories or bfcl.DEFAULT)
-        if values["bring_up"]:
-            items = [item for item in items if item.bring_up]
-    else:
-        path = data if source == "toolalpaca" else Path(source)
-        if path.is_dir():
-            items = reading.read_set(path, values["split"])
-        else:
-            items, rejected = reading.read_problems(path)
-            for reason in rejected:
-                say(f"left out: {reason}")
-        if categories is not None:
-            items = [item for item in items if item.category in categories]
-    if values["sample"] is not None:
-        fresh = [item for item in items if not item.bring_up] or items
-        seen = {item.id for item in reading.sample(fresh, values["skip"], values["sample_seed"])}
-        drawn = reading.sample(fresh, values["skip"] + values["sample"], values["sample_seed"])
-        items = [item for item in drawn if item.id not in seen]
-    elif values["skip"]:
-        raise ConfigError("--skip goes with --sample: it leaves out what a smaller sample draws")
-    items = items[: values["limit"]]
-    if not items:
-        raise ConfigError(f"{source}: no problem is left; mend --categories, or the options")
-    return items
-
-
-# Running
-
-
-def _judges(heads: Path | None) -> list[str]:
-    """The names of a folder's heads, ToolPRM first. Raises `HeadError` where it has none."""
-    if heads is None:
-        return []
-    names = sorted(path.stem for path in heads.glob("*.safetensors"))
-    if not names:
-        raise HeadError(f"{heads}: no head in it; give --heads the folder that `train` wrote")
-    return sorted(names, key=lambda name: name != "toolprm")
-
-
-@contextlib.contextmanager
-def asking(
-    output: Path,
-    source: str,
-    values: Mapping[str, Any],
-    strategies: Sequence[Strategy],
-    sizes: Mapping[str, Any],
-) -> Iterator[
-    tuple[
-        RunFolder,
-        dict[str, list[Column]],
-        Callable[[Item, Sequence[Column]], Mapping[Column, Record]],
-    ]
-]:
-    """The run's folder, kept from other runs, the columns of its strategies (without any: the usual
-    ones), and what asks problems."""
-    from toolprm_lite.evaluation.runs import RunFolder
-    from toolprm_lite.evaluation.strategies import Contest, Strategy
     from toolprm_lite.files import locked
-    from toolprm_lite.models import weights_of
-    from toolprm_lite.reward.head import Head
 
-    base = search_config(values)
-    with (
-        locked(output, folder=True),
-        open_searcher(values) as searcher,
-        contextlib.ExitStack() as stack,
-    ):
-        asked = list(strategies)
-        if not asked:
-            judges = _judges(values["heads"])
-            if not judges and isinstance(searcher.reward("auto", base.call_format), Head):
-                judges = ["auto"]
-            usual = ["greedy", "majority"]
-            for kind in ("best-of-n", "weighted-vote"):
-                usual += [f"{kind}:{judge}" for judge in judges]
-            for kind in ("step-beam", "doubt"):
-                usual += [f"{kind}:{judge}" for judge in judges or ["auto"]]
-            asked = [Strategy.parse(text, **sizes) for text in usual]
-        asked = list(dict.fromkeys(asked))
-        names = list(dict.fromkeys(s.reward for s in asked if s.reward is not None))
-        rewards = {name: _reward(name, searcher, values, stack) for name in names}
-        depends = asdict(base)
-        for name in ("strategy", "beams", "expand", "samples", "doubt", "trace"):
-            del depends[name]
-        settings = {
-            "source": source if source in ("bfcl", "toolalpaca") else Path(source).name,
-            "split": values["split"] if Path(source).is_dir() else None,
-            **weights_of(values["model"]),
-            "backend": values["backend"],
-            "dtype": values["dtype"],
-            **depends,
-            "seeds": values["seeds"],
-            "rewards": {name: _identity(reward, values) for name, reward in rewards.items()},
-        }
-        contest = Contest(searcher, asked, rewards, base, values["seeds"])
-        yield RunFolder(output, settings), contest.columns, contest.ask
-
-
-def answer_all(
-    run: RunFolder,
-    items: Sequence[Item],
-    asked: Mapping[str, Sequence[Column]],
-    ask: Callable[[Item, Sequence[Column]], Mapping[Column, Record]],
-) -> None:
-    """Ask what the folder has no answer to. Ends with exit code 130 by Ctrl-C."""
-    columns = [column for group in asked.values() for column in group]
-    todo = sum(len(run.known(columns, item.id)) < len(columns) for item in items)
-    visible = sys.stderr.isatty()
-    if todo < len(items):
-        say(f"{run.folder}: {len(items) - todo} problems are answered already")
-    with progress(todo, visible and todo > 1, plain=True) as (advance, note):
-        try:
-            run.fill(items, columns, ask, advance)
-        except KeyboardInterrupt:
-            note("stopped; the same command goes on from there")
-            raise click.exceptions.Exit(130) from None
-
-
-def collected(
-    run: RunFolder, asked: Mapping[str, Sequence[Column]]
-) -> dict[str, list[dict[str, Record]]]:
-    """The folder's answers by strategy, seed and problem."""
-    return {name: [run.answers(column) for column in columns] for name, columns in asked.items()}
-
-
-def _reward(
-    name: str, searcher: Searcher, values: Mapping[str, Any], stack: contextlib.ExitStack
-) -> Reward | str:
-    if name == "policy":
-        return name
-    form = values["call_format"]
-    if name == "generative":
-        from toolprm_lite.evaluation.generative import GenerativeReward
-
-        judge = GenerativeReward.open(
-            values["judge"] or values["model"],
-            backend=values["backend"],
-            gpu_layers=values["gpu_layers"],
-            device=values["device"],
-            dtype=values["dtype"],
-            threads=values["threads"],
-            context=values["context"],
-            verbose=values["verbose"],
+    settings = eval_settings(source, values)
+    asked = tuple(Strategy.parse(text, **settings.sizes()) for text in strategies)
+    settings = replace(settings, strategies=asked)
+    checker = _official(source, official)
+    problems = read_problems(settings.source)
+    with locked(output, folder=True), open_searcher(values) as searcher:
+        found = evaluate(
+            searcher, problems, output, settings, official=checker, watch=asking(output)
         )
-        stack.callback(judge.close)
-        return judge
-    heads = values["heads"]
-    path = None if heads is None else heads / f"{name}.safetensors"
-    if name == "auto" or (name == "toolprm" and (path is None or not path.exists())):
-        reward = searcher.reward("auto", form)
-        if name == "toolprm" and reward.name == "policy":
-            raise HeadError("no head ships for this model; give --heads, a folder with one")
-        return reward
-    if path is None:
-        raise HeadError(f"the reward {name} needs --heads, a folder with {name}.safetensors")
-    return searcher.reward(path, form)
+    if as_json:
+        write(json_line(found.summary))
+    else:
+        tell(found.text.removesuffix("\n"))
 
 
-def _identity(reward: Reward | str, values: Mapping[str, Any]) -> str:
-    """What tells one reward from another: the bytes of a head, the name of a judge."""
-    from toolprm_lite.files import digest_of
-    from toolprm_lite.reward.head import Head
+def eval_settings(source: str, values: Mapping[str, Any]) -> EvalSettings:
+    """The settings among a command's parameters, without strategies. Raises `ConfigError`."""
+    from toolprm_lite.evaluation.evaluate import EvalSettings
+    from toolprm_lite.evaluation.rewards import RewardSettings
+    from toolprm_lite.tasks.sources import SourceSettings
 
-    if isinstance(reward, str):
-        return reward
-    if isinstance(reward, Head):
-        return digest_of(Path(reward.source))
-    if reward.name == "generative":
-        return f"generative: {Path(values['judge'] or values['model'] or EMBEDDED).name}"
-    return reward.name
-
-
-# Results
-
-
-def write_summary(folder: Path, summary: Record, text: str) -> None:
-    """Write summary.json and summary.md into the run's folder."""
-    from toolprm_lite.files import replace_file
-
-    replace_file(
-        folder / "summary.json", f"{json.dumps(summary, indent=1, allow_nan=False)}\n".encode()
+    names = values["categories"]
+    return EvalSettings(
+        source=SourceSettings(
+            source=source,
+            data=values["data"],
+            split=values["split"],
+            categories=tuple(name.strip() for name in names.split(",")) if names else (),
+            bring_up=values["bring_up"],
+            sample=values["sample"],
+            sample_seed=values["sample_seed"],
+            skip=values["skip"],
+            limit=values["limit"],
+        ),
+        search=search_config(values),
+        budget=values.get("budget", 16),
+        seeds=values["seeds"],
+        rewards=RewardSettings(
+            heads=values["heads"], judge=values["judge"], model=model_settings(values)
+        ),
     )
-    replace_file(folder / "summary.md", text.encode())
 
 
-def _official(source: str, package: Path | None) -> Any:
+def read_problems(source: SourceSettings) -> list[Problem]:
+    """The problems to ask; says what is left out. Raises `ToolprmError`."""
+    from toolprm_lite.tasks.sources import read_source
+
+    return read_source(source, lambda reason: say(f"left out: {reason}"))
+
+
+def asking(folder: Path) -> Watch:
+    """Shows how far a run is: a bar on a terminal, else a line now and then. Ends with exit code
+    130 by Ctrl-C."""
+
+    @contextlib.contextmanager
+    def watch(todo: int, answered: int) -> Iterator[Callable[[], None]]:
+        if answered:
+            say(f"{folder}: {answered} problems are answered already")
+        visible = sys.stderr.isatty() and todo > 1
+        with progress(todo, visible, plain=True) as (advance, note):
+            try:
+                yield advance
+            except KeyboardInterrupt:
+                note("stopped; the same command goes on from there")
+                raise click.exceptions.Exit(130) from None
+
+    return watch
+
+
+def _official(source: str, package: Path | None) -> OfficialChecker | None:
     if package is None:
         return None
     if source != "bfcl":
         raise ConfigError("--official is BFCL's checker; leave it out for other problems")
-    from toolprm_lite.evaluation.bfcl import load_checker
+    from toolprm_lite.evaluation.bfcl_results import load_checker
 
     return load_checker(package)
-
-
-def _write_official(
-    run: RunFolder, items: Sequence[Item], asked: Mapping[str, Sequence[Column]]
-) -> None:
-    from toolprm_lite.evaluation.bfcl import write_results
-    from toolprm_lite.evaluation.runs import slug
-
-    for strategy, columns in asked.items():
-        for column in columns:
-            found = run.answers(column)
-            pairs = [(item, found[item.id]) for item in items if item.id in found]
-            several = f"-seed-{column.seed}" if len(columns) > 1 else ""
-            folder = run.folder / "bfcl" / f"{slug(strategy)}{several}"
-            write_results(folder, "MadeAgents_Hammer2.1-0.5b", pairs)
-
-
-def _add_f1(
-    summary: Record, items: Sequence[Item], answers: Mapping[str, Sequence[Mapping[str, Record]]]
-) -> None:
-    from toolprm_lite.evaluation.toolalpaca import Counts, count
-
-    for row in summary["strategies"]:
-        functions, arguments = Counts(), Counts()
-        for item, found in product(items, answers[row["strategy"]]):
-            record = found.get(item.id)
-            if record is None:
-                continue
-            calls = record["calls"] if record.get("complete") else None
-            one, other = count(calls, item.answers or ())
-            functions, arguments = functions + one, arguments + other
-        row["f1"] = {
-            "function": functions.f1,
-            "argument": arguments.f1,
-            "mean": (functions.f1 + arguments.f1) / 2,
-        }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from toolprm_lite.cli.output import WIDTH, drawing, json_line, write
+from toolprm_lite.cli.output import WIDTH, drawing, write
+from toolprm_lite.json_lines import json_line
+
+if TYPE_CHECKING:
+    from toolprm_lite.tasks.problem import Split
 
 _EPILOG = """\b
 Example:
@@ -42,57 +47,27 @@ Example:
 def eval_reward(
     sets: tuple[str, ...],
     heads: tuple[str, ...],
-    split: str,
+    split: Split | Literal["all"],
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Judge reward heads by supervision SETs."""
-    import numpy as np
+    from toolprm_lite.training.judging import judge_heads
 
-    from toolprm_lite.errors import HeadError
-    from toolprm_lite.reward.head import load_head
-    from toolprm_lite.training import report as show
-    from toolprm_lite.training.data import SPLITS, open_supervision
-
-    loaded = [load_head(path) for path in heads]
-    data = open_supervision(sets)
-    for head in loaded:
-        theirs, ours = head.card, data
-        for what, one, other in (
-            ("model", _identity(theirs.model), _identity(ours.model)),
-            ("call format", theirs.call_format, ours.call_format),
-            ("features", theirs.features, ours.features),
-        ):
-            if one != other:
-                raise HeadError(
-                    f"{head.source}: the head's {what} is not that of {sets[0]}: it was fitted to "
-                    f"{theirs.model.name}, and the set is of {ours.model.name}; name sets that "
-                    "were collected for this head"
-                )
-    trajectories = data.trajectories()
-    reports: list[dict[str, Any]] = []
-    for head in loaded:
-        examples = data.examples(head.layers, head.pooled)
-        if split == "all":
-            rows, chosen = np.ones(len(examples.kinds), bool), np.ones(len(trajectories.last), bool)
-        else:
-            rows = data.require(examples, split)  # type: ignore[arg-type]
-            chosen = trajectories.split == SPLITS.index(split)
-        reports.append(show.judge(head, examples, trajectories, rows, chosen, data.groups()))
-    whole = {"split": split, "sets": list(data.names), "heads": reports}
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        show.write_report(output / "report.json", whole)
-        show.draw_reliability(output / "reliability.png", reports)
+    whole = judge_heads(sets, heads, split, output)
     if as_json:
         write(json_line(whole))
-        return
+    else:
+        tell_judged(whole)
+
+
+def tell_judged(whole: Mapping[str, Any]) -> None:
+    """The tables of a report."""
+    from toolprm_lite.cli import reward_tables as show
+
+    reports = whole["heads"]
     with drawing(WIDTH) as terminal:
-        terminal.print(show.table(reports, f"{split} problems"))
+        terminal.print(show.table(reports, f"{whole['split']} problems"))
         terminal.print(show.kind_table(reports))
         terminal.print(show.selection_table(reports))
         terminal.print(show.group_table(reports[0]))
-
-
-def _identity(model: Any) -> tuple[Any, ...]:
-    return model.architecture, model.width, model.layers, model.vocabulary

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolprm_lite.cli.collect import collect_options, gather, problem_files
-from toolprm_lite.cli.options import model_options
+from toolprm_lite.cli.collect import (
+    collect_options,
+    collect_settings,
+    problem_files,
+    tell_plan,
+    tell_usable,
+    watching,
+)
+from toolprm_lite.cli.options import (
+    MOST_PROBLEMS,
+    model_options,
+    model_settings,
+    number_option,
+    open_searcher,
+)
 from toolprm_lite.cli.output import say, tell
-from toolprm_lite.cli.train import MEMBERS, RIVALS, train
 from toolprm_lite.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from toolprm_lite.training.doubt import Measured
+    from toolprm_lite.training.fit import Stage
 
 _EPILOG = """\b
 Example:
@@ -31,22 +46,24 @@ _NEEDS = ("pyarrow", "jsonschema", "torch", "matplotlib")
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Where set/, heads/ and report/ go. A run that was stopped goes on from there.",
+    help="Where set/, heads/, report/ and doubt/ go. A run that was stopped goes on from there.",
 )
-@click.option(
-    "--epochs",
-    type=click.IntRange(1, 10000),
-    default=30,
-    show_default=True,
-    help="Of each fit, at most.",
+@number_option("--epochs", 30, 1, 10000, help="Of each fit, at most.")
+@number_option(
+    "--doubt-problems",
+    60,
+    0,
+    MOST_PROBLEMS,
+    metavar="N",
+    help="Validation problems that are searched to choose the threshold of doubt; 0 chooses none.",
 )
 @model_options
 @collect_options
-@click.pass_context
 def fit(
-    run: click.Context, /, problems: tuple[Path, ...], output: Path, epochs: int, **values: Any
+    problems: tuple[Path, ...], output: Path, epochs: int, doubt_problems: int, **values: Any
 ) -> None:
-    """Fit a model's reward heads to PROBLEMS: collect, train all rivals, judge them.
+    """Fit a model's reward heads to PROBLEMS: collect, train all rivals, judge them, choose the
+    threshold of doubt.
 
     The problems are as in `toolprm-lite collect`.
     """
@@ -55,59 +72,75 @@ def fit(
             raise TrainingError(f"fitting needs {package}: pip install 'toolprm_lite[train]'")
     if values["as_is"]:
         raise ConfigError("--as-is makes every problem one for testing; leave it out to fit heads")
-    from toolprm_lite.files import locked, replace_file
+    from toolprm_lite.cli.eval import asking
+    from toolprm_lite.cli.eval_reward import tell_judged
+    from toolprm_lite.cli.train import tell_trained, training
+    from toolprm_lite.training import fit as fitting
+    from toolprm_lite.training.doubt import DoubtSettings
 
-    run.with_resource(locked(output, folder=True))
-    supervision, heads = output / "set", output / "heads"
-    files = [heads / f"{name}.safetensors" for name in RIVALS]
-    say(f"1 of 3: collecting into {supervision}")
-    gather(problems, supervision, values)
+    weights = model_settings(values).identity()
+    prepare, collect = collect_settings(values)
+    settings = fitting.FitSettings(
+        prepare=prepare,
+        collect=collect,
+        limit=values["limit"],
+        rejected=values["rejected"],
+        weights=weights,
+        epochs=epochs,
+        doubt=DoubtSettings(problems=doubt_problems),
+    )
+    steps = 4 if doubt_problems else 3
 
-    from toolprm_lite.cli.eval_reward import eval_reward
+    def begins(stage: Stage, folder: Path, done: bool) -> None:
+        number = _STAGES.index(stage) + 1
+        say(f"{number} of {steps}: {_told(stage, folder, done)}")
 
-    record = output / "fit.json"
-    told = {"epochs": epochs, "seed": values["seed"], "set": _digest(supervision)}
-    if all(file.exists() for file in files) and _read(record) == told:
-        say(f"2 of 3: the heads in {heads} are fitted to this set already")
-    else:
-        say(f"2 of 3: training into {heads}")
-        run.invoke(
-            train,
-            sets=(str(supervision),),
-            output=heads,
-            rival="all",
-            layers=None,
-            label=None,
-            seed=values["seed"],
-            epochs=epochs,
-            members=MEMBERS,
-            about=None,
-        )
-        replace_file(record, json.dumps(told, indent=1).encode() + b"\n")
-    say(f"3 of 3: judging on the test split, into {output / 'report'}")
-    run.invoke(
-        eval_reward,
-        sets=(str(supervision),),
-        heads=tuple(map(str, files)),
-        split="test",
-        output=output / "report",
-        as_json=False,
+    files = fitting.fit(
+        problems,
+        output,
+        settings,
+        lambda: open_searcher(values),
+        fitting.FitWatch(
+            begins=begins,
+            usable=tell_usable,
+            planned=lambda usable, plan: tell_plan(usable, plan, values["limit"]),
+            collecting=watching,
+            training=training,
+            trained=tell_trained,
+            judged=tell_judged,
+            asking=asking(output / "doubt"),
+            measured=_tell_measured,
+        ),
     )
     model = "" if values["model"] is None else f" --model {values['model']}"
-    tell(f"use it: toolprm-lite search{model} --reward {files[0]}")
+    tell(f"use it: toolprm-lite search{model} --reward {files['toolprm']}")
 
 
-def _digest(folder: Path) -> str:
-    """Of the set's parts that heads depend on; the states follow from them."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.parquet")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    digest.update((folder / "problems.jsonl").read_bytes())
-    return digest.hexdigest()
+_STAGES: tuple[Stage, ...] = ("collect", "train", "judge", "doubt")
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
+def _told(stage: Stage, folder: Path, done: bool) -> str:
+    if stage == "collect":
+        return f"collecting into {folder}"
+    if stage == "train" and done:
+        return f"the heads in {folder} are fitted to this set already"
+    if stage == "train":
+        return f"training into {folder}"
+    if stage == "judge":
+        return f"judging on the test split, into {folder}"
+    if done:
+        return "the threshold of doubt is chosen already"
+    return f"choosing the threshold of doubt on the validation split, into {folder}"
+
+
+def _tell_measured(measured: Sequence[Measured]) -> None:
+    from toolprm_lite.training.doubt import choose_doubt
+
+    if not len(measured[0].right):
+        say("no validation problem could be searched; the threshold is the default")
+        return
+    chosen = choose_doubt(measured)
+    for each in measured:
+        mark = "  <- chosen" if each is chosen else ""
+        right, tokens = each.right.mean(), each.tokens.mean()
+        tell(f"doubt {each.doubt:4.2f}: {right:6.1%} right, {tokens:8.1f} tokens{mark}")

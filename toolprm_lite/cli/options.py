@@ -12,11 +12,13 @@ from toolprm_lite.reward.aggregate import AGGREGATES
 from toolprm_lite.search.config import CALL_FORMATS, CONSTRAIN, STRATEGIES, SearchConfig
 
 if TYPE_CHECKING:
+    from toolprm_lite.backends.settings import ModelSettings
     from toolprm_lite.search.searcher import Searcher
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 MOST_PROBLEMS = (1 << 31) - 1
+MOST_SEED = (1 << 63) - 1
 
 _DEFAULTS = SearchConfig()
 
@@ -26,6 +28,28 @@ def _setting(name: str, **attributes: Any) -> Decorator:
     attributes.setdefault("show_default", True)
     option = "--" + name.replace("_", "-")
     return click.option(option, name, default=getattr(_DEFAULTS, name), **attributes)
+
+
+def number_option(name: str, default: int, least: int, most: int, **attributes: Any) -> Decorator:
+    """The option of an integer that is not a field of `SearchConfig`."""
+    return click.option(
+        name, type=click.IntRange(least, most), default=default, show_default=True, **attributes
+    )
+
+
+def sizes_option(name: str, default: str, **attributes: Any) -> Decorator:
+    """The option of a list of sizes, as in 1,2,4."""
+    return click.option(name, default=default, show_default=True, callback=_sizes, **attributes)
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1 or max(sizes) > 256 or len(set(sizes)) < len(sizes):
+        raise click.BadParameter("give different sizes of at most 256, as in 1,2,4,8,16")
+    return sizes
 
 
 def all_of(options: list[Decorator]) -> Decorator:
@@ -188,6 +212,13 @@ def search_config(values: Mapping[str, Any]) -> SearchConfig:
     return SearchConfig(**settings, parallel=not values.get("no_parallel", False))
 
 
+def model_settings(values: Mapping[str, Any]) -> ModelSettings:
+    """The model among a command's parameters."""
+    from toolprm_lite.backends.settings import ModelSettings
+
+    return ModelSettings(**{field.name: values[field.name] for field in fields(ModelSettings)})
+
+
 def open_searcher(values: Mapping[str, Any]) -> Searcher:
     """The model that a command's parameters name. Raises `ModelError`."""
     from toolprm_lite.models import find_model
@@ -195,13 +226,5 @@ def open_searcher(values: Mapping[str, Any]) -> Searcher:
     find_model(values["model"])  # a wrong path is told before the slow imports
     from toolprm_lite.search.searcher import Searcher
 
-    return Searcher.from_model(
-        values["model"],
-        backend=values["backend"],
-        gpu_layers=values["gpu_layers"],
-        device=values["device"],
-        dtype=values["dtype"],
-        threads=values["threads"],
-        context=values["context"],
-        verbose=values["verbose"],
-    )
+    settings = model_settings(values)
+    return Searcher.from_model(settings.model, **settings.options())

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,17 +51,6 @@ def write(data: bytes) -> None:
         sys.stdout.buffer.flush()
     except OSError as error:
         raise _named(error) from None
-
-
-def json_line(record: Mapping[str, Any]) -> bytes:
-    """One line of strict JSON in UTF-8. Numbers that JSON can't hold become null."""
-    try:
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
-    if not text.isprintable():  # outside strings JSON has printable characters only
-        text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
-    return f"{text}\n".encode()
 
 
 def console(stderr: bool = False) -> Console:
@@ -124,13 +111,3 @@ def _named(error: OSError) -> OSError:
             os.dup2(null, sys.stdout.fileno())
             os.close(null)
     return error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return value

@@ -15,8 +15,9 @@ from toolprm_lite.cli.options import (
     search_config,
     search_options,
 )
-from toolprm_lite.cli.output import console, json_line, write
+from toolprm_lite.cli.output import console, write
 from toolprm_lite.errors import ToolsError
+from toolprm_lite.json_lines import json_line
 
 if TYPE_CHECKING:
     from toolprm_lite.tools import Tool
@@ -91,6 +92,7 @@ def search(
 
     tools = _load(tools_paths)
     from toolprm_lite.cli import problems
+    from toolprm_lite.tasks.requests import parse_problem
 
     if input is not None:
         problems.run(input, output, tools, config, reward, values)
@@ -99,7 +101,7 @@ def search(
         problem = problems.read_problem(messages, tools)
     else:
         assert query is not None
-        problem = problems.parse_problem(
+        problem = parse_problem(
             {"query": problems.read_text("-") if query == "-" else query}, tools
         )
     with _waiting(values["verbose"]), open_searcher(values) as searcher:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from toolprm_lite.cli.eval import (
-    answer_all,
     asking,
-    collected,
+    eval_settings,
     output_option,
-    read_items,
+    read_problems,
     reward_options,
     seeds_option,
     source_options,
-    write_summary,
 )
-from toolprm_lite.cli.options import draw_options, model_options
-from toolprm_lite.cli.output import drawing, json_line, write
-from toolprm_lite.errors import ConfigError
+from toolprm_lite.cli.options import draw_options, model_options, open_searcher, sizes_option
+from toolprm_lite.cli.output import drawing, write
+from toolprm_lite.json_lines import json_line
 
 _EPILOG = """\b
 Example:
@@ -29,36 +28,12 @@ Example:
 """
 
 
-def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in value.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1 or max(sizes) > 256 or len(set(sizes)) < len(sizes):
-        raise click.BadParameter("give different sizes of at most 256, as in 1,2,4,8,16")
-    return sizes
-
-
 @click.command(epilog=_EPILOG)
 @click.argument("source", metavar="bfcl|toolalpaca|PROBLEMS.jsonl|SET")
 @output_option
 @source_options
-@click.option(
-    "--beams",
-    default="1,2,4,8,16",
-    show_default=True,
-    callback=_sizes,
-    metavar="N,N",
-    help="Beams retained after each step.",
-)
-@click.option(
-    "--expand",
-    default="1,2,4,8,16",
-    show_default=True,
-    callback=_sizes,
-    metavar="M,M",
-    help="Draws for each beam and step.",
-)
+@sizes_option("--beams", "1,2,4,8,16", metavar="N,N", help="Beams retained after each step.")
+@sizes_option("--expand", "1,2,4,8,16", metavar="M,M", help="Draws for each beam and step.")
 @click.option(
     "--most",
     type=click.IntRange(1, 1 << 16),
@@ -99,27 +74,30 @@ def sweep(
 
     The folder gets what eval writes, sweep.json, a heat map grid.png and the curves budget.png.
     """
-    from toolprm_lite.evaluation import budget, summary
     from toolprm_lite.evaluation.strategies import Strategy
+    from toolprm_lite.evaluation.sweep import SweepSettings
+    from toolprm_lite.evaluation.sweep import sweep as run_sweep
+    from toolprm_lite.files import locked
 
-    pairs = budget.cells(beams, expand, most)
-    if not pairs:
-        raise ConfigError(f"--most {most} leaves no cell; give a larger one")
-    grid = [Strategy.parse(f"step-beam:{reward}@{n}x{m}") for n, m in pairs]
-    compared = [Strategy.parse(text) for text in others or ("greedy",)]
-    items = read_items(source, values)
-    with asking(output, source, values, [*compared, *grid], {}) as (run, asked, ask):
-        answer_all(run, items, asked, ask)
-        answers = collected(run, asked)
-        fresh = [item for item in items if not item.bring_up] or items
-        found = budget.study(answers, [item.id for item in fresh], list(map(str, grid)))
-        whole = summary.summarise(items, answers)
-        text = summary.markdown(whole, f"{source}: {run.settings['model']}")
-        write_summary(output, {"settings": run.settings, **whole}, text)
-        budget.write_study(output, found)
+    settings = SweepSettings(
+        beams=beams,
+        expand=expand,
+        most=most,
+        reward=reward,
+        others=tuple(Strategy.parse(text) for text in others or ("greedy",)),
+        evaluation=eval_settings(source, values),
+    )
+    problems = read_problems(settings.evaluation.source)
+    with locked(output, folder=True), open_searcher(values) as searcher:
+        found = run_sweep(searcher, problems, output, settings, watch=asking(output))
     if as_json:
         write(json_line(found))
         return
+    _draw(found, beams, expand)
+
+
+def _draw(found: Mapping[str, Any], beams: tuple[int, ...], expand: tuple[int, ...]) -> None:
+    """The grid and the contrasts."""
     from rich import box
     from rich.table import Table
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from toolprm_lite.cli.options import MOST_SEED, number_option
 from toolprm_lite.cli.output import WIDTH, console, drawing, say, tell
 from toolprm_lite.cli.progress import PLAIN_SECONDS
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import LABELS
+from toolprm_lite.training.rivals import RIVALS, Rival
 
 if TYPE_CHECKING:
     from toolprm_lite.reward.head import Label
-    from toolprm_lite.training.data import Supervision
-    from toolprm_lite.training.fit import FitSettings, Rival
-    from toolprm_lite.training.select import Selected
 
-RIVALS: tuple[Rival, ...] = ("toolprm", "c-prm", "orm")
-MEMBERS = 4  # networks in a head
+_MEMBERS = 4  # `training.train.MEMBERS`, which is slow to import
 
 _EPILOG = """\b
 Example:
@@ -80,18 +78,10 @@ def _layers(
     callback=_label,
     help="The question to answer; auto chooses on validation.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Of it all."
-)
-@click.option(
-    "--epochs", type=click.IntRange(1, 10000), default=30, show_default=True, help="At most."
-)
-@click.option(
-    "--members",
-    type=click.IntRange(1, 64),
-    default=MEMBERS,
-    show_default=True,
-    help="Networks in a head, which answers with their mean.",
+@number_option("--seed", 0, 0, MOST_SEED, help="Of it all.")
+@number_option("--epochs", 30, 1, 10000, help="At most.")
+@number_option(
+    "--members", _MEMBERS, 1, 64, help="Networks in a head, which answers with their mean."
 )
 @click.option(
     "--about",
@@ -111,53 +101,34 @@ def train(
     about: Path | None,
 ) -> None:
     """Fit reward heads to supervision SETs, and choose their settings on validation."""
-    _check_installed()
-    from toolprm_lite.reward.head import save_head
-    from toolprm_lite.training.data import SPLITS, open_supervision
-    from toolprm_lite.training.fit import FitSettings
-    from toolprm_lite.training.report import judge, scores, table, write_report
+    check_installed()
+    from toolprm_lite.training.fit_head import HeadSettings
+    from toolprm_lite.training.train import TrainSettings
+    from toolprm_lite.training.train import train as train_heads
 
-    data = open_supervision(sets)
-    notes_about = None if about is None else _text(about)
-    output.mkdir(parents=True, exist_ok=True)
-    settings = FitSettings(seed=seed, epochs=epochs, members=members)
-    trajectories = data.trajectories()
-    reports: list[dict[str, Any]] = []
-    chosen_from: dict[str, Any] = {}
-    for name in RIVALS if rival == "all" else (rival,):
-        found = _select(data, name, settings, layers, label)
-        examples = data.examples(found.head.layers, found.head.pooled)
-        judged = {
-            split: judge(
-                found.head, examples, trajectories, examples.split == place,
-                trajectories.split == place,
-            )
-            for place, split in enumerate(SPLITS)
-            if split != "train" and (examples.split == place).any()
-        }  # fmt: skip
-        notes: dict[str, Any] = {
-            "scores": {split: scores(report) for split, report in judged.items()}
-        }
-        if notes_about is not None:
-            notes["about"] = notes_about
-        head = found.head.noted(notes)
-        save_head(output / f"{name}.safetensors", head)
-        reports.append(judged["validation"])
-        chosen_from[name] = {
-            "card": {"notes": dict(head.card.notes)},
-            "tried": [entry.to_dict() for entry in found.tried],
-            "uses": found.uses,
-            "carried": found.carried,
-        }
-        write_report(output / "train.json", {"validation": reports, "chosen_from": chosen_from})
+    settings = TrainSettings(
+        rivals=RIVALS if rival == "all" else (rival,),
+        layers=layers,
+        label=label,
+        about=None if about is None else _text(about),
+        head=HeadSettings(seed=seed, epochs=epochs, members=members),
+    )
+    tell_trained(train_heads(sets, output, settings, training), output)
+
+
+def tell_trained(reports: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """The table of the heads, and where they are."""
+    from toolprm_lite.cli.reward_tables import table
+
     with drawing(WIDTH) as terminal:
         terminal.print(table(reports, "validation (settings were chosen on it)"))
     for report in reports:
         states = ", ".join(map(str, report["layers"])) + (" and pooled" if report["pooled"] else "")
-        tell(f"{output / report['head']}.safetensors: layers {states}")
+        tell(f"{folder / report['head']}.safetensors: layers {states}")
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raise `TrainingError` where a package is missing that training needs."""
     try:
         import toolprm_lite.training.select  # noqa: F401
     except ImportError as error:
@@ -166,29 +137,8 @@ def _check_installed() -> None:
         ) from error
 
 
-def _select(
-    data: Supervision,
-    rival: Rival,
-    settings: FitSettings,
-    layers: tuple[int, ...] | None,
-    label: Label | None,
-) -> Selected:
-    from toolprm_lite.training.select import select
-
-    with _progress(settings.epochs) as (on_fit, on_epoch):
-        return select(
-            data,
-            rival,
-            settings,
-            layers=layers,
-            label=label,
-            on_fit=on_fit,
-            on_epoch=on_epoch,
-        )
-
-
 @contextmanager
-def _progress(
+def training(
     epochs: int,
 ) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, float], None]]]:
     """A bar on a terminal: fits, and epochs within the one that runs. Else a line now and then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from toolprm_lite.evaluation.matching import Answers, CallLike, MatchRule
+from toolprm_lite.tasks.matching import Answers, CallLike, MatchRule
 
 FAILURES = {
     "error": "the problem could not be asked",

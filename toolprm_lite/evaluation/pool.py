@@ -15,10 +15,10 @@ import numpy as np
 
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.chains import Float64Array, chain_scores
 from toolprm_lite.reward.head import Head
 from toolprm_lite.search.steps import Call
 from toolprm_lite.search.text import closed_calls
-from toolprm_lite.training.metrics import Float64Array, chain_scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolprm_lite.errors import ConfigError, DatasetError
-from toolprm_lite.evaluation.items import Item
-from toolprm_lite.files import append, replace_file
-
-Record = dict[str, Any]
+from toolprm_lite.store import (
+    BrokenLine,
+    KeyedLines,
+    Record,
+    as_json,
+    changes,
+    describe,
+    read_settings,
+    remove_partials,
+    write_settings,
+)
+from toolprm_lite.tasks.problem import Problem
 
 _FORMAT = 2  # 1: draws did not depend on the prompt
 
@@ -43,84 +51,77 @@ class RunFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._answers: dict[str, dict[int | None, dict[str, Record]]] = {}
-        current: Record = json.loads(json.dumps({"format": _FORMAT, **settings}))
+        self._answers: dict[str, KeyedLines[tuple[int | None, str]]] = {}
+        current = as_json({"format": _FORMAT, **settings})
         path = folder / "settings.json"
-        if path.exists():
-            current = _merged(_read_settings(path), current, folder)
+        before = _read_settings(path)
+        if before is not None:
+            current = _merged(before, current, folder)
         elif folder.exists() and any(folder.iterdir()):
             raise DatasetError(f"{folder}: not an evaluation's folder; give another --output")
         self.settings = current
         folder.mkdir(parents=True, exist_ok=True)
         # First of all: by this file a run that was stopped knows the folder as its own.
-        replace_file(path, f"{json.dumps(current, indent=1)}\n".encode())
+        write_settings(path, current)
         (folder / "answers").mkdir(exist_ok=True)
-        for leftover in (folder / "answers").glob("*.partial"):
-            leftover.unlink()
+        remove_partials(folder / "answers")
 
     def answers(self, column: Column) -> dict[str, Record]:
         """A column's answers by problem."""
-        strategy, seed = column
-        if strategy not in self._answers:
-            self._answers[strategy] = self._read(strategy)
-        return self._answers[strategy].setdefault(seed, {})
+        records = self._lines(column.strategy).records
+        return {id: record for (seed, id), record in records.items() if seed == column.seed}
 
     def add(self, answers: Mapping[Column, Record]) -> None:
         """Append one problem's answers, by column; the seed is written into the record."""
         for column, record in answers.items():
-            known = self.answers(column)
             if column.seed is not None:
                 record = {**record, "seed": column.seed}
             line = json.dumps(record, ensure_ascii=True, allow_nan=False)
-            with self._path(column.strategy).open("ab", buffering=0) as file:
-                append(file, f"{line}\n".encode())
-            known[record["id"]] = record
+            self._lines(column.strategy).add(record, f"{line}\n".encode())
 
     def known(self, columns: Iterable[Column], identity: str) -> list[Column]:
         """The columns that have an answer to this problem; an error is asked again."""
         return [
             column
             for column in columns
-            if (record := self.answers(column).get(identity)) is not None and "error" not in record
+            if "error"
+            not in self._lines(column.strategy).records.get(
+                (column.seed, identity), {"error": "not asked"}
+            )
         ]
 
     def fill(
         self,
-        items: Sequence[Item],
+        problems: Sequence[Problem],
         columns: Sequence[Column],
-        ask: Callable[[Item, Sequence[Column]], Mapping[Column, Record]],
+        ask: Callable[[Problem, Sequence[Column]], Mapping[Column, Record]],
         advance: Callable[[], None] = lambda: None,
     ) -> None:
         """Ask what is not answered yet; `ask` takes a problem and the columns not to ask."""
-        for item in items:
-            known = self.known(columns, item.id)
+        for problem in problems:
+            known = self.known(columns, problem.id)
             if len(known) < len(columns):
-                self.add(ask(item, known))
+                self.add(ask(problem, known))
                 advance()
 
-    def _path(self, strategy: str) -> Path:
-        return self.folder / "answers" / f"{slug(strategy)}.jsonl"
-
-    def _read(self, strategy: str) -> dict[int | None, dict[str, Record]]:
-        path = self._path(strategy)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return {}
-        whole, _, rest = data.rpartition(b"\n")
-        if rest:  # a line that was being written when the run broke off
-            replace_file(path, whole + b"\n" if whole else b"")
-        records: dict[int | None, dict[str, Record]] = {}
-        for number, line in enumerate(whole.splitlines(), 1):
+    def _lines(self, strategy: str) -> KeyedLines[tuple[int | None, str]]:
+        lines = self._answers.get(strategy)
+        if lines is None:
+            path = self.folder / "answers" / f"{slug(strategy)}.jsonl"
             try:
-                record = json.loads(line)
-                records.setdefault(record.get("seed"), {})[record["id"]] = record
-            except (ValueError, TypeError, KeyError, AttributeError):
+                lines = KeyedLines(path, _key)
+            except BrokenLine as broken:
                 raise DatasetError(
-                    f"{path}, line {number}: not an answer; take the line out, or give another "
-                    "--output"
+                    f"{path}, line {broken.number}: not an answer; take the line out, or give "
+                    "another --output"
                 ) from None
-        return records
+            lines.repair()
+            self._answers[strategy] = lines
+        return lines
+
+
+def _key(record: Record) -> tuple[int | None, str]:
+    return record.get("seed"), record["id"]
 
 
 def slug(strategy: str) -> str:
@@ -128,9 +129,11 @@ def slug(strategy: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+]+", "-", strategy).strip("-")
 
 
-def _read_settings(path: Path) -> Record:
+def _read_settings(path: Path) -> Record | None:
     try:
-        settings = dict(json.loads(path.read_bytes()))
+        settings = read_settings(path)
+        if settings is None:
+            return None
         if settings["format"] == 1:
             raise ConfigError(
                 f"{path.parent} holds answers of an earlier version, whose draws did not depend on "
@@ -146,21 +149,18 @@ def _read_settings(path: Path) -> Record:
 
 
 def _merged(before: Record, now: Record, folder: Path) -> Record:
+    """The settings of both runs, of which the later may ask more seeds and have more rewards."""
     rewards = {**now["rewards"], **before["rewards"]}
-    seeds = max(now.get("seeds", 1), before.get("seeds", 1))
-    changed = [
-        f"{key} was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"
-        for key in dict.fromkeys([*now, *before])
-        if key not in ("rewards", "seeds") and before.get(key) != now.get(key)
-    ]
-    changed += [
+    grown = {"rewards": rewards, "seeds": max(now.get("seeds", 1), before.get("seeds", 1))}
+    found = describe(changes({**before, **grown}, {**now, **grown}))
+    others = "; ".join(
         f"the reward {name} is another one"
         for name, identity in now["rewards"].items()
         if rewards[name] != identity
-    ]
-    if changed:
+    )
+    if found or others:
         raise ConfigError(
-            f"{folder} holds answers of other settings ({'; '.join(changed)}); give another "
-            "--output, or the settings it has"
+            f"{folder} holds answers of other settings ({'; '.join(filter(None, (found, others)))})"
+            "; give another --output, or the settings it has"
         )
-    return {**before, "rewards": rewards, "seeds": seeds}
+    return {**before, **grown}

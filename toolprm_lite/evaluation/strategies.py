@@ -1,7 +1,7 @@
 """Strategies side by side on one problem: what each answers, and what it spends on it.
 
-Problems stand outside and strategies inside, so that one prefill serves all of them; every
-strategy that draws whole responses chooses from one recorded pool.
+Problems are the outer loop and strategies the inner one, so that one prefill serves all of them;
+every strategy that draws whole responses chooses from one recorded pool.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from toolprm_lite.errors import (
     ToolsError,
 )
 from toolprm_lite.evaluation.failures import failure
-from toolprm_lite.evaluation.items import Item
 from toolprm_lite.evaluation.pool import Drawn, Pool
 from toolprm_lite.evaluation.runs import Column
 from toolprm_lite.reward.base import Reward
 from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.states import StateReader
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.result import SearchResult, Stats
 from toolprm_lite.search.searcher import Searcher
-from toolprm_lite.supervision.collect import StateReader
+from toolprm_lite.tasks.problem import Problem
 
 Record = dict[str, Any]
 
@@ -185,7 +185,7 @@ class Contest:
         self._base = base
         self._layers = tuple(sorted({layer for head in heads.values() for layer in head.layers}))
 
-    def ask(self, item: Item, known: Collection[Column] = ()) -> dict[Column, Record]:
+    def ask(self, problem: Problem, known: Collection[Column] = ()) -> dict[Column, Record]:
         """An answer for each column that is not in `known`.
 
         A problem that can't be asked, for its tools or its length, gives a record with "error".
@@ -198,11 +198,13 @@ class Contest:
                 for column in self.columns[str(strategy)]
                 if column.seed == seed and column not in known
             ]
-            found = self._ask(item, wanted, self._base if seed is None else self._bases[seed])
+            found = self._ask(problem, wanted, self._base if seed is None else self._bases[seed])
             answers |= {Column(name, seed): record for name, record in found.items()}
         return answers
 
-    def _ask(self, item: Item, wanted: Sequence[Strategy], base: SearchConfig) -> dict[str, Record]:
+    def _ask(
+        self, problem: Problem, wanted: Sequence[Strategy], base: SearchConfig
+    ) -> dict[str, Record]:
         answers: dict[str, Record] = {}
         groups = [
             [strategy for strategy in wanted if strategy.samples == samples]
@@ -212,25 +214,25 @@ class Contest:
         for group in groups:
             try:
                 if group[0].kind in POOLED:
-                    answers |= self._choose(item, group, base)
+                    answers |= self._choose(problem, group, base)
                 else:
-                    answers[str(group[0])] = self._search(item, group[0], base)
+                    answers[str(group[0])] = self._search(problem, group[0], base)
             except (ContextError, ConstraintError, ToolsError, ProblemError) as error:
-                told = {"right": _wrong(item), "error": " ".join(str(error).splitlines())}
-                answers |= {str(strategy): {**_named(item), **told} for strategy in group}
+                told = {"right": _wrong(problem), "error": " ".join(str(error).splitlines())}
+                answers |= {str(strategy): {**_named(problem), **told} for strategy in group}
         return answers
 
     def _choose(
-        self, item: Item, strategies: Sequence[Strategy], base: SearchConfig
+        self, problem: Problem, strategies: Sequence[Strategy], base: SearchConfig
     ) -> dict[str, Record]:
         """Answers from one pool of responses."""
         reader = StateReader(self._layers)
         config = strategies[0].config(base)
-        record = self._searcher.record(item.messages, item.tools, config, reader)
+        record = self._searcher.record(problem.messages, problem.tools, config, reader)
         pool, stats = Pool(record, self._layers), record["stats"]
         responses = [response.calls for response in pool.responses]
         greedy = [] if pool.greedy is None else [pool.greedy.calls]
-        any_right = any(item.judge(calls) for calls in (*responses, *greedy))
+        any_right = any(problem.judge(calls) for calls in (*responses, *greedy))
         answers = {}
         for strategy in strategies:
             began = time.perf_counter()
@@ -238,7 +240,7 @@ class Contest:
             spent = 1e3 * (time.perf_counter() - began)
             told = Stats(**{**asdict(stats), "ms": {**stats.ms, "reward": spent}})
             answers[str(strategy)] = _answer(
-                item,
+                problem,
                 [] if drawn is None else drawn.calls,
                 complete=drawn is not None,
                 score=score,
@@ -247,14 +249,14 @@ class Contest:
             )
         return answers
 
-    def _search(self, item: Item, strategy: Strategy, base: SearchConfig) -> Record:
+    def _search(self, problem: Problem, strategy: Strategy, base: SearchConfig) -> Record:
         reward = self._rewards.get(strategy.reward or "", "policy")
         config = strategy.config(base)
         before = _judge_tokens(reward)
-        result = self._searcher.search(item.messages, item.tools, config, reward=reward)
-        found = [calls for calls in _complete(result) if item.judge(calls)]
+        result = self._searcher.search(problem.messages, problem.tools, config, reward=reward)
+        found = [calls for calls in _complete(result) if problem.judge(calls)]
         answer = _answer(
-            item,
+            problem,
             result.calls,
             complete=result.complete,
             score=result.score,
@@ -294,17 +296,17 @@ def _judge_tokens(reward: Reward | str) -> int | None:
     return None if prefill is None or decode is None else prefill + decode
 
 
-def _named(item: Item) -> Record:
-    return {"id": item.id, "category": item.category}
+def _named(problem: Problem) -> Record:
+    return {"id": problem.id, "category": problem.category}
 
 
-def _wrong(item: Item) -> bool | None:
+def _wrong(problem: Problem) -> bool | None:
     """The verdict on no answer: None where only a checker from outside can judge any."""
-    return None if item.judge([]) is None else False
+    return None if problem.judge([]) is None else False
 
 
 def _answer(
-    item: Item,
+    problem: Problem,
     calls: list[dict[str, Any]],
     *,
     complete: bool,
@@ -312,9 +314,9 @@ def _answer(
     any_right: bool,
     stats: Stats,
 ) -> Record:
-    right = item.judge(calls) if complete else _wrong(item)
+    right = problem.judge(calls) if complete else _wrong(problem)
     record = {
-        **_named(item),
+        **_named(problem),
         "calls": calls,
         "complete": complete,
         "right": right,
@@ -322,7 +324,7 @@ def _answer(
         "score": score,
         "stats": asdict(stats),
     }
-    if right is False and item.answers is not None:
-        kind = failure(calls, item.answers, item.rule) if complete else "incomplete"
+    if right is False and problem.expected is not None:
+        kind = failure(calls, problem.expected, problem.rule) if complete else "incomplete"
         record["failure"] = kind
     return record

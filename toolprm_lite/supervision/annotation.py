@@ -1,6 +1,6 @@
 """Which steps of a response are right: labels for a forest of chains of decided steps.
 
-Knows nothing of models or files; `evaluation.matching` says what is equal.
+Knows nothing of models or files; `tasks.matching` says what is equal.
 
 Two labels. `local` answers the question of the step's kind, against the best one-to-one assignment
 of the response's calls so far to the answers: a right value stays right after a wrong one.
@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from toolprm_lite.errors import ProblemError
-from toolprm_lite.evaluation.matching import Answers, Assignment, CallLike, MatchRule, ToolLike
+from toolprm_lite.tasks.assignment import Assignment
+from toolprm_lite.tasks.matching import Answers, CallLike, MatchRule, ToolLike
 
 
 class DecidedStep(Protocol):
@@ -55,7 +56,7 @@ class Label:
     viable: bool
 
 
-# The weight of a call on an answer: what matters more stands in higher bits.
+# The weight of a call on an answer: what matters more is in higher bits.
 _RIGHT = 1 << 40
 _NAMED = 1 << 20
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +29,13 @@ from safetensors.numpy import save
 from toolprm_lite.errors import DatasetError
 from toolprm_lite.files import replace_file
 from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.store import Shards, changes, remove_partials, write_settings
+from toolprm_lite.tasks.problem import SPLITS
 
 Float32Array = npt.NDArray[np.float32]
 
 FORMAT = 1
-SPLITS = ("train", "validation", "test")
+_STEPS, _TRAJECTORY_FILE, _STATES = ".parquet", ".trajectories.parquet", ".safetensors"
 
 _MANIFEST = {
     "model": dict,
@@ -112,62 +114,62 @@ class SetWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._shards = Shards(folder, last=_STEPS)
 
     def begin(self, manifest: Mapping[str, Any], problems: Sequence[Mapping[str, Any]]) -> bool:
         """Start the set, or go on with it if it was started with the same manifest and problems.
 
         Returns whether it was there. Raises `DatasetError` when another set is in the folder.
         """
-        path = self.folder / "manifest.json"
         lines = "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems)
-        there = path.exists()
+        there = (self.folder / "manifest.json").exists()
         if there:
-            known = _read_manifest(self.folder)
-            different = [
-                key
-                for key in {**known, **manifest}
-                if key != "complete" and known.get(key) != manifest.get(key)
-            ]
-            if different:
-                raise DatasetError(
-                    f"{self.folder}: holds a set made with "
-                    f"{_difference(different, known, manifest)}; give the same settings, or "
-                    "another --output"
-                )
-            try:
-                same = (self.folder / "problems.jsonl").read_bytes() == lines.encode()
-            except FileNotFoundError:
-                same = False
-            if not same:
-                raise DatasetError(
-                    f"{self.folder}: holds a set of other problems; give the same files, or "
-                    "another --output"
-                )
+            self._check_same(manifest, lines)
         elif self.folder.exists() and not all(map(_begun, self.folder.iterdir())):
             raise DatasetError(
                 f"{self.folder}: not empty, and not a supervision set; give another --output"
             )
-        for leftover in self.folder.glob("*.partial"):
-            leftover.unlink()
+        remove_partials(self.folder)
         if not there:
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self.folder / "problems.jsonl", lines.encode())
             self._note(manifest)
         return there
 
+    def _check_same(self, manifest: Mapping[str, Any], lines: str) -> None:
+        known = _read_manifest(self.folder)
+        different = changes(known, {**manifest, "complete": known.get("complete")})
+        if different:
+            differences = ", ".join(
+                f"{name} {before!r} where {now!r} is asked for"
+                for name, before, now in different[:3]
+            )
+            raise DatasetError(
+                f"{self.folder}: holds a set made with {differences}; give the same settings, or "
+                "another --output"
+            )
+        try:
+            same = (self.folder / "problems.jsonl").read_bytes() == lines.encode()
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise DatasetError(
+                f"{self.folder}: holds a set of other problems; give the same files, or "
+                "another --output"
+            )
+
     def has(self, shard: int) -> bool:
         """Whether the shard is there."""
-        return (self.folder / f"{_stem(shard)}.parquet").exists()
+        return self._shards.has(shard)
 
     def counts(self, shard: int) -> tuple[int, int]:
         """Steps of a shard that is there, and greedy constrained responses that are right.
 
         Raises `DatasetError` when its files can't be read.
         """
-        path = self.folder / f"{_stem(shard)}.parquet"
-        steps = _read_table(path, ["row"])
+        steps = _read_table(self._shards.path(shard, _STEPS), ["row"])
         flags = _read_table(
-            path.with_suffix(".trajectories.parquet"), ["constrained", "greedy", "right"]
+            self._shards.path(shard, _TRAJECTORY_FILE), ["constrained", "greedy", "right"]
         )
         right = np.ones(len(flags), bool)
         for name in flags.column_names:
@@ -197,21 +199,19 @@ class SetWriter:
             schema,
         )
         assert len(table) == count
-        stem = _stem(shard)
-        replace_file(self.folder / f"{stem}.safetensors", save(dict(states)))
-        replace_file(
-            self.folder / f"{stem}.trajectories.parquet",
-            _parquet(pa.table(dict(trajectories), TRAJECTORIES)),
-        )
-        replace_file(self.folder / f"{stem}.parquet", _parquet(table))
+        files = {
+            _STATES: save(dict(states)),
+            _TRAJECTORY_FILE: _parquet(pa.table(dict(trajectories), TRAJECTORIES)),
+            _STEPS: _parquet(table),
+        }
+        self._shards.write(shard, files)
 
     def finish(self) -> None:
         """Mark the set complete."""
         self._note({**_read_manifest(self.folder), "complete": True})
 
     def _note(self, manifest: Mapping[str, Any]) -> None:
-        text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
-        replace_file(self.folder / "manifest.json", text.encode())
+        write_settings(self.folder / "manifest.json", manifest, indent=2, ensure_ascii=False)
 
 
 class SupervisionSet:
@@ -303,7 +303,7 @@ class SupervisionSet:
         problem = np.array([numbers[str(name)] for name in steps["problem"].to_pylist()], np.int32)
         constrained = steps["constrained"].to_numpy()
         index = steps["step"].to_numpy()
-        # A rollout's steps stand together, in order: its first row is where `step` is 0.
+        # A rollout's steps are together, in order: its first row is where `step` is 0.
         first = np.arange(len(index)) - index
         previous = steps["previous"].to_numpy()
         width = steps.schema.field("features").type.list_size
@@ -328,10 +328,6 @@ class SupervisionSet:
 def open_set(path: str | os.PathLike[str]) -> SupervisionSet:
     """Open a supervision set. Raises `DatasetError`."""
     return SupervisionSet(Path(path))
-
-
-def _stem(shard: int) -> str:
-    return f"shard-{shard:05d}"
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -386,19 +382,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _begun(path: Path) -> bool:
     """Whether a run that was stopped before its manifest was there may have left the file."""
     return path.name == "problems.jsonl" or path.suffix == ".partial"
-
-
-def _difference(keys: Sequence[str], known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    parts = list(_flat(keys, known, given))
-    return ", ".join(f"{name} {old!r} where {new!r} is asked for" for name, old, new in parts[:3])
-
-
-def _flat(
-    keys: Sequence[str], known: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    for key in keys:
-        old, new = known.get(key), given.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _flat(sorted({*old, *new}), old, new, f"{key}.")
-        elif old != new:
-            yield prefix + key, old, new

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import FittedModel
-
-Split = Literal["train", "validation", "test"]
-
-SPLITS: tuple[Split, ...] = get_args(Split)
+from toolprm_lite.tasks.problem import SPLITS, Split
 
 _MODEL = ("architecture", "width", "layers", "vocabulary")
 
@@ -282,7 +279,7 @@ class Supervision:
             for line, record in enumerate(part.problems, 1):
                 if "id" not in record:
                     raise TrainingError(
-                        f"{name}: problems.jsonl, line {line}: no problem of a set; collect anew"
+                        f"{name}: problems.jsonl, line {line}: no problem of a set; collect again"
                     )
                 given = record.get("split")
                 if given not in SPLITS:

@@ -1,398 +1,216 @@
-"""Fits a head to supervision. The only file that knows torch."""
+"""From problems to reward heads, their report and their threshold of doubt: collect, train, judge,
+choose. A run that was stopped goes on from there."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-from toolprm_lite.errors import TrainingError
-from toolprm_lite.reward.base import STEP_KINDS
-from toolprm_lite.reward.head import (
-    CLIP,
-    LABELS,
-    Head,
-    HeadCard,
-    HeadWeights,
+from toolprm_lite.errors import ConfigError
+from toolprm_lite.evaluation.evaluate import Watch
+from toolprm_lite.evaluation.evaluate import unwatched as unwatched_asking
+from toolprm_lite.files import locked
+from toolprm_lite.search.searcher import Searcher
+from toolprm_lite.store import Record, read_settings, write_settings
+from toolprm_lite.supervision.collect import Progress, collect
+from toolprm_lite.supervision.collect_settings import CollectSettings
+from toolprm_lite.supervision.prepare import (
+    PrepareSettings,
+    Usable,
+    plan_problems,
+    usable_problems,
+    write_rejected,
 )
-from toolprm_lite.training.data import Examples
+from toolprm_lite.tasks.problem import Problem
+from toolprm_lite.tasks.sources import read_set, sample
+from toolprm_lite.training.doubt import DoubtSettings, Measured, fit_doubt
+from toolprm_lite.training.fit_head import HeadSettings
+from toolprm_lite.training.judging import judge_heads
+from toolprm_lite.training.rivals import RIVALS
+from toolprm_lite.training.train import MEMBERS, TrainSettings, TrainWatch, train
+from toolprm_lite.training.train import unwatched as unwatched_training
 
-Rival = Literal["toolprm", "c-prm", "orm"]
-
-RIVALS: tuple[Rival, ...] = get_args(Rival)
-
-RIVAL_KINDS: Mapping[Rival, tuple[str, ...]] = {
-    "toolprm": STEP_KINDS,
-    "c-prm": tuple(kind for kind in STEP_KINDS if kind != "ARG_VALUE"),
-    "orm": ("TOTAL_FINISH",),
-}
-"""The kinds that each reward model of the paper judges."""
-
-_CHUNK = 8192
+Stage = Literal["collect", "train", "judge", "doubt"]
+Collecting = Callable[[Path], AbstractContextManager[Callable[[Progress], None]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSettings:
-    """How to fit.
+    """How a model's heads are fitted.
 
     Attributes:
-        width: units of the hidden layer.
-        weight_decay: AdamW's, on weights only.
-        learning_rate: at the start; it falls by a cosine over `epochs`.
-        dropout: of inputs and units.
-        batch: steps a gradient is taken of.
-        epochs: at most.
-        patience: epochs without a better validation loss before it stops.
-        rank_weight: of the pairwise loss among right and wrong steps of a problem and kind.
-        members: networks whose mean logit the head is; they differ by their seeds alone.
-        blind: the weight, 0 .. 1, that one more network has in that mean, which is shown the
-            features alone. States tell the training problems' topics apart, too, and of others
-            they may mislead. All are together one network of as many times the units.
-        seed: of the first weights, the order and the dropout.
+        prepare: which problems are collected.
+        collect: how; its seed is that of training, too.
+        limit: stop collecting after the plan's first so many problems; None is all.
+        rejected: a file to list the records in that are left out.
+        weights: what tells the model's file and precision from others.
+        epochs: of each fit, at most.
+        doubt: how the threshold of doubt is chosen.
     """
 
-    width: int = 128
-    weight_decay: float = 0.1
-    learning_rate: float = 1e-3
-    dropout: float = 0.2
-    batch: int = 1024
+    prepare: PrepareSettings = field(default_factory=PrepareSettings)
+    collect: CollectSettings = field(default_factory=CollectSettings)
+    limit: int | None = None
+    rejected: Path | None = None
+    weights: dict[str, Any] = field(default_factory=dict)
     epochs: int = 30
-    patience: int = 4
-    rank_weight: float = 0.0
-    members: int = 1
-    blind: float = 0.0
-    seed: int = 0
+    doubt: DoubtSettings = field(default_factory=DoubtSettings)
+
+    def __post_init__(self) -> None:
+        if self.prepare.as_is:
+            raise ConfigError(
+                "--as-is makes every problem one for testing; leave it out to fit heads"
+            )
 
 
-OnEpoch = Callable[[int, float], None]
-"""Told each epoch's number, from 1, and validation loss."""
+@contextmanager
+def _uncollected(folder: Path) -> Iterator[Callable[[Progress], None]]:
+    yield lambda progress: None
 
 
-class _Network(nn.Module):
-    """`Head.logits` as torch computes it, on standardised inputs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitWatch:
+    """The callbacks of a fit's progress.
 
-    def __init__(self, inputs: int, settings: FitSettings) -> None:
-        super().__init__()
-        kinds, labels = len(STEP_KINDS), len(LABELS)
-        self.weight = nn.Parameter(torch.randn(settings.width, inputs) * inputs**-0.5)
-        self.kind_bias = nn.Parameter(torch.zeros(kinds, settings.width))
-        self.readout = nn.Parameter(
-            torch.randn(labels, kinds, settings.width) * settings.width**-0.5
-        )
-        self.readout_bias = nn.Parameter(torch.zeros(labels, kinds))
-        self.dropout = settings.dropout
+    Attributes:
+        begins: a stage, the folder it writes into, and whether it was done before.
+        usable: the problems that were read.
+        planned: those, and the plan.
+        collecting, training, asking: see `Collecting`, `TrainWatch` and `Watch`.
+        trained: the heads' reports on the validation split, and their folder.
+        judged: the report on the test split, as `judge_heads` makes it.
+        measured: what the searches of each threshold gave.
+    """
 
-    def forward(self, inputs: Tensor, kinds: Tensor) -> Tensor:
-        """Logits [steps, labels] of inputs [steps, inputs] and one-hot kinds [steps, kinds]."""
-        # an input is dropped for the whole batch: one draw for each step takes longer than the rest
-        kept = functional.dropout(
-            self.weight.new_ones(inputs.shape[1]), self.dropout, self.training
-        )
-        units = inputs @ (self.weight * kept).T + kinds @ self.kind_bias
-        units = functional.gelu(units, approximate="tanh")
-        units = functional.dropout(units, self.dropout, self.training)
-        logits = torch.einsum("su,lku->slk", units, self.readout) + self.readout_bias
-        # by product, not by index: the gradient of an index is summed in any order on a GPU
-        return (logits * kinds[:, None, :]).sum(dim=2)
+    begins: Callable[[Stage, Path, bool], None] = lambda stage, folder, done: None
+    usable: Callable[[Usable], None] = lambda usable: None
+    planned: Callable[[Usable, Sequence[Problem]], None] = lambda usable, plan: None
+    collecting: Collecting = _uncollected
+    training: TrainWatch = unwatched_training
+    trained: Callable[[Sequence[Record], Path], None] = lambda reports, folder: None
+    judged: Callable[[Record], None] = lambda report: None
+    asking: Watch = unwatched_asking
+    measured: Callable[[Sequence[Measured]], None] = lambda measured: None
 
 
 def fit(
-    examples: Examples,
-    card: HeadCard,
+    problems: Sequence[Path],
+    folder: Path,
     settings: FitSettings,
-    on_epoch: OnEpoch | None = None,
-) -> Head:
-    """Fit a head to the training split of `examples`, for the kinds that `card` names.
+    open_searcher: Callable[[], AbstractContextManager[Searcher]],
+    watch: FitWatch | None = None,
+) -> dict[str, Path]:
+    """Fit a model's reward heads to files of problems, into set/, heads/, report/ and doubt/.
 
-    The weights are those of the epoch with the least validation loss (the cross-entropy of both
-    labels, in nats; it is put into the card's notes), calibrated for each kind on the validation
-    split. Every problem weighs the square root of its steps. One seed gives one head on one
-    machine with one number of threads.
-
-    Raises `TrainingError` when a split has no such step.
+    Returns the files of the heads, by name; the first is ToolPRM's, whose card has the threshold.
+    The model is closed while heads are trained. Raises `ToolprmError`, and `OSError` where
+    something can't be written.
     """
-    judged = np.isin(examples.kinds, [STEP_KINDS.index(kind) for kind in card.kinds])
-    train = np.flatnonzero(judged & (examples.split == 0))
-    validation = np.flatnonzero(judged & (examples.split == 1))
-    for rows, split in ((train, "train"), (validation, "validation")):
-        if not len(rows):
-            raise TrainingError(
-                f"{card.name}: no {'/'.join(card.kinds)} steps of the {split} split; collect more "
-                "of the plan"
-            )
-    shift, scale = _moments(examples, train)
-    if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
-        raise TrainingError(
-            f"{card.name}: the set's states or features hold numbers that are not finite; collect "
-            "it again with other layers"
+    watch = watch or FitWatch()
+    supervision, heads = folder / "set", folder / "heads"
+    files: dict[str, Path] = {name: heads / f"{name}.safetensors" for name in RIVALS}
+    with locked(folder, folder=True):
+        watch.begins("collect", supervision, False)
+        _collect(problems, supervision, settings, open_searcher, watch)
+        record = folder / "fit.json"
+        seed = settings.collect.seed
+        asked: Record = {"epochs": settings.epochs, "seed": seed, "set": _digest(supervision)}
+        known = _read(record)
+        fitted = all(file.exists() for file in files.values()) and all(
+            known.get(key) == value for key, value in asked.items()
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learn = _Rows(examples, train, shift, scale, device)
-    check = _Rows(examples, validation, shift, scale, device)
-    networks: list[_Network] = []
-    weights: list[float] = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-
-        def add(learn: _Rows, check: _Rows, seed: int, weight: float) -> tuple[float, int]:
-            torch.manual_seed(seed)
-            networks.append(_Network(learn.inputs.shape[1], settings).to(device))
-            weights.append(weight)
-            return _descend(networks[-1], learn, check, replace(settings, seed=seed), on_epoch)
-
-        if settings.blind < 1:
-            for member in range(settings.members):
-                share = (1 - settings.blind) / settings.members
-                loss, epoch = add(learn, check, settings.seed + member, share)
-        if settings.blind > 0:
-            states = examples.hidden.shape[1]
-            loss, epoch = add(learn.features(states), check.features(states), settings.seed,
-                              settings.blind)  # fmt: skip
-        network = _joined(networks, weights, len(shift))
-        if len(networks) > 1:
-            loss = _validation_loss(network, check)
-    parameters = {
-        name: value.detach().cpu().numpy().astype(np.float32)
-        for name, value in network.named_parameters()
-    }
-    calibration = np.zeros((len(LABELS), len(STEP_KINDS), 2), np.float32)
-    calibration[..., 0] = 1
-    tensors = HeadWeights(shift=shift, scale=scale, calibration=calibration, **parameters)
-    head = Head(card, tensors)
-    calibration = _calibrate(head, examples, validation)
-    notes = {
-        **card.notes,
-        "settings": asdict(settings),
-        "validation_loss": round(loss, 6),
-        "epoch": epoch,
-    }
-    return Head(replace(card, notes=notes), replace(tensors, calibration=calibration))
-
-
-def _joined(networks: Sequence[_Network], weights: Sequence[float], inputs: int) -> _Network:
-    """One network whose logits are the weighted mean of theirs. Those with fewer than `inputs` see
-    the last ones."""
-    units = sum(len(network.weight) for network in networks)
-    whole = _Network(inputs, FitSettings(width=units)).to(networks[0].weight.device)
-
-    def all_of(values: Sequence[Tensor], dim: int) -> Tensor:
-        scaled = zip(values, weights, strict=True)
-        return torch.cat([value * weight for value, weight in scaled], dim=dim)
-
-    with torch.no_grad():
-        padded = [
-            functional.pad(network.weight, (inputs - network.weight.shape[1], 0))
-            for network in networks
-        ]
-        whole.weight.copy_(torch.cat(padded))
-        whole.kind_bias.copy_(torch.cat([network.kind_bias for network in networks], dim=1))
-        whole.readout.copy_(all_of([network.readout for network in networks], 2))
-        biases = all_of([network.readout_bias[None] for network in networks], 0)
-        whole.readout_bias.copy_(biases.sum(dim=0))
-    return whole
-
-
-class _Rows:
-    """The steps of a split on the device. Inputs are half-precision: states are collected so."""
-
-    def __init__(
-        self,
-        examples: Examples,
-        rows: npt.NDArray[np.int64],
-        shift: npt.NDArray[np.float32],
-        scale: npt.NDArray[np.float32],
-        device: torch.device,
-    ) -> None:
-        self.device = device
-        width = examples.hidden.shape[1]
-        inputs = torch.empty(len(rows), len(shift), dtype=torch.float16)
-        for start in range(0, len(rows), _CHUNK):
-            some = rows[start : start + _CHUNK]
-            hidden = (examples.hidden[some] - shift[:width]) / scale[:width]
-            features = (examples.features[some] - shift[width:]) / scale[width:]
-            both = np.concatenate([hidden, features], axis=1).clip(-CLIP, CLIP)
-            inputs[start : start + _CHUNK] = torch.from_numpy(both).to(torch.float16)
-        kinds = torch.from_numpy(examples.kinds[rows].astype(np.int64))
-        problem = examples.problem[rows]
-        _, place, count = np.unique(problem, return_inverse=True, return_counts=True)
-        weight = 1 / np.sqrt(count[place])
-        self.inputs = inputs.to(device)
-        self.kinds = functional.one_hot(kinds, len(STEP_KINDS)).float().to(device)
-        self.labels = torch.from_numpy(examples.labels[rows].astype(np.float32)).to(device)
-        self.weight = torch.from_numpy((weight / weight.mean()).astype(np.float32)).to(device)
-        self.problem = place
-        self.group = torch.from_numpy(place * len(STEP_KINDS) + examples.kinds[rows]).to(device)
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def features(self, states: int) -> _Rows:
-        """The same without the states, the first inputs."""
-        blind = copy.copy(self)
-        blind.inputs = self.inputs[:, states:].contiguous()
-        return blind
-
-    def order(self, seed: int, epoch: int, together: bool) -> Tensor:
-        """All rows in random order; `together` leaves a problem's rows beside each other."""
-        random = np.random.default_rng([seed, epoch])
-        if not together:
-            return torch.from_numpy(random.permutation(len(self))).to(self.device)
-        turn = random.permutation(int(self.problem.max()) + 1)[self.problem]
-        return torch.from_numpy(np.argsort(turn, kind="stable")).to(self.device)
-
-
-def _descend(
-    network: _Network,
-    learn: _Rows,
-    check: _Rows,
-    settings: FitSettings,
-    on_epoch: OnEpoch | None,
-) -> tuple[float, int]:
-    """Leave the network with its best weights; the validation loss and the epoch of them."""
-    decayed = [network.weight, network.readout]
-    free = [network.kind_bias, network.readout_bias]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, settings.epochs, eta_min=settings.learning_rate / 20
-    )
-    best, best_epoch, state = float("inf"), 0, {}
-    for epoch in range(1, settings.epochs + 1):
-        network.train()
-        order = learn.order(settings.seed, epoch, settings.rank_weight > 0)
-        for start in range(0, len(order), settings.batch):
-            rows = order[start : start + settings.batch]
-            logits = network(learn.inputs[rows].float(), learn.kinds[rows])
-            labels = learn.labels[rows]
-            loss = _cross_entropy(logits, labels, learn.weight[rows])
-            if settings.rank_weight > 0:
-                loss = loss + settings.rank_weight * _rank_loss(logits, labels, learn.group[rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        schedule.step()
-        loss_now = _validation_loss(network, check)
-        if on_epoch is not None:
-            on_epoch(epoch, loss_now)
-        if not np.isfinite(loss_now):
-            raise TrainingError(
-                f"the validation loss is {loss_now} after epoch {epoch}; give a lower learning rate"
+        watch.begins("train", heads, fitted)
+        if not fitted:
+            known = asked
+            head = HeadSettings(seed=seed, epochs=settings.epochs, members=MEMBERS)
+            reports = train(
+                [supervision], heads, TrainSettings(rivals=RIVALS, head=head), watch.training
             )
-        if loss_now < best:
-            best, best_epoch = loss_now, epoch
-            state = {name: value.clone() for name, value in network.state_dict().items()}
-        elif epoch - best_epoch >= settings.patience:
-            break
-    network.load_state_dict(state)
-    return best, best_epoch
+            watch.trained(reports, heads)
+            shutil.rmtree(folder / "doubt", ignore_errors=True)  # searches with other heads
+            write_settings(record, known)
+        watch.begins("judge", folder / "report", False)
+        watch.judged(judge_heads([supervision], list(files.values()), "test", folder / "report"))
+        _choose_doubt(folder, files["toolprm"], known, settings, open_searcher, watch)
+    return files
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    return (each.mean(dim=1) * weight).mean()
+def _collect(
+    paths: Sequence[Path],
+    folder: Path,
+    settings: FitSettings,
+    open_searcher: Callable[[], AbstractContextManager[Searcher]],
+    watch: FitWatch,
+) -> None:
+    usable = usable_problems(paths, settings.prepare)
+    watch.usable(usable)
+    if settings.rejected is not None:
+        write_rejected(settings.rejected, usable.rejected)
+    plan = plan_problems(usable, settings.prepare, settings.collect.plan)
+    watch.planned(usable, plan)
+    with (
+        locked(folder, folder=True),
+        open_searcher() as searcher,
+        watch.collecting(folder) as report,
+    ):
+        collect(searcher, plan, folder, settings.collect, report, settings.limit, settings.weights)
 
 
-def _rank_loss(logits: Tensor, labels: Tensor, group: Tensor) -> Tensor:
-    """Mean of log(1 + exp(wrong - right)) over a group's pairs, in nats."""
-    together = group[:, None] == group[None, :]
-    total = logits.new_zeros(())
-    for place in range(len(LABELS)):
-        right = labels[:, place] > 0.5
-        pairs = (together & right[:, None] & ~right[None, :]).float()
-        loss = functional.softplus(logits[None, :, place] - logits[:, None, place])
-        total = total + (loss * pairs).sum() / pairs.sum().clamp(min=1)
-    return total / len(LABELS)
+def _choose_doubt(
+    folder: Path,
+    head: Path,
+    known: Record,
+    settings: FitSettings,
+    open_searcher: Callable[[], AbstractContextManager[Searcher]],
+    watch: FitWatch,
+) -> None:
+    """Choose the threshold, unless that was done with the same settings; note it in fit.json."""
+    how = settings.doubt
+    if not how.problems:
+        return
+    place = folder / "doubt"
+    chosen = {"problems": how.problems, "thresholds": list(how.thresholds)}
+    done = known.get("doubt") == chosen
+    watch.begins("doubt", place, done)
+    if done:
+        return
+    collecting = settings.collect
+    how = replace(
+        how,
+        search=replace(
+            how.search,
+            seed=collecting.seed,
+            max_tokens=collecting.max_tokens,
+            max_step_tokens=collecting.max_step_tokens,
+            call_format=collecting.call_format,
+        ),
+    )
+    problems = sample(read_set(folder / "set", "validation"), how.problems, collecting.seed)
+    depends = {key: known[key] for key in ("epochs", "seed", "set")}
+    with locked(place, folder=True), open_searcher() as searcher:
+        measured = fit_doubt(
+            searcher, problems, head, place, how, depends={"heads": depends}, watch=watch.asking
+        )
+    watch.measured(measured)
+    write_settings(folder / "fit.json", {**known, "doubt": chosen})
 
 
-@torch.no_grad()
-def _validation_loss(network: _Network, check: _Rows) -> float:
-    network.eval()
-    total = 0.0
-    for start in range(0, len(check), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        logits = network(check.inputs[part].float(), check.kinds[part])
-        loss = _cross_entropy(logits, check.labels[part], check.weight[part])
-        total += float(loss) * len(logits)
-    return total / len(check)
+def _digest(folder: Path) -> str:
+    """Of the set's parts that heads depend on; the states follow from them."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update((folder / "problems.jsonl").read_bytes())
+    return digest.hexdigest()
 
 
-def _moments(
-    examples: Examples, rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and deviation of the inputs over some rows; 1 where an input never changes."""
-    sums: list[npt.NDArray[np.float32]] = []
-    scales: list[npt.NDArray[np.float32]] = []
-    for columns in (examples.hidden, examples.features):
-        total = np.zeros(columns.shape[1])
-        square = np.zeros(columns.shape[1])
-        origin = columns[rows[0]].astype(np.float64)  # squares of differences keep their digits
-        for start in range(0, len(rows), _CHUNK):
-            with np.errstate(invalid="ignore", over="ignore"):  # the caller looks at the result
-                part = columns[rows[start : start + _CHUNK]] - origin
-                total += part.sum(axis=0)
-                square += (part * part).sum(axis=0)
-        mean = total / len(rows)
-        deviation = np.sqrt(np.maximum(square / len(rows) - mean * mean, 0))
-        sums.append((mean + origin).astype(np.float32))
-        scales.append(np.where(deviation > 1e-6, deviation, 1).astype(np.float32))
-    return np.concatenate(sums), np.concatenate(scales)
-
-
-# Calibration
-
-
-def _calibrate(
-    head: Head, examples: Examples, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    calibration: npt.NDArray[np.float32] = head.weights.calibration.copy()
-    kinds = examples.kinds[rows]
-    logits = head.logits(kinds, examples.features[rows], examples.hidden[rows])
-    labels = examples.labels[rows]
-    for place in range(len(LABELS)):
-        for kind in np.unique(kinds):
-            ours = kinds == kind
-            calibration[place, kind] = platt(logits[ours, place], labels[ours, place])
-    return calibration
-
-
-def platt(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and offset that make logits [steps] probabilities of the labels [steps].
-
-    A weak prior holds them near 1 and 0, so few steps of a kind, or steps of one label, change
-    little; the slope stays above 0, so that calibration never turns the order round.
-    """
-    x = np.asarray(logits, np.float64)
-    y = np.asarray(labels, np.float64)
-    prior = np.array([1.0, 0.0])
-    at = prior.copy()
-
-    def objective(point: npt.NDArray[np.float64]) -> float:
-        z = point[0] * x + point[1]
-        return float((np.logaddexp(0, z) - y * z).sum() + 0.5 * ((point - prior) ** 2).sum())
-
-    value = objective(at)
-    for _ in range(50):
-        p = 0.5 * (1 + np.tanh(0.5 * (at[0] * x + at[1])))
-        gradient = np.array([((p - y) * x).sum(), (p - y).sum()]) + (at - prior)
-        q = p * (1 - p)
-        cross = (q * x).sum()
-        curvature = np.array([[(q * x * x).sum() + 1, cross], [cross, q.sum() + 1]])
-        step = np.linalg.solve(curvature, gradient)
-        size = 1.0
-        while (found := objective(at - size * step)) > value and size > 1e-6:
-            size /= 2
-        if value - found < 1e-10 * max(1.0, abs(value)):
-            break
-        at, value = at - size * step, found
-    return max(float(at[0]), 1e-2), float(at[1])
+def _read(path: Path) -> Record:
+    try:
+        return read_settings(path) or {}
+    except (OSError, ValueError):
+        return {}

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolprm_lite.errors import TrainingError
-from toolprm_lite.reward.aggregate import Aggregate
-
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -104,46 +101,6 @@ def _mean(values: npt.NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-# Chains
-
-
-def chain_scores(rewards: Floats, previous: Ints, aggregate: Aggregate) -> Float64Array:
-    """The aggregate over each step's chain (itself and the steps decided before it), [steps].
-
-    `previous` indexes the same arrays, -1 = the first of its chain. Raises `TrainingError` when
-    a chain runs in a circle or out of the arrays.
-    """
-    own = np.asarray(rewards, np.float64)
-    total: Float64Array = np.array(own)
-    if aggregate == "last":
-        return total
-    previous = np.asarray(previous, np.int64)
-    if len(previous) and not (previous.min() >= -1 and previous.max() < len(previous)):
-        raise TrainingError("a step's previous step is not in the set; collect the set again")
-    length = np.ones(len(own))
-    depth = np.zeros(len(own), np.int64)
-    ahead = previous.copy()
-    while (ahead >= 0).any():
-        depth += ahead >= 0
-        ahead = np.where(ahead >= 0, previous[ahead], -1)
-        if depth.max() > len(own):
-            raise TrainingError("steps follow each other in a circle; collect the set again")
-    order = np.argsort(depth, kind="stable")
-    levels = np.split(order, np.cumsum(np.bincount(depth))[:-1]) if len(own) else []
-    for rows in levels[1:]:
-        before = previous[rows]
-        if aggregate == "min":
-            total[rows] = np.minimum(total[before], own[rows])
-        elif aggregate == "prod":
-            total[rows] = total[before] * own[rows]
-        else:
-            total[rows] = total[before] + own[rows]
-            length[rows] = length[before] + 1
-    if aggregate == "mean":
-        total /= length
-    return total
-
-
 # Choosing among a problem's trajectories
 
 
@@ -194,20 +151,3 @@ def choose(
         random=drawn_right / np.maximum(drawn, 1),
         oracle=any_in(right).astype(np.float64),
     )
-
-
-def bootstrap(
-    values: Floats, clusters: Ints, *, rounds: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Interval of the mean of `values` when whole clusters (problems) are drawn again."""
-    if len(values) == 0:
-        return float("nan"), float("nan")
-    _, cluster = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(cluster, weights=values)
-    counts = np.bincount(cluster)
-    size = len(sums)
-    random = np.random.default_rng(seed)
-    drawn = random.multinomial(size, np.full(size, 1 / size), size=rounds)
-    means = (drawn @ sums) / (drawn @ counts)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

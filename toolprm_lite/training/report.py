@@ -1,4 +1,4 @@
-"""Judges heads on a split, and puts what was found into tables, JSON and drawings."""
+"""Judges heads on a split, and puts what was found into JSON and drawings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
 from toolprm_lite.errors import TrainingError
+from toolprm_lite.evaluation.intervals import bootstrap
 from toolprm_lite.files import replace_file
 from toolprm_lite.reward.aggregate import AGGREGATES
 from toolprm_lite.reward.base import STEP_KINDS
-from toolprm_lite.reward.head import LABELS, Head
+from toolprm_lite.reward.chains import chain_scores
+from toolprm_lite.reward.head import LABELS, Head, Label
 from toolprm_lite.training import metrics
 from toolprm_lite.training.data import Examples, Trajectories
 
@@ -40,26 +41,13 @@ def judge(
     probability of the response), with a 95% interval over problems. `groups` names parts of the
     problems (bool [problems], see `Supervision.groups`) that are judged by themselves, too.
     """
-    steps: dict[str, Any] = {}
-    rewards: dict[str, npt.NDArray[np.float32]] = {}
-    for place, label in enumerate(LABELS):
-        rewards[label] = head.probabilities(
-            examples.kinds, examples.features, examples.hidden, label
-        )
-        found: dict[str, Any] = {}
-        for kind in (None, *head.card.kinds):
-            wanted = head.card.kinds if kind is None else (kind,)
-            ours = rows & np.isin(examples.kinds, [STEP_KINDS.index(name) for name in wanted])
-            found["all" if kind is None else kind] = _step_figures(
-                rewards[label][ours],
-                examples.labels[ours, place],
-                examples.problem[ours] * len(STEP_KINDS) + examples.kinds[ours],
-            )
-        steps[label] = found
+    rewards = {
+        label: head.probabilities(examples.kinds, examples.features, examples.hidden, label)
+        for label in LABELS
+    }
     own = rewards[head.card.label]
     scores = {
-        name: metrics.chain_scores(own, examples.previous, name)[trajectories.last]
-        for name in AGGREGATES
+        name: chain_scores(own, examples.previous, name)[trajectories.last] for name in AGGREGATES
     }
     complete = chosen & trajectories.complete
     right = trajectories.right[complete]
@@ -71,18 +59,12 @@ def judge(
     parts = {}
     for name, members in (groups or {}).items():
         ours = chosen & members[trajectories.problem]
-        if not ours.any():
-            continue
-        judged = np.isin(examples.kinds, [STEP_KINDS.index(kind) for kind in head.card.kinds])
-        steps_of = rows & judged & members[examples.problem]
-        parts[name] = {
-            "steps": _step_figures(
-                own[steps_of],
-                examples.labels[steps_of, LABELS.index(head.card.label)],
-                examples.problem[steps_of] * len(STEP_KINDS) + examples.kinds[steps_of],
-            ),
-            "selection": _selection(scores[head.aggregate], trajectories, ours),
-        }
+        if ours.any():
+            steps_of = rows & members[examples.problem]
+            parts[name] = {
+                "steps": _steps_of(own, examples, steps_of, head.card.label, head.card.kinds),
+                "selection": _selection(scores[head.aggregate], trajectories, ours),
+            }
     policy = None
     if "logprob_total" in head.card.features:
         total = examples.features[:, head.card.features.index("logprob_total")]
@@ -96,7 +78,16 @@ def judge(
         "kinds": list(head.card.kinds),
         "label": head.card.label,
         "aggregate": head.aggregate,
-        "steps": steps,
+        "steps": {
+            label: {
+                "all" if kind is None else kind: _steps_of(
+                    rewards[label], examples, rows, label,
+                    head.card.kinds if kind is None else (kind,),
+                )
+                for kind in (None, *head.card.kinds)
+            }
+            for label in LABELS
+        },
         "trajectories": {
             "complete": int(complete.sum()),
             "right": _figure(float(right.mean()) if len(right) else math.nan),
@@ -112,7 +103,23 @@ def judge(
         "selection_by_policy": policy,
         "groups": parts,
         "reliability": _reliability(head, own, examples, rows),
-    }
+    }  # fmt: skip
+
+
+def _steps_of(
+    rewards: npt.NDArray[np.float32],
+    examples: Examples,
+    rows: npt.NDArray[np.bool_],
+    label: Label,
+    kinds: Sequence[str],
+) -> dict[str, Any]:
+    """The figures of the steps `rows` that are of these kinds."""
+    ours = rows & np.isin(examples.kinds, [STEP_KINDS.index(name) for name in kinds])
+    return _step_figures(
+        rewards[ours],
+        examples.labels[ours, LABELS.index(label)],
+        examples.problem[ours] * len(STEP_KINDS) + examples.kinds[ours],
+    )
 
 
 def scores(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,12 +170,10 @@ def _selection(
         for way in ("picked", "greedy", "voted", "random", "oracle"):
             values = getattr(found, way)[groups]
             result[name][way] = _figure(float(values.mean()) if len(values) else math.nan)
-        interval = metrics.bootstrap(found.picked[groups], problem[groups])
+        interval = bootstrap(found.picked[groups], problem[groups])
         result[name]["interval"] = [_figure(end) for end in interval]
         ahead = (found.picked - found.greedy)[groups]
-        result[name]["over_greedy"] = [
-            _figure(end) for end in metrics.bootstrap(ahead, problem[groups])
-        ]
+        result[name]["over_greedy"] = [_figure(end) for end in bootstrap(ahead, problem[groups])]
     return result
 
 
@@ -194,137 +199,6 @@ def _reliability(
 def _figure(value: float) -> float | None:
     """A figure for JSON, which has no NaN."""
     return round(value, 6) if math.isfinite(value) else None
-
-
-# Tables
-
-
-def table(reports: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """The heads side by side, each by its own label."""
-    result = Table(title=title, title_justify="left")
-    result.add_column("reward model", no_wrap=True)
-    for column in ("label", "aggregate"):
-        result.add_column(column)
-    for column in (
-        "loss",
-        "step acc.",
-        "AUC",
-        "AUC within",
-        "ECE",
-        "Brier",
-        "traj. acc.\nlast / min",
-        "selection",
-    ):
-        result.add_column(column, justify="right")
-    for report in reports:
-        steps = report["steps"][report["label"]]["all"]
-        whole = report["trajectories"]
-        mixed = report["selection"]["all"]["mixed"]
-        result.add_row(
-            report["head"],
-            report["label"],
-            report["aggregate"],
-            _number(steps["bce"], 4),
-            _percent(steps["accuracy"]),
-            _number(steps["auc"], 3),
-            _number(steps["auc_within"], 3),
-            _number(steps["ece"], 3),
-            _number(steps["brier"], 3),
-            f"{_percent(whole['last']['accuracy'])} / {_percent(whole['min']['accuracy'])}",
-            _with_interval(mixed),
-        )
-    return result
-
-
-def kind_table(reports: Sequence[Mapping[str, Any]]) -> Table:
-    """AUC and share of right steps for each kind."""
-    result = Table(title="by kind: AUC (within a problem)", title_justify="left")
-    result.add_column("reward model", no_wrap=True)
-    for kind in STEP_KINDS:
-        result.add_column(kind, justify="right")
-    for report in reports:
-        steps = report["steps"][report["label"]]
-        cells = []
-        for kind in STEP_KINDS:
-            found = steps.get(kind)
-            if found is None:
-                cells.append("")
-            else:
-                within = _number(found["auc_within"], 3)
-                cells.append(f"{_number(found['auc'], 3)} ({within})")
-        result.add_row(report["head"], *cells)
-    return result
-
-
-def selection_table(reports: Sequence[Mapping[str, Any]]) -> Table:
-    """How often the answer is right, by the way it is chosen among the collected responses."""
-    result = Table(title="chosen response right", title_justify="left")
-    result.add_column("by", no_wrap=True)
-    result.add_column("of all problems", justify="right")
-    result.add_column("of problems with right and wrong ones", justify="right")
-    if reports:
-        first = reports[0]["selection"]["all"]
-        for way, name in (
-            ("random", "a random draw"),
-            ("greedy", "greedy"),
-            ("voted", "most drawn"),
-        ):
-            result.add_row(name, *(_percent(first[part][way]) for part in ("all", "mixed")))
-        policy = reports[0]["selection_by_policy"]
-        if policy is not None:
-            cells = (_with_interval(policy[part]) for part in ("all", "mixed"))
-            result.add_row("the model's own probability", *cells)
-        for report in reports:
-            found = report["selection"]["all"]
-            result.add_row(
-                report["head"], *(_with_interval(found[part]) for part in ("all", "mixed"))
-            )
-        result.add_row("any is right", *(_percent(first[part]["oracle"]) for part in first))
-        counts = (f"n = {first[part]['problems']}" for part in ("all", "mixed"))
-        result.add_row("problems", *counts, style="dim")
-    return result
-
-
-def group_table(report: Mapping[str, Any]) -> Table:
-    """One head, part by part of the problems."""
-    result = Table(title=f"{report['head']}, part by part", title_justify="left")
-    result.add_column("problems", no_wrap=True)
-    for column in (
-        "n", "steps right", "step acc.", "AUC", "AUC within", "greedy", report["head"], "any right",
-    ):  # fmt: skip
-        result.add_column(column, justify="right")
-    for name, part in report["groups"].items():
-        steps, found = part["steps"], part["selection"]["all"]
-        result.add_row(
-            name,
-            str(found["problems"]),
-            _percent(steps["right"]),
-            _percent(steps["accuracy"]),
-            _number(steps["auc"], 3),
-            _number(steps["auc_within"], 3),
-            _percent(found["greedy"]),
-            _percent(found["picked"]),
-            _percent(found["oracle"]),
-        )
-    return result
-
-
-def _with_interval(found: Mapping[str, Any]) -> str:
-    low, high = found["interval"]
-    if found["picked"] is None:
-        return "-"
-    return f"{_percent(found['picked'])} [{_percent(low)} .. {_percent(high)}]"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}%"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-# Files
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

@@ -13,10 +13,12 @@ import numpy.typing as npt
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.aggregate import Aggregate
 from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.chains import chain_scores
 from toolprm_lite.reward.head import Head, HeadCard, Label
 from toolprm_lite.training.data import Examples, Supervision, Trajectories
-from toolprm_lite.training.fit import RIVAL_KINDS, FitSettings, OnEpoch, Rival, fit
-from toolprm_lite.training.metrics import chain_scores, choose, grouped_auc
+from toolprm_lite.training.fit_head import HeadSettings, OnEpoch, fit_head
+from toolprm_lite.training.metrics import choose, grouped_auc
+from toolprm_lite.training.rivals import RIVAL_KINDS, Rival
 
 # A response is no more likely right than any beginning of it, so the least reward comes first.
 _BY_PLAINNESS: tuple[Aggregate, ...] = ("min", "last", "prod", "mean")
@@ -32,7 +34,7 @@ class Tried:
 
     layers: tuple[int, ...]
     pooled: bool
-    settings: FitSettings
+    settings: HeadSettings
     loss: float
     epoch: int
 
@@ -59,7 +61,7 @@ OnFit = Callable[[str, int, int], None]
 def select(
     data: Supervision,
     rival: Rival,
-    settings: FitSettings,
+    settings: HeadSettings,
     *,
     layers: Sequence[int] | None = None,
     label: Label | None = None,
@@ -76,7 +78,6 @@ def select(
     `settings.members`. At last label and aggregate. These are chosen by how often the best-ranked
     trajectory is the right one. Raises `TrainingError`.
     """
-    kinds = RIVAL_KINDS[rival]
     base = HeadCard(
         name=rival,
         model=data.model,
@@ -84,7 +85,7 @@ def select(
         layers=tuple(layers or data.layers),
         pooled=False,
         features=data.features,
-        kinds=kinds,
+        kinds=RIVAL_KINDS[rival],
         label=label or "viable",
     )
     if not base.layers:
@@ -101,65 +102,30 @@ def select(
     trajectories = data.trajectories()
     held = _telling_sources(data, trajectories)
     fits = len(inputs) + sum(map(len, changes)) + 2 * len(held) + 1
-    tried: list[Tried] = []
-    heads: list[Head] = []
-    loaded: tuple[Any, Examples] | None = None
-
-    done = 0
-
-    def fitted(examples: Examples, card: HeadCard, how: FitSettings, what: str) -> Head:
-        nonlocal done
-        if on_fit is not None:
-            on_fit(f"{rival}: {what}", done, fits)
-        done += 1
-        return fit(examples, card, how, on_epoch)
-
-    def attempt(chosen: tuple[tuple[int, ...], bool], with_settings: FitSettings) -> None:
-        nonlocal loaded
-        if loaded is None or loaded[0] != chosen:
-            loaded = None  # frees the memory before the next ones are read
-            loaded = (chosen, data.examples(*chosen))
-        what = f"layers {'+'.join(map(str, chosen[0]))}{' pooled' * chosen[1]}"
-        card = replace(base, layers=chosen[0], pooled=chosen[1])
-        head = fitted(loaded[1], card, with_settings, what)
-        notes = head.card.notes
-        heads.append(head)
-        tried.append(Tried(*chosen, with_settings, notes["validation_loss"], notes["epoch"]))
-
+    trials = _Trials(data, base, fits, on_fit, on_epoch)
     for chosen in inputs:
-        attempt(chosen, replace(settings, members=1))
+        trials.attempt(chosen, replace(settings, members=1))
     for group in changes:
-        best = min(tried, key=lambda entry: entry.loss)
+        best = trials.tried[trials.best()]
         for change in group:
-            attempt(
-                (best.layers, best.pooled),
-                replace(best.settings, **change),  # type: ignore[arg-type]
-            )
-    place = min(range(len(tried)), key=lambda place: tried[place].loss)
-    best, card = tried[place], heads[place].card
+            changed = replace(best.settings, **change)  # type: ignore[arg-type]
+            trials.attempt((best.layers, best.pooled), changed)
+    place = trials.best()
+    best, card = trials.tried[place], trials.heads[place].card
     chosen = (best.layers, best.pooled)
-    examples = loaded[1] if loaded and loaded[0] == chosen else data.examples(*chosen)
-    loaded = (chosen, examples)
-    carried = _carried(
-        {
-            source: [
-                fitted(
-                    _without(examples, rows), card, replace(best.settings, blind=blind),
-                    f"without {source}",
-                )
-                for blind in (0.0, 1.0)
-            ]
-            for source, rows in held.items()
-        },
-        held, examples, trajectories,
-    )  # fmt: skip
+    examples = trials.examples(chosen)
+    pairs = {
+        source: trials.blind_pair(_without(examples, rows), card, best.settings, source)
+        for source, rows in held.items()
+    }
+    carried = _carried(pairs, held, examples, trajectories)
     plain: dict[str, Any] = {"blind": 0.0, "decline_odds": 1.0}
     use = max(carried, key=lambda entry: entry["selection"]) if carried else plain
-    blind = use["blind"]
-    if settings.members > 1 or blind > 0:
-        attempt(chosen, replace(best.settings, members=settings.members, blind=blind))
-        place = len(heads) - 1
-    head = heads[place]
+    if settings.members > 1 or use["blind"] > 0:
+        how = replace(best.settings, members=settings.members, blind=use["blind"])
+        trials.attempt(chosen, how)
+        place = len(trials.heads) - 1
+    head = trials.heads[place]
     if use["decline_odds"] != 1:
         head = head.with_decline_odds(use["decline_odds"])
     uses = _uses(head, examples, trajectories, label)
@@ -168,10 +134,68 @@ def select(
         **head.card.notes,
         "data": data.counts(examples),
         "validation_selection": best_use["selection"],
-        "fits_tried": done,
+        "fits_tried": trials.done,
     }
     card = replace(head.card, label=best_use["label"], aggregate=best_use["aggregate"], notes=notes)
-    return Selected(Head(card, head.weights), tried, uses, carried)
+    return Selected(Head(card, head.weights), trials.tried, uses, carried)
+
+
+_Input = tuple[tuple[int, ...], bool]  # the layers whose states are read, and whether pooled ones
+
+
+class _Trials:
+    """The fits on the way to a choice, `heads` in the order of `tried`."""
+
+    def __init__(
+        self,
+        data: Supervision,
+        base: HeadCard,
+        fits: int,
+        on_fit: OnFit | None,
+        on_epoch: OnEpoch | None,
+    ) -> None:
+        self.tried: list[Tried] = []
+        self.heads: list[Head] = []
+        self.done = 0
+        self._data, self._base, self._fits = data, base, fits
+        self._on_fit, self._on_epoch = on_fit, on_epoch
+        self._loaded: tuple[_Input, Examples] | None = None
+
+    def examples(self, chosen: _Input) -> Examples:
+        """The steps with these states; the last ones are kept."""
+        if self._loaded is None or self._loaded[0] != chosen:
+            self._loaded = None  # frees the memory before the next ones are read
+            self._loaded = (chosen, self._data.examples(*chosen))
+        return self._loaded[1]
+
+    def attempt(self, chosen: _Input, settings: HeadSettings) -> None:
+        """Fit a head that is a candidate."""
+        examples = self.examples(chosen)
+        what = f"layers {'+'.join(map(str, chosen[0]))}{' pooled' * chosen[1]}"
+        card = replace(self._base, layers=chosen[0], pooled=chosen[1])
+        head = self._fit(examples, card, settings, what)
+        notes = head.card.notes
+        self.heads.append(head)
+        self.tried.append(Tried(*chosen, settings, notes["validation_loss"], notes["epoch"]))
+
+    def blind_pair(
+        self, examples: Examples, card: HeadCard, settings: HeadSettings, source: str
+    ) -> list[Head]:
+        """A head that sees the states and one that does not, fitted without a source."""
+        return [
+            self._fit(examples, card, replace(settings, blind=blind), f"without {source}")
+            for blind in (0.0, 1.0)
+        ]
+
+    def best(self) -> int:
+        """The place of the least validation loss."""
+        return min(range(len(self.tried)), key=lambda place: self.tried[place].loss)
+
+    def _fit(self, examples: Examples, card: HeadCard, how: HeadSettings, what: str) -> Head:
+        if self._on_fit is not None:
+            self._on_fit(f"{self._base.name}: {what}", self.done, self._fits)
+        self.done += 1
+        return fit_head(examples, card, how, self._on_epoch)
 
 
 def _inputs(
@@ -197,8 +221,8 @@ def _telling_sources(
         if not {0, 1} <= set(others.split.tolist()):
             continue
         scores = np.zeros(len(ours.right))
-        told = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
-        if told.mixed.sum() >= _TELLING:
+        choice = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
+        if choice.mixed.sum() >= _TELLING:
             found[name.removeprefix("source ")] = rows
     return found
 
@@ -262,8 +286,8 @@ def _uses(
 ) -> list[dict[str, Any]]:
     """How well each label and aggregate choose among the validation trajectories.
 
-    Where nothing can be told (no problem with right and wrong trajectories), the first one wins:
-    viability so far, which is what a search wants to know.
+    Where nothing can be compared (no problem with right and wrong trajectories), the first one is
+    chosen: viability so far, which a search needs.
     """
     ours = trajectories.take((trajectories.split == 1) & trajectories.complete)
     uses: list[dict[str, Any]] = []

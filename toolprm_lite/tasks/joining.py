@@ -1,6 +1,6 @@
 """Problems with several calls, made of problems with one: two or three questions asked at once.
 
-Data with several right calls is rare, and most of it wants a different function for each. Here a
+Data with several right calls is rare, and most of it calls a different function each time. Here a
 function is called again, with other arguments, wherever there are questions for it.
 """
 
@@ -10,7 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
 SOURCE = "joined"
@@ -31,7 +31,7 @@ def joinable(problem: Problem) -> bool:
 
 
 def join_problems(
-    firsts: Sequence[Problem], others: Sequence[Problem], max_tools: int, dice: random.Random
+    firsts: Sequence[Problem], others: Sequence[Problem], max_tools: int, rng: random.Random
 ) -> dict[str, Problem]:
     """Each of `firsts` asked together with one or two of `others`, where any go with it, by its id.
 
@@ -44,16 +44,16 @@ def join_problems(
     made: dict[str, Problem] = {}
     for first in firsts:
         parts = [first]
-        wanted = 3 if dice.random() < _THREE else 2
+        wanted = 3 if rng.random() < _THREE else 2
         same = by_name[first.answers[0]["name"]]
         for _ in range(_TRIES):
             if len(parts) == wanted:
                 break
-            choices = same if dice.random() < _SAME else others
-            if choices and _goes_with(parts, other := choices[dice.randrange(len(choices))]):
+            choices = same if rng.random() < _SAME else others
+            if choices and _goes_with(parts, other := choices[rng.randrange(len(choices))]):
                 parts.append(other)
         if len(parts) > 1:
-            made[first.id] = _joined(parts, max_tools, dice)
+            made[first.id] = _joined(parts, max_tools, rng)
     return made
 
 
@@ -69,10 +69,10 @@ def _tools(parts: Sequence[Problem]) -> Mapping[str, Tool]:
     return {tool.name: tool for part in parts for tool in part.tools}
 
 
-def _joined(parts: Sequence[Problem], max_tools: int, dice: random.Random) -> Problem:
+def _joined(parts: Sequence[Problem], max_tools: int, rng: random.Random) -> Problem:
     text = str(parts[0].messages[0]["content"]).strip()
     for part in parts[1:]:
-        text = dice.choice(_PHRASES).format(text, str(part.messages[0]["content"]).strip())
+        text = rng.choice(_PHRASES).format(text, str(part.messages[0]["content"]).strip())
     answers = [part.answers[0] for part in parts]
     right = {answer["name"] for answer in answers}
     tools = sorted(_tools(parts).values(), key=lambda tool: tool.name not in right)

@@ -9,7 +9,7 @@ whatever their order, and so are the calls of a response.
 - `bfcl`: as BFCL v4's Python checker sees it. Strings are compared in lower case, without spaces
   and the punctuation `,./-_*^`, and with ' as ". An answer may be written in BFCL's own form,
   `{function: {parameter: [possible value, ...]}}`, where "" says that the parameter may be left
-  out. Defaults count as written. `bfcl_right` is BFCL's whole check, its types included.
+  out. Defaults count as written. `bfcl_check` has BFCL's whole check, its types included.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from toolprm_lite.errors import ProblemError
+from toolprm_lite.tasks.assignment import Assignment
 from toolprm_lite.tools import Tool
 
 MatchRule = Literal["exact", "bfcl"]
@@ -143,92 +144,6 @@ class Answers:
         return True
 
 
-class Assignment:
-    """The best one-to-one assignment of rows to columns, grown a row at a time.
-
-    A row is a tuple of weights >= 0, one a column; a row may stay without a column, at 0. `value`
-    is the sum over the best assignment. Growing one leaves it as it was, so that branches share it.
-    """
-
-    __slots__ = ("_grown", "_owner", "_weights", "_without", "value")
-
-    def __init__(
-        self,
-        weights: tuple[tuple[int, ...], ...] = (),
-        owner: tuple[int, ...] = (),
-        value: int = 0,
-    ) -> None:
-        self.value = value
-        self._weights = weights
-        self._owner = owner  # of each column: its row, or -1
-        self._grown: dict[tuple[int, ...], Assignment] = {}
-        self._without: dict[int, int] = {}
-
-    @property
-    def rows(self) -> int:
-        return len(self._weights)
-
-    def assign(self, row: tuple[int, ...]) -> Assignment:
-        """The best assignment with one row more."""
-        grown = self._grown.get(row)
-        if grown is None:
-            weights = (*self._weights, row)
-            before = self._owner or (-1,) * len(row)
-            gain, owner = _augment(weights, before, len(weights) - 1, -1)
-            grown = self._grown[row] = Assignment(weights, owner, self.value + gain)
-        return grown
-
-    def without(self, column: int) -> int:
-        """The best value that leaves this column free."""
-        value = self._without.get(column)
-        if value is None:
-            row = self._owner[column] if self._owner else -1
-            value = self.value
-            if row >= 0:
-                gain, _ = _augment(self._weights, self._owner, row, column)
-                value += gain - self._weights[row][column]
-            self._without[column] = value
-        return value
-
-
-def _augment(
-    weights: tuple[tuple[int, ...], ...], owner: tuple[int, ...], row: int, banned: int
-) -> tuple[int, tuple[int, ...]]:
-    """The gain of the best alternating path from `row`, and the columns' owners after it.
-
-    `owner`, without the banned column, must be optimal for the other rows: then no cycle gains, and
-    the longest path is found by relaxing (Bellman-Ford).
-    """
-    columns = [column for column in range(len(owner)) if column != banned]
-    gains = list(weights[row])
-    came = [-1] * len(owner)
-    changed = True
-    while changed:
-        changed = False
-        for column in columns:
-            if owner[column] < 0:
-                continue
-            moved = weights[owner[column]]
-            rest = gains[column] - moved[column]
-            for other in columns:
-                if other != column and rest + moved[other] > gains[other]:
-                    gains[other] = rest + moved[other]
-                    came[other] = column
-                    changed = True
-    best, end = 0, -1  # the row stays without a column
-    for column in columns:
-        held = weights[owner[column]][column] if owner[column] >= 0 else 0
-        if gains[column] - held > best:
-            best, end = gains[column] - held, column
-    after = list(owner)
-    if banned >= 0:
-        after[banned] = -1
-    while end >= 0:
-        after[end] = row if came[end] < 0 else owner[came[end]]
-        end = came[end]
-    return best, tuple(after)
-
-
 @dataclass(frozen=True, slots=True)
 class _Expected:
     """One answer: what a call may have, and what it must have. Exactly one of `keys` and
@@ -258,7 +173,7 @@ def _expected(
     if not isinstance(answer, Mapping):
         raise ProblemError(f"{where} is not an object; {form}")
     if rule == "bfcl" and len(answer) == 1 and "name" not in answer:
-        function, possible = _possible_call(answer, where)
+        function, possible = possible_call(answer, where)
         required = frozenset(key for key, values in possible.items() if "" not in values)
         return _Expected(function, required, None, possible)
     name, arguments = answer.get("name"), answer.get("arguments", {})
@@ -289,7 +204,7 @@ def _key(value: Any, rule: MatchRule) -> Hashable:
     """A hashable form of a JSON value; equal values have equal ones."""
     if isinstance(value, str):
         if rule == "bfcl":
-            return _bfcl_string(value)
+            return bfcl_string(value)
         return (value if value.isascii() else unicodedata.normalize("NFC", value)).strip()
     if isinstance(value, bool):
         return ("boolean", value)
@@ -302,7 +217,8 @@ def _key(value: Any, rule: MatchRule) -> Hashable:
     raise ProblemError(f"{value!r} is a {type(value).__name__}, not a JSON value; decode it first")
 
 
-def _bfcl_string(text: str) -> str:
+def bfcl_string(text: str) -> str:
+    """A string as BFCL compares it."""
     return text.translate(_BFCL_STRING).lower()
 
 
@@ -318,7 +234,7 @@ def _fits_possible(value: Any, one: Any) -> bool:
         return (
             isinstance(value, Mapping)
             and all(key in one and _is_possible(part, one[key]) for key, part in value.items())
-            and all(_optional(values) for key, values in one.items() if key not in value)
+            and all(may_be_absent(values) for key, values in one.items() if key not in value)
         )
     if isinstance(one, (list, tuple)) and any(isinstance(part, Mapping) for part in one):
         return (
@@ -329,52 +245,13 @@ def _fits_possible(value: Any, one: Any) -> bool:
     return values_equal(value, one, "bfcl")
 
 
-def _optional(possible: Any) -> bool:
+def may_be_absent(possible: Any) -> bool:
+    """Whether BFCL's possible values say that the parameter may be left out."""
     return "" in possible if isinstance(possible, (list, tuple)) else bool(possible == "")
 
 
-# BFCL's own check. What looks odd here (first fits first, the types of possible answers, strings
-# inside deeper lists compared as written) is what the official checker does, and is kept so that
-# scores compare; True and 1 are then equal inside of lists.
-
-_PYTHON_TYPES: dict[str, type] = {
-    "string": str, "integer": int, "float": float, "boolean": bool, "array": list, "tuple": list,
-    "dict": dict, "any": str, "number": float, "object": dict,
-}  # fmt: skip
-
-
-def bfcl_right(
-    calls: Sequence[CallLike],
-    possible_answer: Sequence[Mapping[str, Mapping[str, Any]]],
-    functions: Sequence[Mapping[str, Any]],
-) -> bool:
-    """Whether BFCL v4 counts the calls as right, for its Python categories of a single turn.
-
-    `possible_answer` is the record's `ground_truth`, `functions` its `function`, as BFCL writes
-    them. One function or several, one call or many in any order: the rule is the same. Raises
-    `ProblemError` for a record that isn't of BFCL's form.
-    """
-    by_name = {function.get("name"): function for function in reversed(functions)}
-    if len(calls) != len(possible_answer):
-        return False
-    left = list(calls)
-    for number, answer in enumerate(possible_answer, 1):
-        name, possible = _possible_call(answer, f"possible answer {number}")
-        if name not in by_name:
-            raise ProblemError(
-                f"possible answer {number}: function {name!r} is not defined; "
-                "add it to the functions"
-            )
-        for index, call in enumerate(left):
-            if _bfcl_call(call, name, possible, by_name[name]):
-                del left[index]
-                break
-        else:
-            return False
-    return True
-
-
-def _possible_call(answer: Any, where: str) -> tuple[str, Mapping[str, Sequence[Any]]]:
+def possible_call(answer: Any, where: str) -> tuple[str, Mapping[str, Sequence[Any]]]:
+    """The function and the possible values of an answer in BFCL's form. Raises `ProblemError`."""
     if isinstance(answer, Mapping) and len(answer) == 1:
         ((name, possible),) = answer.items()
         if isinstance(possible, Mapping) and all(isinstance(v, list) for v in possible.values()):
@@ -382,96 +259,3 @@ def _possible_call(answer: Any, where: str) -> tuple[str, Mapping[str, Sequence[
     raise ProblemError(
         f"{where} is not of BFCL's form; write it as {{function: {{parameter: [value, ...]}}}}"
     )
-
-
-def _bfcl_call(
-    call: CallLike,
-    name: str,
-    possible: Mapping[str, Sequence[Any]],
-    function: Mapping[str, Any],
-) -> bool:
-    arguments = call.get("arguments", {})
-    parameters = function.get("parameters") or {}
-    properties = parameters.get("properties") or {}
-    return (
-        call.get("name") == name
-        and isinstance(arguments, Mapping)
-        and all(parameter in arguments for parameter in parameters.get("required") or ())
-        and all(
-            "" in values for parameter, values in possible.items() if parameter not in arguments
-        )
-        and all(
-            parameter in properties
-            and parameter in possible
-            and _bfcl_value(value, possible[parameter], properties[parameter])
-            for parameter, value in arguments.items()
-        )
-    )
-
-
-def _bfcl_value(value: Any, possible: Sequence[Any], schema: Mapping[str, Any]) -> bool:
-    kind = str(schema.get("type"))
-    expected: Any = _PYTHON_TYPES.get(kind)
-    inner: type | None = None
-    if kind in ("array", "tuple"):
-        inner = _PYTHON_TYPES.get(str((schema.get("items") or {}).get("type")))
-    if expected is float and type(value) is int:
-        value = _float(value)
-    stated = _stated_type(possible)
-    if type(value) is not expected:
-        # The answer is of another type than the schema says: the answer is believed.
-        return type(value) is stated and value in possible
-    if inner is not None and not any(_items_typed(value, one, inner) for one in possible):
-        return False
-    if stated is not None and stated is not expected:
-        return value in possible
-    if expected is dict:
-        return any(_bfcl_dict(value, one) for one in possible)
-    if expected is str:
-        texts = [_bfcl_string(one) for one in possible if isinstance(one, str)]
-        return _bfcl_string(value) in texts
-    if expected is list and inner is dict:
-        return any(
-            isinstance(one, (list, str))
-            and len(value) == len(one)
-            and all(_bfcl_dict(part, other) for part, other in zip(value, one, strict=True))
-            for one in possible
-        )
-    if expected is list:
-        plain = [_plain_strings(one) for one in possible if isinstance(one, (list, str))]
-        return _plain_strings(value) in plain
-    return value in possible
-
-
-def _stated_type(possible: Sequence[Any]) -> type | None:
-    return next((type(one) for one in possible if one != ""), None)
-
-
-def _items_typed(value: list[Any], one: Any, inner: type) -> bool:
-    if not isinstance(one, list):
-        return True
-    stated = _stated_type(one)
-    return all(type(item) is inner or type(item) is stated for item in value)
-
-
-def _bfcl_dict(value: Any, one: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(one, dict):
-        return False
-    return all(
-        key in one and _plain(part) in _plain_strings(one[key]) for key, part in value.items()
-    ) and all(_optional(values) for key, values in one.items() if key not in value)
-
-
-def _plain_strings(values: Any) -> list[Any]:
-    return [_plain(part) for part in values] if isinstance(values, (list, str)) else []
-
-
-def _plain(value: Any) -> Any:
-    return _bfcl_string(value) if isinstance(value, str) else value
-
-
-def _float(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")

@@ -13,8 +13,8 @@ pytest.importorskip("jsonschema")
 from test_cli_supervision import QUICK, assert_error, contents, record, run, write_problems
 
 from toolprm_lite.supervision.dataset import open_set
-from toolprm_lite.supervision.exclusion import Exclusions
-from toolprm_lite.supervision.problems import load_problems
+from toolprm_lite.tasks.exclusion import Exclusions
+from toolprm_lite.tasks.loading import load_problems
 
 
 @pytest.mark.parametrize(

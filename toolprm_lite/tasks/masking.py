@@ -17,7 +17,7 @@ from typing import Any
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.prompt import Message
 from toolprm_lite.schema import Schema, map_subschemas
-from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
 _LETTERS = string.ascii_lowercase
@@ -31,7 +31,7 @@ def mask(problem: Problem, seed: int, key: str | None = None) -> Problem:
     """The problem with random strings (5 to 8 letters and digits) for its names.
 
     Names are those of functions, of their parameters and of properties of objects inside them.
-    They change in tools, answers, structured `tool_calls`, and where they stand in double quotes
+    They change in tools, answers, structured `tool_calls`, and where they are in double quotes
     in the text of assistant and tool messages. Depends on the seed, `key` (the problem's id if not
     given) and the names: problems masked with one key and the same tools share their strings.
     Raises `ProblemError` if no free strings are found.
@@ -84,16 +84,16 @@ def _property_names(schema: Any) -> Iterator[str]:
 
 
 def _masks(names: Sequence[str], seed: str, text: str) -> dict[str, str] | None:
-    """A free string for each name. Each has its own random numbers: its mask hangs on no other."""
+    """A free string for each name. Each has its own random numbers: no mask depends on another."""
     masks: dict[str, str] = {}
     taken = set(names)
     for name in names:
-        dice = random.Random(f"{seed}:{name}")
+        rng = random.Random(f"{seed}:{name}")
         for _ in range(_TRIES):
-            length = dice.randint(*_LENGTHS)
-            signs = [dice.choice(_LETTERS), *dice.choices(_SIGNS, k=length - 1)]
+            length = rng.randint(*_LENGTHS)
+            signs = [rng.choice(_LETTERS), *rng.choices(_SIGNS, k=length - 1)]
             candidate = "".join(signs)
-            # With a digit it is no word; what stands in a text could not be told from the name.
+            # With a digit it is no word; one that is in a text already would be taken for the name.
             if not candidate.isalpha() and candidate not in taken and candidate not in text:
                 break
         else:
@@ -171,7 +171,7 @@ def _mask_reference(reference: str, masks: dict[str, str]) -> str:
 
 
 def _views(schemas: Sequence[Any], root: Any) -> list[Schema]:
-    """The schemas that speak of one value: references and alternatives followed."""
+    """The schemas that apply to one value: references and alternatives followed."""
     views: list[Schema] = []
     waiting = list(schemas)
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""BFCL v4, its categories of a single turn: questions, checkers, and its own layout of results.
+"""BFCL v4, its categories of a single turn.
 
 The data are bfcl-eval's, from its wheel, unpacked:
 
@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from toolprm_lite.errors import DatasetError, ProblemError
-from toolprm_lite.evaluation.items import Item, Judge
-from toolprm_lite.evaluation.matching import CallLike, bfcl_right
-from toolprm_lite.files import replace_file
 from toolprm_lite.prompt import parse_messages
+from toolprm_lite.tasks.forms import is_ground_truth, possible_calls
+from toolprm_lite.tasks.problem import Check, Problem
+from toolprm_lite.tools import Tool
 
 Record = dict[str, Any]
-OfficialChecker = Callable[[Item, Sequence[CallLike]], bool]
 
 PYTHON = ("simple_python", "multiple", "parallel", "parallel_multiple")
 OTHER_LANGUAGES = ("simple_java", "simple_javascript")
@@ -43,7 +38,7 @@ DEFAULT = (*PYTHON, "irrelevance")
 # Looked at while the project was built, and so no test.
 BRING_UP = {"simple_python": 100, "multiple": 50}
 
-_PREFIX = "BFCL_v4"
+PREFIX = "BFCL_v4"
 
 
 def package_folder(data: Path) -> Path:
@@ -54,7 +49,7 @@ def package_folder(data: Path) -> Path:
     raise DatasetError(f"{data}: no bfcl_eval/data in it; unpack the bfcl-eval wheel there")
 
 
-def read_bfcl(data: Path, categories: Sequence[str] = DEFAULT) -> list[Item]:
+def read_bfcl(data: Path, categories: Sequence[str] = DEFAULT) -> list[Problem]:
     """The problems of the categories, in the order of their files.
 
     Those of the bring-up set have a category of their own. Raises `DatasetError` where the data are
@@ -67,11 +62,11 @@ def read_bfcl(data: Path, categories: Sequence[str] = DEFAULT) -> list[Item]:
             f"{', '.join(CATEGORIES)}"
         )
     folder = package_folder(data) / "bfcl_eval" / "data"
-    return [item for category in categories for item in _read_category(folder, category)]
+    return [problem for category in categories for problem in _read_category(folder, category)]
 
 
-def _read_category(folder: Path, category: str) -> Iterator[Item]:
-    path = folder / f"{_PREFIX}_{category}.json"
+def _read_category(folder: Path, category: str) -> Iterator[Problem]:
+    path = folder / f"{PREFIX}_{category}.json"
     truths: dict[str, Any] = {}
     if "relevance" not in category:
         answers = folder / "possible_answer" / path.name
@@ -89,19 +84,22 @@ def _read_category(folder: Path, category: str) -> Iterator[Item]:
         truth = truths.get(identity)
         if truth is None and truths:
             raise ProblemError(f"{where}: {identity} has no ground truth; is this BFCL v4?")
+        if truth is not None and not is_ground_truth(truth) and category not in OTHER_LANGUAGES:
+            raise ProblemError(f"{where}: its ground truth is no list of calls; is this BFCL v4?")
         number = identity.rpartition("_")[2]
         bring_up = number.isdigit() and int(number) < BRING_UP.get(category, 0)
-        yield Item(
+        check = _check(category)
+        possible = (truth or []) if check == "bfcl" else None
+        yield Problem(
             id=identity,
-            category=f"{category} (bring-up)" if bring_up else category,
+            source=category,
             messages=parse_messages(turn, where),
-            tools=_shown(functions, category),
-            judge=_judge(category, truth, functions),
-            answers=_answers(category, truth),
-            rule="bfcl",
-            source={**record, "ground_truth": truth, "category": category},
-            declines=category.endswith("irrelevance"),
+            tools=_tools(functions, category, where),
+            answers=possible_calls(possible or ()),
+            possible=possible,
+            check=check,
             bring_up=bring_up,
+            record={**record, "ground_truth": truth, "category": category},
         )
 
 
@@ -117,27 +115,24 @@ def _lines(path: Path) -> Iterator[tuple[int, Record]]:
                     raise ProblemError(f"{path}, line {number}: not an object; is this BFCL v4?")
                 yield number, record
     except UnicodeDecodeError:
-        raise ProblemError(f"{path}: not UTF-8 text; unpack the bfcl-eval wheel anew") from None
+        raise ProblemError(f"{path}: not UTF-8 text; unpack the bfcl-eval wheel again") from None
     except OSError as error:
         raise DatasetError(
             f"{path}: {error.strerror}; unpack the bfcl-eval wheel into --data"
         ) from None
 
 
-def _answers(category: str, truth: Any) -> Any:
+def _check(category: str) -> Check:
     if category.endswith("irrelevance"):
-        return []
-    return None if category in OTHER_LANGUAGES else truth
-
-
-def _judge(category: str, truth: Any, functions: Sequence[Mapping[str, Any]]) -> Judge:
-    if category.endswith("irrelevance"):
-        return lambda calls: not calls
+        return "bfcl"  # against no possible answer
     if category.endswith("relevance"):
-        return lambda calls: bool(calls)
-    if category in OTHER_LANGUAGES:
-        return lambda calls: None
-    return lambda calls: bfcl_right(calls, truth, functions)
+        return "any_call"
+    return "unknown" if category in OTHER_LANGUAGES else "bfcl"
+
+
+def _tools(functions: Sequence[Record], category: str, where: str) -> list[Tool]:
+    shown = _shown(functions, category)
+    return [Tool.from_dict(function, f"{where}: tool {n}") for n, function in enumerate(shown, 1)]
 
 
 def _shown(functions: Sequence[Record], category: str) -> list[Mapping[str, Any]]:
@@ -167,74 +162,3 @@ def _shown(functions: Sequence[Record], category: str) -> list[Mapping[str, Any]
             schema["description"] = f"{schema.get('description', '')} {note}".lstrip()
             schema["type"] = "string"
     return list(shown)
-
-
-# BFCL's own checker
-
-
-def load_checker(package: Path) -> OfficialChecker:
-    """BFCL's own check of single responses, from the unpacked wheel.
-
-    The package's table of models imports a client library for every vendor; the checker only asks
-    it whether a model's names have underscores for dots, so an empty one stands in for it. Raises
-    `DatasetError` where it can't be imported.
-    """
-    table = ModuleType("bfcl_eval.constants.model_config")
-    names = SimpleNamespace(underscore_to_dot=False)
-    vars(table)["MODEL_CONFIG_MAPPING"] = defaultdict(lambda: names)
-    folder = package_folder(package)
-    sys.modules[table.__name__] = table
-    sys.path.insert(0, str(folder))
-    try:
-        languages = import_module("bfcl_eval.constants.enums").Language
-        check = import_module("bfcl_eval.eval_checker.ast_eval.ast_checker").ast_checker
-    except ImportError as error:
-        raise DatasetError(
-            f"{folder}: BFCL's checker can't be imported ({error}); pip install "
-            "tree_sitter==0.21.3 tree-sitter-java==0.21.0 tree-sitter-javascript==0.21.4"
-        ) from None
-    finally:
-        sys.path.remove(str(folder))
-    language_of = {"simple_java": languages.JAVA, "simple_javascript": languages.JAVASCRIPT}
-
-    def right(item: Item, calls: Sequence[CallLike]) -> bool:
-        source = item.source
-        category = source["category"]
-        if category.endswith("relevance"):
-            return bool(calls) != bool(category.endswith("irrelevance"))
-        output = [{call["name"]: call["arguments"]} for call in calls]
-        language = language_of.get(category, languages.PYTHON)
-        functions, truth = copy.deepcopy((source["function"], source["ground_truth"]))
-        try:
-            verdict = check(functions, output, truth, language, category, "any")
-        except (TypeError, KeyError, AttributeError, ValueError, IndexError):
-            return False  # it stumbles over some values of unexpected types
-        return bool(verdict["valid"])
-
-    return right
-
-
-# Its layout of results
-
-
-def write_results(
-    folder: Path, model: str, answers: Iterable[tuple[Item, Mapping[str, Any]]]
-) -> None:
-    """Write answers where `bfcl evaluate --result-dir FOLDER --partial-eval` finds them.
-
-    The calls stand there as a JSON list in text, which bfcl-eval's handler of the Hammer models
-    reads; `model` is the name of their folder, such as "MadeAgents_Hammer2.1-0.5b". A response that
-    did not end is written as it was, for it to fail on.
-    """
-    files: dict[Path, list[Record]] = {}
-    for item, answer in answers:
-        category = item.source["category"]
-        group = "live" if category.startswith("live_") else "non_live"
-        path = folder / model / group / f"{_PREFIX}_{category}_result.json"
-        text = answer.get("text", "")
-        if answer.get("complete"):
-            text = json.dumps(answer["calls"], ensure_ascii=False)
-        files.setdefault(path, []).append({"id": item.id, "result": text})
-    for path, records in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, "".join(f"{json.dumps(record)}\n" for record in records).encode())

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from toolprm_lite.supervision.problems import Problem
-from toolprm_lite.supervision.quality import unsupported
+from toolprm_lite.tasks.problem import Problem
+from toolprm_lite.tasks.quality import unsupported
 from toolprm_lite.tools import parse_tools
 
 TOOLS = parse_tools(

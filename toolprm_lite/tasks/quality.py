@@ -10,7 +10,7 @@ from typing import Any
 
 from toolprm_lite._core import Grounding, Segmenter
 from toolprm_lite.schema import closed_schema
-from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tasks.problem import Problem
 
 _PLACES = {name: place for place, name in enumerate(Grounding.names())}
 _LEAST_WORDS = 0.34  # of a value's words that the conversation must have
@@ -19,7 +19,7 @@ _LEAST_WORDS = 0.34  # of a value's words that the conversation must have
 def unsupported(problem: Problem) -> str | None:
     """The first argument of the answers whose value the conversation does not give, or None.
 
-    A value is supported when it, or a third of its words, stands in the conversation, when the
+    A value is supported when it, or a third of its words, is in the conversation, when the
     schema lists it, and when it is a boolean or the parameter's default.
     """
     response = json.dumps(problem.answers, ensure_ascii=False).encode()

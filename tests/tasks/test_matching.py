@@ -12,14 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolprm_lite.errors import ProblemError, ToolsError
-from toolprm_lite.evaluation.matching import (
-    Answers,
-    Assignment,
-    bfcl_right,
-    calls_equal,
-    responses_equal,
-    values_equal,
-)
+from toolprm_lite.tasks.assignment import Assignment
+from toolprm_lite.tasks.bfcl_check import bfcl_right
+from toolprm_lite.tasks.matching import Answers, calls_equal, responses_equal, values_equal
 from toolprm_lite.tools import Tool
 
 JSON = st.recursive(

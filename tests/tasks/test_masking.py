@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.prompt import parse_messages
 from toolprm_lite.schema import closed_schema
-from toolprm_lite.supervision import masking
-from toolprm_lite.supervision.masking import mask
-from toolprm_lite.supervision.problems import Problem
+from toolprm_lite.tasks import masking
+from toolprm_lite.tasks.masking import mask
+from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import parse_tools
 
 BOOK = {

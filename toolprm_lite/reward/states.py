@@ -1,0 +1,24 @@
+"""Hidden states asked for, and nothing judged: for what reads a search's record."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toolprm_lite.reward.base import Float32Array, StepBatch
+from toolprm_lite.search.config import Aggregate
+
+
+class StateReader:
+    """A reward that rewards nothing: it asks for the states of `layers`."""
+
+    name = "none"
+    pooled = True
+    grounded = True
+    calibrated = False
+    aggregate: Aggregate = "prod"
+
+    def __init__(self, layers: tuple[int, ...]) -> None:
+        self.layers = layers
+
+    def score(self, batch: StepBatch) -> Float32Array:
+        return np.ones(len(batch.kinds), np.float32)
