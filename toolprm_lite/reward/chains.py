@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite.errors import TrainingError
-from toolprm_lite.search.config import Aggregate
+from toolprm_lite.reward.aggregate import Aggregate
 
 Float64Array = npt.NDArray[np.float64]
 

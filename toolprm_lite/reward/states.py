@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from toolprm_lite.reward.aggregate import Aggregate
 from toolprm_lite.reward.base import Float32Array, StepBatch
-from toolprm_lite.search.config import Aggregate
 
 
 class StateReader:
