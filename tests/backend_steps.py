@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,67 +42,6 @@ def batch(
         logits_at=ints(logits_at),
         hidden_at=ints(logits_at if hidden_at is None else hidden_at),
     )
-
-
-def grow_forked_trees(
-    backend: Backend, prompt: list[int], rounds: int, seed: int, vocab: int
-) -> Iterator[tuple[list[int], npt.NDArray[np.float32]]]:
-    """Trees of tokens, each decoded in one batch whose branches fork within it, and grown on by the
-    next one. Yields every token's path from the prompt on, and the log-probabilities behind it."""
-    random = np.random.default_rng(seed)
-    backend.prefill(prompt, None, vocab)
-    branches: dict[int, list[int]] = {}
-    for _ in range(rounds):
-        ops: list[tuple[int, int, int]] = []
-        for branch in random.permutation(list(branches)).tolist()[2:]:
-            ops.append((SequenceOp.DROP, branch, 0))
-            del branches[branch]
-        free = [s for s in range(1, backend.info.max_sequences + 1) if s not in branches]
-        roots = [*branches, free[0]]
-        ops.append((SequenceOp.FORK, 0, free.pop(0)))
-        branches[roots[-1]] = list(prompt)
-        tree = _Tree(random, vocab, branches, free)
-        for root in roots:
-            tree.grow(root)
-        positions, sequences = zip(*tree.rows, strict=True)
-        every = ints(range(len(tree.tokens)))
-        step = Batch(
-            ints(ops).reshape(-1, 3), ints(tree.tokens), ints(positions), ints(sequences), every,
-            every, ints(tree.forks).reshape(-1, 3),
-        )  # fmt: skip
-        yield from zip(tree.paths, dense(backend.decode(step, None, vocab), vocab), strict=True)
-
-
-@dataclass
-class _Tree:
-    """A random tree behind some branches; `free` sequences are for those that it makes."""
-
-    random: np.random.Generator
-    vocab: int
-    branches: dict[int, list[int]]
-    free: list[int]
-    tokens: list[int] = field(default_factory=list)
-    rows: list[tuple[int, int]] = field(default_factory=list)  # position, sequence
-    paths: list[list[int]] = field(default_factory=list)
-    forks: list[tuple[int, int, int]] = field(default_factory=list)
-
-    def grow(self, sequence: int, depth: int = 0) -> None:
-        token = int(self.random.integers(0, self.vocab))
-        path = self.branches[sequence]
-        self.rows.append((len(path), sequence))
-        self.tokens.append(token)
-        path.append(token)
-        self.paths.append(list(path))
-        place = len(self.tokens) - 1
-        more = 0 if depth == 4 else min(len(self.free), int(self.random.integers(0, 2)))
-        made = [self.free.pop(0) for _ in range(more)]
-        for destination in made:
-            self.branches[destination] = list(path)
-            self.forks.append((place, sequence, destination))
-        if depth < 4 and self.random.random() < 0.8:  # else it stands here
-            self.grow(sequence, depth + 1)
-        for destination in made:
-            self.grow(destination, depth + 1)
 
 
 def dense(output: Output, vocab: int = VOCAB) -> npt.NDArray[np.float32]:

@@ -35,7 +35,7 @@ class Gives(KindReward):
 
 
 @pytest.mark.parametrize("value", BAD)
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "token-beam"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_reward_out_of_range_names_itself_and_the_step(strategy: str, value: float) -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     config = settings(strategy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,33 @@ def test_a_second_model_judges(problems: Path, tiny_gguf: Path, tmp_path: Path) 
     assert row["tokens"]["judge"] > 100
     settings = json.loads((output / "settings.json").read_text())
     assert settings["rewards"] == {"generative": "generative: tiny.gguf"}
+
+
+def test_a_model_judges_itself(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    def judged(name: str, *judge: str | Path) -> list[dict[str, Any]]:
+        result = run(
+            "eval", problems, "--strategy", "step-beam:generative@1x2", "--model", tiny_gguf,
+            *QUICK, "--context", "2048", "--limit", "1", "--output", tmp_path / name, *judge,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        (path,) = (tmp_path / name / "answers").iterdir()
+        answers = [json.loads(line) for line in path.read_text().splitlines()]
+        for answer in answers:
+            del answer["stats"]["ms"]
+        return answers
+
+    own = judged("own")
+    assert own
+    assert judged("other", "--judge", tiny_gguf) == own
+
+
+def test_a_judge_that_cannot_be_opened(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(tiny_gguf.read_bytes()[:2000])
+    for judge, message in ((broken, "can't be loaded"), (tmp_path / "no.gguf", "no such model")):
+        arguments = ["eval", problems, "--strategy", "step-beam:generative", "--judge", judge]
+        result = run(*arguments, "--model", tiny_gguf, *QUICK, "--output", tmp_path / "run")
+        assert_error(result, str(judge), message)
 
 
 def test_a_sweep_has_plots_and_contrasts(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:

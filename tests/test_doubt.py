@@ -100,7 +100,7 @@ def test_without_doubt_it_is_greedy(constrain: str) -> None:
     both()
     both(reward=city_reward("Rome"))
     both(reward=StateReward())
-    both(reward=chance, aggregate="mean", policy_weight=0.5)
+    both(reward=chance, aggregate="mean")
     both(tool_choice="weather")
     for seed in range(5):
         both(backend=RandomModel([*RESPONSES, *DEAD.values()], seed), max_tokens=60)

@@ -337,25 +337,17 @@ def test_rewards_that_ask_are_told_the_request_once_a_search() -> None:
 # Real backends
 
 
-def test_a_searcher_closes_what_it_opened(tiny_gguf: Path) -> None:
+def test_a_judge_is_its_openers_to_close(tiny_gguf: Path) -> None:
     options = {"threads": 1, "context": 2048}
     mine = GenerativeReward.open(tiny_gguf, **options)
     searcher = Searcher.from_model(tiny_gguf, **options)  # type: ignore[arg-type]
-    opened = [searcher.reward(f"generative:{tiny_gguf}"), searcher.reward("generative")]
-    assert searcher.reward("generative:") is opened[1] is searcher.reward("generative")
     assert searcher.reward(mine) is mine
     searcher.close()
-    for reward in opened:
-        assert isinstance(reward, GenerativeReward)
-        with pytest.raises(ModelError, match="the model is closed"):
-            reward.for_request(QUESTION, TOOLS).score(batch_of(STEPS))
     assert len(mine.for_request(QUESTION, TOOLS).score(batch_of(STEPS))) == len(STEPS)
     mine.close()
     mine.close()
-    with pytest.raises(ConfigError, match="generative:PATH"):
-        Searcher(MockBackend(RESPONSES)).reward("generative")
-    with pytest.raises(ModelError, match=r"missing\.gguf: no such model file"):
-        Searcher(MockBackend(RESPONSES)).reward("generative:missing.gguf")
+    with pytest.raises(ModelError, match="the model is closed"):
+        mine.for_request(QUESTION, TOOLS).score(batch_of(STEPS))
     with pytest.raises(ModelError, match=r"missing\.gguf: no such model file"):
         GenerativeReward.open("missing.gguf")
 

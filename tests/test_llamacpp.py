@@ -7,7 +7,6 @@ import gc
 import sys
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -18,9 +17,7 @@ from backend_steps import (
     VOCAB,
     batch,
     dense,
-    grow_forked_trees,
     grow_random_tree,
-    ints,
     log_softmax,
     random_tokens,
 )
@@ -248,27 +245,6 @@ def test_random_tree_agrees_with_numpy(exact_gguf: Path, exact_model: TinyLlama)
     made.close()
 
 
-def test_trees_of_one_batch_agree_with_numpy(exact_gguf: Path, exact_model: TinyLlama) -> None:
-    made = LlamaCppBackend(exact_gguf, threads=1, max_sequences=100)
-    seen = 0
-    for tokens, logprobs in grow_forked_trees(made, random_tokens(30, seed=1), 12, 4, VOCAB):
-        expected = log_softmax(exact_model.forward(tokens)[0][-1])
-        np.testing.assert_allclose(logprobs, expected, atol=1e-4)
-        seen += 1
-    assert seen > 100
-    made.close()
-
-
-def test_a_recurrent_model_forks_between_batches_only(tiny_mamba_gguf: Path) -> None:
-    made = LlamaCppBackend(tiny_mamba_gguf, threads=1)
-    assert not made.info.forks_within
-    made.prefill(random_tokens(5, seed=1), None, 1)
-    step = batch([(1, [7], 5), (2, [8], 6)], [(SequenceOp.FORK, 0, 1)])
-    with pytest.raises(ModelError, match="fork of sequence 1 into 2"):
-        made.decode(replace(step, forks=ints([(0, 1, 2)])), None, 1)
-    made.close()
-
-
 def test_random_tree_agrees_with_a_fresh_decode(smollm2_path: Path) -> None:
     made = LlamaCppBackend(smollm2_path, threads=1, context=512, max_sequences=9)
     fresh = LlamaCppBackend(smollm2_path, threads=1, context=512)
@@ -431,21 +407,6 @@ def test_no_room_leaves_everything_as_it_was(
     ):
         expected = log_softmax(exact_model.forward(tokens)[0][-1])
         np.testing.assert_allclose(dense(output)[0], expected, atol=1e-4)
-
-
-def test_no_room_leaves_no_forks(backend: LlamaCppBackend, exact_model: TinyLlama) -> None:
-    prompt, tail = random_tokens(200, seed=13), random_tokens(30, seed=14)
-    backend.prefill(prompt, None, 1)
-    step = batch([(1, tail, 200), (2, tail, 201)], [(SequenceOp.FORK, 0, 1)])
-    step = replace(step, forks=ints([(0, 1, 2)]))
-    with pytest.raises(NoRoom):
-        backend.decode(step, None, 1)
-    output = backend.decode(
-        replace(batch([(1, tail[:1], 200), (2, tail, 201)]), forks=ints([(0, 1, 2)])), None, VOCAB
-    )
-    for row, tokens in enumerate((tail[:1], tail[:1] + tail)):
-        expected = log_softmax(exact_model.forward(prompt + tokens)[0][-1])
-        np.testing.assert_allclose(dense(output)[row], expected, atol=1e-4)
 
 
 def test_no_room_when_the_batch_is_split_in_physical_batches(

@@ -111,7 +111,7 @@ def test_sixteen_at_once_are_sixteen_alone(strategy: str, reward: object) -> Non
 
 
 def test_constrained_and_free_searches_share_a_step() -> None:
-    asked = requests(6) + requests(6, constrain="on") + requests(6, "token-beam", top_k=3)
+    asked = requests(6) + requests(6, constrain="on") + requests(6, "greedy", top_k=3)
     same(Searcher(backend(context=16384)).search_many(asked), alone(asked))
 
 

@@ -88,7 +88,7 @@ def doors(searcher, queue, future, stream):
         "future": lambda: future.result(),
         "exception": lambda: future.exception(),
         "forget": lambda: searcher.forget(),
-        "reward": lambda: searcher.reward("generative"),
+        "reward": lambda: searcher.reward("policy"),
         "backend": lambda: searcher._backend.tokenize("x"),
     }
 

@@ -33,7 +33,7 @@ def votes(result: SearchResult, draws: int) -> Counter[str]:
 def test_draws_of_different_prompts_are_independent() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     drawn = [
-        json.dumps(ask(question, searcher, strategy="majority", samples=1).calls)
+        json.dumps(ask(question, searcher, strategy="best-of-n", samples=1).calls)
         for question in QUESTIONS
     ]
     expected = {json.dumps(json.loads(text)): weight for text, weight in RESPONSES.items()}
@@ -51,7 +51,7 @@ def test_draws_of_different_prompts_are_independent() -> None:
 
 
 def test_one_seed_gives_different_counts_for_different_prompts() -> None:
-    counts = [votes(ask(q, strategy="majority", samples=64), 64) for q in QUESTIONS[:8]]
+    counts = [votes(ask(q, strategy="best-of-n", samples=64), 64) for q in QUESTIONS[:8]]
     assert all(one != other for one, other in itertools.combinations(counts, 2))
 
 

@@ -105,7 +105,7 @@ def test_logits_of_a_search_are_those_of_a_fresh_decode(smollm2_path: Path) -> N
     checked = Checked(backend)
     searcher = Searcher(checked)  # type: ignore[arg-type]
     config = SearchConfig(
-        strategy="majority", samples=24, temperature=2.0, constrain="on", max_tokens=60, seed=5
+        strategy="best-of-n", samples=24, temperature=2.0, constrain="on", max_tokens=60, seed=5
     )
     searcher.search(QUESTIONS[0], TOOLS[:1], config)
     assert len(checked.seen) > 100

@@ -37,7 +37,7 @@ def contest(*names: str, seeds: int = 3, **settings: Any) -> Contest:
 
 
 def test_what_draws_is_asked_with_every_seed_and_what_does_not_once() -> None:
-    once = ("greedy", "token-beam@2", "doubt:policy@2x4/0")
+    once = ("greedy", "doubt:policy@2x4/0")
     often = (VOTE, "step-beam:policy@1x4", "doubt:policy@2x4/0.9")
     columns = contest(*once, *often, seed=7).columns
     assert all(columns[name] == [Column(name)] for name in once)

@@ -17,7 +17,8 @@ from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.errors import ConfigError, ToolprmError
 from toolprm_lite.reward.base import CandidateStep
 from toolprm_lite.search.config import STRATEGIES
-from toolprm_lite.search.events import BeamDropped, BeamKept, CallFinished, Event, StepDecided
+from toolprm_lite.search.events import CallFinished, Event, StepDecided
+from toolprm_lite.search.trace import TraceNode
 
 __all__ = ["clock"]  # a fixture
 
@@ -56,29 +57,32 @@ def test_a_stream_ends_with_the_result_of_search(
         assert rounds[-1] == usual.stats.rounds
         decided = [event.step for event in events if isinstance(event, StepDecided)]
         assert all(step in decided for step in result.steps)
-        if trace:
-            assert result.trace is not None
-            moves = [e for e in events if isinstance(e, (BeamKept, BeamDropped))]
-            fates = [e.fate if isinstance(e, BeamDropped) else "kept" for e in moves]
-            assert fates == [entry.fate for entry in result.trace]
-            assert [(e.round, e.beam, e.text, e.kinds, e.score, e.draws) for e in moves] == [
-                (t.round, t.beam, t.text, t.kinds, t.score, t.draws) for t in result.trace
-            ]
+        nodes = [event for event in events if isinstance(event, TraceNode)]
+        assert nodes
+        assert result.trace == (nodes if trace else None)
+
+
+def kept_nodes(events: list[Event]) -> list[TraceNode]:
+    return [event for event in events if isinstance(event, TraceNode) and event.fate == "kept"]
+
+
+def kinds(node: TraceNode) -> list[str]:
+    return [step.kind for step in node.steps]
 
 
 def test_one_beam_is_told_as_it_is_written() -> None:
     *events, result = told(Searcher(MockBackend(TWO)), settings("greedy"))
     assert isinstance(result, SearchResult)
-    kept = [event for event in events if isinstance(event, BeamKept)]
-    assert "".join(event.text for event in kept) == result.text
+    assert "".join(node.text for node in kept_nodes(events)) == result.text
     assert [e.step for e in events if isinstance(e, StepDecided)] == result.steps
     finished = [(n, e) for n, e in enumerate(events) if isinstance(e, CallFinished)]
     assert [event.call for _, event in finished] == result.calls
     assert [event.index for _, event in finished] == [0, 1]
     # Each behind the step that closed it, and the first before the second was begun.
     at = finished[0][0]
-    assert isinstance(events[at - 1], BeamKept)
-    assert "FUNC_FINISH" in events[at - 1].kinds
+    closed = events[at - 1]
+    assert isinstance(closed, TraceNode)
+    assert "FUNC_FINISH" in kinds(closed)
     names = [n for n, e in enumerate(events) if isinstance(e, StepDecided) and e.step.call == 1]
     assert at < min(names)
 
@@ -89,12 +93,10 @@ def test_a_step_is_told_before_the_beam_that_decided_it() -> None:
     for event in events:
         if isinstance(event, StepDecided):
             waiting.append(event.step.kind)
-        elif isinstance(event, BeamKept):
-            assert event.kinds == waiting
+        elif isinstance(event, TraceNode):
+            assert waiting == (kinds(event) if event.fate == "kept" else [])
             waiting = []
-        elif isinstance(event, BeamDropped):
-            assert waiting == []
-    assert {event.fate for event in events if isinstance(event, BeamDropped)} >= {"outscored"}
+    assert "outscored" in {event.fate for event in events if isinstance(event, TraceNode)}
 
 
 def test_a_call_of_all_beams_is_told_before_the_end() -> None:
@@ -103,8 +105,7 @@ def test_a_call_of_all_beams_is_told_before_the_end() -> None:
     assert isinstance(result, SearchResult)
     places = {e.index: n for n, e in enumerate(events) if isinstance(e, CallFinished)}
     assert 0 in places
-    rounds = [event.round for event in events[: places[0]] if isinstance(event, BeamKept)]
-    assert rounds[-1] < result.stats.rounds
+    assert kept_nodes(events[: places[0]])[-1].round < result.stats.rounds
     assert len(result.calls) == 2
 
 

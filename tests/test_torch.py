@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from backend_steps import (
     VOCAB,
     batch,
     dense,
-    grow_forked_trees,
     grow_random_tree,
-    ints,
     log_softmax,
     random_tokens,
 )
@@ -105,22 +102,6 @@ def test_random_tree_agrees_with_full_forward_passes(
     assert decoded > 100
     assert compactions
     assert bool(made._steps) == static
-    made.close()
-
-
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_trees_of_one_batch_agree_with_full_forward_passes(kind: str, static: bool) -> None:
-    windows = {"sliding_window": 384} if static and kind not in PLAIN else {}
-    reference = tiny_hf(kind, **windows)
-    made = TorchBackend(reference, tiny_tokenizer(), context=384, max_sequences=40)
-    made._static = static
-    seen = 0
-    for tokens, logprobs in grow_forked_trees(made, random_tokens(30, seed=1), 5, 4, VOCAB):
-        expected, _ = whole(reference, tokens)
-        np.testing.assert_allclose(logprobs, expected, atol=1e-4)
-        seen += 1
-    assert seen > 50
     made.close()
 
 
@@ -414,10 +395,6 @@ def test_architectures_are_tried_out_or_refused() -> None:
         TorchBackend(tiny_hf("lfm2", **hybrid), tiny_tokenizer(), context=128)
 
 
-def forked(*forks: tuple[int, int, int]) -> Batch:
-    return replace(batch([(1, [1], 3)], [(SequenceOp.FORK, 0, 1)]), forks=ints(forks))
-
-
 @pytest.mark.parametrize(
     ("step", "message"),
     [
@@ -429,10 +406,6 @@ def forked(*forks: tuple[int, int, int]) -> Batch:
         (batch([], [(SequenceOp.FORK, 5, 1)]), "sequence 5 holds nothing"),
         (batch([], [(SequenceOp.DROP, 0, 0)]), "drop"),
         (batch([], [(7, 0, 0)]), "unknown"),
-        (forked((1, 1, 2)), "fork of sequence 1 into 2 behind token 1 of 1"),
-        (forked((0, 1, 1)), "fork of sequence 1 into 1"),
-        (forked((0, 0, 2)), "fork of sequence 0 into 2"),
-        (forked((0, 3, 2)), "sequence 3 holds nothing"),
     ],
 )
 def test_wrong_batches_are_refused(backend: TorchBackend, step: Batch, message: str) -> None:
