@@ -276,7 +276,7 @@ def test_a_beam_with_no_way_on_is_no_answer(clock: Clock) -> None:
 
 def test_the_prompt_is_prefilled_in_parts(clock: Clock) -> None:
     searcher = Searcher(MockBackend(RESPONSES))
-    backend = searcher._backend
+    backend = searcher.engine.backend
     backend.on_step = clock.step
     usual = Searcher(MockBackend(RESPONSES)).search(QUESTION, TOOLS, settings("greedy"))
     prompt = usual.stats.prompt_tokens
@@ -299,9 +299,9 @@ def test_the_prompt_is_prefilled_in_parts(clock: Clock) -> None:
 
 def test_steps_are_small_where_there_is_a_deadline(clock: Clock) -> None:
     searcher = Searcher(MockBackend(RESPONSES, max_sequences=200))
-    searcher._backend.on_step = clock.step
+    searcher.engine.backend.on_step = clock.step
     wide = {call(f"{chr(65 + n % 26)}{n}"): 0.01 for n in range(100)}
-    searcher._backend.next.update(MockBackend(wide).next)
+    searcher.engine.backend.next.update(MockBackend(wide).next)
     untimed = settings("best-of-n", samples=400, temperature=3.0)
     usual = searcher.search(QUESTION, TOOLS, untimed)
     assert max(clock.steps[1:]) > 64
@@ -313,7 +313,7 @@ def test_steps_are_small_where_there_is_a_deadline(clock: Clock) -> None:
 
 def test_a_deadline_that_has_passed_touches_nothing(clock: Clock) -> None:
     searcher = opened(clock)
-    prompt = list(searcher._backend.prompt)
+    prompt = list(searcher.engine.backend.prompt)
     slow = searcher.reward
 
     def reward(*arguments: object) -> object:
@@ -324,7 +324,7 @@ def test_a_deadline_that_has_passed_touches_nothing(clock: Clock) -> None:
     result = searcher.search("Another question", TOOLS, settings("greedy", deadline_ms=100))
     assert (result.stopped, result.complete, result.calls) == ("deadline", False, [])
     assert clock.steps == []
-    assert searcher._backend.prompt == prompt
+    assert searcher.engine.backend.prompt == prompt
 
 
 def test_cancel_before_and_in_the_middle(clock: Clock) -> None:
@@ -355,7 +355,7 @@ def test_waiting_for_the_model_ends_in_time() -> None:
         entered.set()
         assert go.wait(30)
 
-    searcher._backend.on_step = hold
+    searcher.engine.backend.on_step = hold
     found: dict[str, SearchResult] = {}
 
     def ask(name: str, **more: object) -> threading.Thread:

@@ -33,19 +33,6 @@ ROOMS = """
     errors interrupt terminal _core
 """
 
-# Imports that break the rule, each with its reason.
-EXCEPTIONS = {
-    ("errors", "search.result"): "for type checkers only: what an error holds",
-    ("search.choices", "search.loop"): "choices are to be deleted",
-    ("search.requests", "search.searcher"): "for type checkers only: what owns the queue",
-    ("reward.base", "search.config"): "Aggregate is to move into reward/",
-    ("reward.chains", "search.config"): "Aggregate is to move into reward/",
-    ("reward.generative", "search.config"): "Aggregate is to move into reward/",
-    ("reward.head", "search.config"): "Aggregate is to move into reward/",
-    ("reward.policy", "search.config"): "Aggregate is to move into reward/",
-    ("reward.states", "search.config"): "Aggregate is to move into reward/",
-}
-
 LEVELS = {
     room: level
     for level, line in enumerate(reversed(ROOMS.strip().splitlines()))
@@ -85,10 +72,7 @@ def _imports(path: Path) -> Iterator[str]:
             yield rest
 
 
-GRAPH = {
-    name: {other for other in _imports(path) if other != name and (name, other) not in EXCEPTIONS}
-    for name, path in FILES.items()
-}
+GRAPH = {name: {other for other in _imports(path) if other != name} for name, path in FILES.items()}
 
 
 def test_every_room_is_in_the_picture() -> None:
@@ -117,15 +101,3 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     }:
         left = {name: others - outside for name, others in left.items() if name not in outside}
     assert not left
-
-
-def test_the_exceptions_are_needed() -> None:
-    for name, other in EXCEPTIONS:
-        there = name in FILES and other in set(_imports(FILES[name]))
-        assert there, f"{name} imports {other} no longer; take the exception out"
-
-
-def test_only_the_command_line_draws_on_terminals() -> None:
-    for name, path in FILES.items():
-        packages = {imported.partition(".")[0] for imported in _names(path)}
-        assert name.partition(".")[0] == "cli" or not packages & {"click", "rich"}, name

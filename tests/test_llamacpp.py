@@ -644,7 +644,7 @@ def test_a_searcher_that_is_forgotten_frees_its_model(tiny_gguf: Path) -> None:
     tool = {"name": "go", "parameters": {"type": "object", "properties": {}}}
     searcher = Searcher(LlamaCppBackend(tiny_gguf, threads=1, context=1024))
     searcher.search("go", [tool], SearchConfig(strategy="greedy", max_tokens=8))  # with its masks
-    backend = weakref.ref(searcher._backend)
+    backend = weakref.ref(searcher.engine.backend)
     assert backend() is not None
     del searcher
     gc.collect()

@@ -24,11 +24,11 @@ from toolprm_lite.errors import (
     ModelError,
     ProblemError,
     QueueFull,
-    RequestsFailed,
     ToolprmError,
     ToolsError,
 )
 from toolprm_lite.search.config import STRATEGIES
+from toolprm_lite.search.request import RequestsFailed
 
 __all__ = ["clock"]  # a fixture
 
@@ -518,7 +518,7 @@ def test_what_waits_for_a_search_alone_ends_in_time(
         target=lambda: searcher.search("tool_1 is", [tool(1)], settings("greedy"))
     )
     thread.start()
-    while not searcher._lock.locked():
+    while not searcher.engine.lock.locked():
         time.sleep(0.001)
     patient = queue.submit("tool_2 is", [tool(2)], settings("greedy"))
     timed = queue.submit("tool_3 is", [tool(3)], settings("greedy", deadline_ms=30))
@@ -776,7 +776,7 @@ def test_a_lock_that_fails_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError("no lock")
 
     with monkeypatch.context() as patched:
-        patched.setattr(searcher._lock, "acquire", broken)
+        patched.setattr(searcher.engine.lock, "acquire", broken)
         one = request(1)
         futures = [queue.submit(one.messages, one.tools) for _ in range(3)]
         assert [type(future.exception(30)) for future in futures] == [MemoryError] * 3

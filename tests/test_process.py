@@ -89,7 +89,7 @@ def doors(searcher, queue, future, stream):
         "exception": lambda: future.exception(),
         "forget": lambda: searcher.forget(),
         "reward": lambda: searcher.reward("policy"),
-        "backend": lambda: searcher._backend.tokenize("x"),
+        "backend": lambda: searcher.engine.backend.tokenize("x"),
     }
 
 def refused(doors):
@@ -114,7 +114,7 @@ def test_a_forked_child_is_told_to_open_its_own_model(tiny_gguf: Path, moment: s
     stream = searcher.stream(*ASKED)
     if moment in ("idle", "stream"):
         next(stream)
-    future = Answer(searcher._lock)  # one that has not ended
+    future = Answer(searcher.engine.lock)  # one that has not ended
     working = queue.submit("Rain in Rome?", TOOLS, LONG)
     done = threading.Event()
 
@@ -158,7 +158,7 @@ def test_a_forked_child_opens_its_own_torch_model(tiny_folder: Path) -> None:
         stream = searcher.stream(*ASKED)
         refused({"search": lambda: searcher.search(*ASKED),
                  "queue": lambda: queue.search(*ASKED), "stream": lambda: next(stream),
-                 "backend": lambda: searcher._backend.tokenize("x")})
+                 "backend": lambda: searcher.engine.backend.tokenize("x")})
         assert opened(threads=2).search(*ASKED).text == usual
 
     code = child(work)

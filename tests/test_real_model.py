@@ -48,7 +48,7 @@ def test_greedy_is_llama_cpps_own(searcher: Searcher, smollm2_path: Path) -> Non
     compared = 0
     for question in QUESTIONS:
         result = searcher.search(question, tools, config)
-        prompt = prompt_tokens(searcher._backend, question, tools)
+        prompt = prompt_tokens(searcher.engine.backend, question, tools)
         assert len(prompt) == result.stats.prompt_tokens
         assert result.tokens == llama_greedy(smollm2_path, prompt, len(result.tokens), 1), question
         compared += len(result.tokens)
@@ -147,7 +147,7 @@ def test_a_second_question_prefills_only_its_own_tokens(searcher: Searcher) -> N
     stats = second.stats
     assert stats.prefill_tokens + stats.reused_tokens == stats.prompt_tokens
     # What follows the tools: the question, and the template's few tokens around it.
-    question = searcher._backend.tokenize("Is there much ozone in Lagos?")
+    question = searcher.engine.backend.tokenize("Is there much ozone in Lagos?")
     assert stats.prefill_tokens <= len(question) + 12
 
 

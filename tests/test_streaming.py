@@ -165,7 +165,7 @@ def test_a_stream_may_be_stopped(clock: Clock, strategy: str) -> None:
 def test_closing_a_stream_frees_the_model() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     usual = searcher.search(QUESTION, TOOLS, settings("step-beam"))
-    steps = searcher._backend.steps
+    steps = searcher.engine.backend.steps
     stream = searcher.stream(QUESTION, TOOLS, settings("step-beam"))
     next(stream)
     for forbidden in (
@@ -177,7 +177,7 @@ def test_closing_a_stream_frees_the_model() -> None:
         with pytest.raises(ToolprmError, match="stream"):
             forbidden()
     stream.close()
-    assert searcher._backend.steps < 2 * steps
+    assert searcher.engine.backend.steps < 2 * steps
     assert plain(searcher.search(QUESTION, TOOLS, settings("step-beam"))) == plain(usual)
     # A stream that nobody reads holds nothing.
     unread = searcher.stream(QUESTION, TOOLS)
@@ -238,7 +238,7 @@ def test_the_event_loop_goes_on_meanwhile() -> None:
             assert turn.wait(30), "the event loop is blocked"
             waits.append(turn)
 
-        searcher._backend.on_step = step
+        searcher.engine.backend.on_step = step
         return await searcher.asearch(QUESTION, TOOLS, settings("step-beam"))
 
     result = asyncio.run(ask())
@@ -274,7 +274,7 @@ def test_cancelling_a_task_cancels_the_search(way: str) -> None:
                     if way == "aclose":
                         return
 
-        searcher._backend.on_step = step
+        searcher.engine.backend.on_step = step
         if way == "aclose":
             await read()
         else:
@@ -286,12 +286,12 @@ def test_cancelling_a_task_cancels_the_search(way: str) -> None:
                 await task
         done = True
         # The model is free at once.
-        assert not searcher._lock.locked()
+        assert not searcher.engine.lock.locked()
         await asyncio.sleep(0.01)
 
     asyncio.run(ask())
     assert steps < 500
-    searcher._backend.on_step = lambda tokens: None
+    searcher.engine.backend.on_step = lambda tokens: None
     assert searcher.search(QUESTION, TOOLS, step_beam).calls == []
 
 

@@ -112,7 +112,7 @@ def test_inside_a_callback_of_a_future() -> None:
                 seen.set_result(None)
 
         go = threading.Event()
-        searcher._backend.on_step = lambda tokens: go.wait(LIMIT)
+        searcher.engine.backend.on_step = lambda tokens: go.wait(LIMIT)
         queue.submit(*ASKED).add_done_callback(ask)
         go.set()
         assert isinstance(seen.result(LIMIT), ToolprmError)
@@ -263,7 +263,7 @@ def test_a_stream_that_is_being_read_can_not_be_closed() -> None:
             reached.set()
             go.wait(LIMIT)
 
-        searcher._backend.on_step = wait
+        searcher.engine.backend.on_step = wait
         stream = searcher.stream(QUESTION, TOOLS, GREEDY)
         events: list[Any] = []
         thread = threading.Thread(target=lambda: events.extend(stream))
@@ -323,10 +323,10 @@ def test_a_queue_outlives_the_names_of_it_and_of_its_searcher() -> None:
         searcher = Searcher(MockBackend(RESPONSES))
         usual = plain(searcher.search(*ASKED))
         go = threading.Event()
-        searcher._backend.on_step = lambda tokens: go.wait(LIMIT)
+        searcher.engine.backend.on_step = lambda tokens: go.wait(LIMIT)
         queue = SearchQueue(searcher)
         futures = [queue.submit(*ASKED) for _ in range(3)]
-        model = weakref.ref(searcher._backend)
+        model = weakref.ref(searcher.engine.backend)
         del searcher, queue
         gc.collect()
         go.set()
@@ -357,7 +357,7 @@ def test_closing_while_a_queue_works_waits_for_it() -> None:
         searcher = Searcher(Closable(RESPONSES))
         queue = SearchQueue(searcher)
         go = threading.Event()
-        searcher._backend.on_step = lambda tokens: go.wait(LIMIT)
+        searcher.engine.backend.on_step = lambda tokens: go.wait(LIMIT)
         futures = [queue.submit(*ASKED) for _ in range(3)]
         thread = threading.Thread(target=searcher.close)
         thread.start()
@@ -380,7 +380,7 @@ def test_a_queues_search_that_is_interrupted_ends() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     queue = SearchQueue(searcher)
     go = threading.Event()
-    searcher._backend.on_step = lambda tokens: go.wait(LIMIT)
+    searcher.engine.backend.on_step = lambda tokens: go.wait(LIMIT)
     kept: list[Future[SearchResult]] = []
 
     class Interrupted(Future[SearchResult]):
@@ -399,7 +399,7 @@ def test_a_queues_search_that_is_interrupted_ends() -> None:
             queue.search(QUESTION, TOOLS, settings("step-beam"))
     go.set()
     assert kept[0].result(LIMIT).stopped == "cancelled"
-    searcher._backend.on_step = lambda tokens: None
+    searcher.engine.backend.on_step = lambda tokens: None
     assert queue.submit(*ASKED).result(LIMIT).complete
 
 
@@ -419,7 +419,7 @@ def test_a_cancel_at_any_moment_ends_the_search(way: str) -> None:
                 thread.start()
                 thread.join()
 
-        searcher._backend.on_step = step
+        searcher.engine.backend.on_step = step
         ask = searcher.search if way == "alone" else SearchQueue(searcher).search
         result = ask(QUESTION, TOOLS, config, cancel=cancel)
         assert steps == moment

@@ -15,12 +15,12 @@ TYPE_CHECKING = False  # as in typing, which is slow to import: Ctrl-C is notice
 if TYPE_CHECKING:
     from typing import Any
 
-    from toolprm_lite.errors import QueueFull, RequestsFailed, ToolprmError
+    from toolprm_lite.errors import QueueFull, ToolprmError
     from toolprm_lite.reward.base import CandidateStep, Reward
     from toolprm_lite.search.config import SearchConfig
     from toolprm_lite.search.events import CallFinished, StepDecided
     from toolprm_lite.search.queue import SearchQueue
-    from toolprm_lite.search.request import SearchRequest
+    from toolprm_lite.search.request import RequestsFailed, SearchRequest
     from toolprm_lite.search.result import SearchResult
     from toolprm_lite.search.searcher import Searcher
     from toolprm_lite.tools import Tool, load_tools
@@ -47,7 +47,7 @@ _ROOMS = {
     "CallFinished": "search.events",
     "CandidateStep": "reward.base",
     "QueueFull": "errors",
-    "RequestsFailed": "errors",
+    "RequestsFailed": "search.request",
     "Reward": "reward.base",
     "SearchConfig": "search.config",
     "SearchQueue": "search.queue",

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from toolprm_lite.search.result import SearchResult
-
 
 class ToolprmError(Exception):
     """Base of all errors that a caller of this package may meet."""
@@ -59,25 +53,6 @@ class NoRoom(ToolprmError):
 
 class QueueFull(ToolprmError):
     """A `SearchQueue` holds as many searches as it may; try again when one has ended."""
-
-
-class RequestsFailed(ToolprmError):
-    """Some requests of a `search_many` could not be answered.
-
-    `errors` has what each of them raised, by its index, and `results` what the others gave, in the
-    order of the requests, None for those that failed.
-    """
-
-    def __init__(
-        self, results: Sequence[SearchResult | None], errors: Mapping[int, Exception]
-    ) -> None:
-        told = "; ".join(f"request {index}: {error}" for index, error in errors.items())
-        super().__init__(
-            f"{len(errors)} of {len(results)} requests failed ({told}); the other results are in "
-            "this error's `results`"
-        )
-        self.results = list(results)
-        self.errors = dict(errors)
 
 
 class DatasetError(ToolprmError):

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from toolprm_lite.errors import ConfigError, ProblemError
+from toolprm_lite.errors import ConfigError, ProblemError, ToolprmError
 from toolprm_lite.search.config import SearchConfig
+from toolprm_lite.search.result import SearchResult
 from toolprm_lite.tools import Tool, parse_tools
 
 Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
@@ -47,3 +48,22 @@ def checked_tools(tools: object) -> list[Tool]:
     if isinstance(tools, Iterable) and not isinstance(tools, (str, bytes, Mapping)):
         tools = [tool.to_dict() if isinstance(tool, Tool) else tool for tool in tools]
     return parse_tools(tools, "tools")
+
+
+class RequestsFailed(ToolprmError):
+    """Some requests of a `search_many` could not be answered.
+
+    `errors` has what each of them raised, by its index, and `results` what the others gave, in the
+    order of the requests, None for those that failed.
+    """
+
+    def __init__(
+        self, results: Sequence[SearchResult | None], errors: Mapping[int, Exception]
+    ) -> None:
+        reasons = "; ".join(f"request {index}: {error}" for index, error in errors.items())
+        super().__init__(
+            f"{len(errors)} of {len(results)} requests failed ({reasons}); the other results are "
+            "in this error's `results`"
+        )
+        self.results = list(results)
+        self.errors = dict(errors)

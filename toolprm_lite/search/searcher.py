@@ -14,7 +14,7 @@ from typing import Any
 
 from toolprm_lite.backends.base import Backend, ModelInfo
 from toolprm_lite.backends.open import BackendName, open_backend
-from toolprm_lite.errors import ConfigError, RequestsFailed
+from toolprm_lite.errors import ConfigError
 from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
@@ -29,7 +29,14 @@ from toolprm_lite.search.engine import Engine
 from toolprm_lite.search.events import Event
 from toolprm_lite.search.job import Job
 from toolprm_lite.search.limits import Limits
-from toolprm_lite.search.request import Messages, SearchRequest, Tools, as_request, settings
+from toolprm_lite.search.request import (
+    Messages,
+    RequestsFailed,
+    SearchRequest,
+    Tools,
+    as_request,
+    settings,
+)
 from toolprm_lite.search.result import SearchResult
 from toolprm_lite.tools import Tool
 
