@@ -21,6 +21,7 @@ from toolprm_lite.reward.head import (
     HeadCard,
     HeadWeights,
 )
+from toolprm_lite.tasks.problem import SPLITS, Split
 from toolprm_lite.training.data import Examples
 
 _CHUNK = 8192
@@ -106,15 +107,7 @@ def fit_head(
 
     Raises `TrainingError` when a split has no such step.
     """
-    judged = np.isin(examples.kinds, [STEP_KINDS.index(kind) for kind in card.kinds])
-    train = np.flatnonzero(judged & (examples.split == 0))
-    validation = np.flatnonzero(judged & (examples.split == 1))
-    for rows, split in ((train, "train"), (validation, "validation")):
-        if not len(rows):
-            raise TrainingError(
-                f"{card.name}: no {'/'.join(card.kinds)} steps of the {split} split; collect more "
-                "of the plan"
-            )
+    train, validation = (_rows_of(examples, card, split) for split in ("train", "validation"))
     shift, scale = _moments(examples, train)
     if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
         raise TrainingError(
@@ -161,6 +154,18 @@ def fit_head(
         "epoch": epoch,
     }
     return Head(replace(card, notes=notes), replace(tensors, calibration=calibration))
+
+
+def _rows_of(examples: Examples, card: HeadCard, split: Split) -> npt.NDArray[np.int64]:
+    """The rows of a split that the head judges. Raises `TrainingError` where there are none."""
+    judged = np.isin(examples.kinds, [STEP_KINDS.index(kind) for kind in card.kinds])
+    rows = np.flatnonzero(judged & (examples.split == SPLITS.index(split)))
+    if not len(rows):
+        raise TrainingError(
+            f"{card.name}: no {'/'.join(card.kinds)} steps of the {split} split; collect more of "
+            "the plan"
+        )
+    return rows
 
 
 def _joined(networks: Sequence[_Network], weights: Sequence[float], inputs: int) -> _Network:
