@@ -107,7 +107,7 @@ def test_sixteen_at_once_are_sixteen_alone(strategy: str, reward: object) -> Non
     assert model.prompts_max == 16
     alone_steps = sum(result.stats.steps for result in expected)
     assert model.steps < alone_steps / 4
-    assert model.prompts == {}
+    assert len(model.prompts) == 1  # the last one stays, for the next search to reuse
 
 
 def test_constrained_and_free_searches_share_a_step() -> None:
@@ -357,7 +357,7 @@ def test_one_cancel_ends_them_all() -> None:
     found = Searcher(model).search_many(requests(6), cancel=cancel)
     assert [result.stopped for result in found] == ["cancelled"] * 6
     assert model.steps == 5
-    assert model.prompts == {}
+    assert len(model.prompts) == 1  # the last one stays, for the next search to reuse
 
 
 def test_waiting_for_the_model_ends_in_time() -> None:
