@@ -15,7 +15,7 @@ from tiny_model import TinyLlama
 from toolprm_lite import SearchConfig, Searcher, SearchRequest
 from toolprm_lite.backends.base import Backend, SequenceOp
 from toolprm_lite.backends.open import open_backend
-from toolprm_lite.backends.prompt_cache import PromptCache, most_shared
+from toolprm_lite.backends.prompts import PromptCache, most_shared
 from toolprm_lite.errors import ConfigError, ContextError, ModelError, NoRoom
 
 # Logits small enough for float16 in llama.cpp's cache, see test_llamacpp.

@@ -35,7 +35,6 @@ from toolprm_lite.backends.base import (
     SequenceOp,
     check_prompt,
     checked_ops,
-    common_prefix,
     model_name,
     no_room_for_prompt,
     prompt_too_long,
@@ -44,11 +43,11 @@ from toolprm_lite.backends.guard import Guard, guarded
 from toolprm_lite.backends.llamacpp_tap import CallbackTap, LayerInputTap
 from toolprm_lite.backends.memory import available_memory, check_memory
 from toolprm_lite.backends.options import check_options
-from toolprm_lite.backends.prompt_cache import (
+from toolprm_lite.backends.prompts import (
     CACHE_BYTES,
     CachedPrompt,
     PromptCache,
-    most_shared,
+    plan_prompt,
 )
 from toolprm_lite.errors import ModelError, NoRoom
 from toolprm_lite.process import forks, free_at_exit, inherited, native_work
@@ -479,36 +478,28 @@ class LlamaCppBackend:
 
         Returns how many tokens are kept, and where a checkpoint shall be made (0 = nowhere).
         """
-        # At most all but one: the last token is always decoded, for its logits.
-        beginning = wanted[:-1]
-        shared, source = most_shared(self._prompts, beginning, number, self._stateful)
-        own = self._prompts.get(number, beginning[:0])
-        from_own = common_prefix(own, beginning)
-        cells = self._ledger.used - (len(own) - from_own) + len(wanted) - shared
-        if cells + room > self._info.context and len(self._prompts) > (number in self._prompts):
-            raise no_room_for_prompt(len(wanted), room, self._info.context)
+        plan = plan_prompt(
+            self._prompts, self._cache, wanted, number,
+            whole=self._stateful, used=self._ledger.used, room=room, context=self._info.context,
+        )  # fmt: skip
         self._drop_branches(number)
-        cached, entry = self._cache.best(beginning, self._stateful)
-        if entry is not None and cached > shared:
-            self._cache.touch(entry)
-        parted = max(from_own, self._cache.best(beginning, False)[0]) if self._stateful else 0
-        if number in self._prompts and 2 * from_own < len(own) and not self._cache.stands_for(own):
+        if plan.keeps_own:
             self._keep(number)
-        if entry is not None and cached > shared:
-            kept = self._restore(entry, cached, number)
-        elif source == number and shared == len(own):
-            kept = shared
-        elif source == number:
-            kept = shared if shared and self._cut(number, shared) else 0
+        if plan.entry is not None:
+            kept = self._restore(plan.entry, plan.length, number)
+        elif plan.source != number:
+            kept = self._copy(plan.source, plan.length, number)
+        elif plan.length == len(self._prompts.get(number, ())):
+            kept = plan.length
         else:
-            kept = self._copy(source, shared, number)
+            kept = plan.length if plan.length and self._cut(number, plan.length) else 0
         if kept == 0:
             self._forget(number)
         if number not in self._prompts:
             self._held[number] = self._ledger.fork(0)
             self._ledger.take_ops()
             self._prompts[number] = wanted[:0]
-        return kept, parted if parted - kept >= _MIN_CHECKPOINT else 0
+        return kept, plan.parted if plan.parted - kept >= _MIN_CHECKPOINT else 0
 
     def _cut(self, number: int, length: int) -> bool:
         """Cut a prompt down to `length` tokens, where the memory can go back."""

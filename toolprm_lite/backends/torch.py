@@ -29,8 +29,6 @@ from toolprm_lite.backends.base import (
     SequenceOp,
     check_prompt,
     checked_ops,
-    common_prefix,
-    no_room_for_prompt,
 )
 from toolprm_lite.backends.device_top_k import device_top_k
 from toolprm_lite.backends.flat_cache import FlatCache, additive_mask, flat_attention
@@ -46,11 +44,11 @@ from toolprm_lite.backends.hf_models import (
 from toolprm_lite.backends.hf_tokens import read_special_texts, read_vocabulary
 from toolprm_lite.backends.memory import available_memory, check_memory
 from toolprm_lite.backends.options import check_options
-from toolprm_lite.backends.prompt_cache import (
+from toolprm_lite.backends.prompts import (
     CACHE_BYTES,
     CachedPrompt,
     PromptCache,
-    most_shared,
+    plan_prompt,
 )
 from toolprm_lite.backends.static_step import ROWS, StaticStep, round_up, visible_places
 from toolprm_lite.errors import ModelError, NoRoom
@@ -584,38 +582,32 @@ class TorchBackend:
 
     def _begin(self, wanted: Int32Array, number: int, room: int) -> int:
         """Make the prompt a beginning of `wanted`, and return its length."""
-        # At most all but one: the last token is always decoded, for its logits.
-        beginning = wanted[:-1]
-        shared, source = most_shared(self._prompts, beginning, number, False)
-        own = self._prompts.get(number, beginning[:0])
-        from_own = common_prefix(own, beginning)
-        cells = self.prompt_cells - (len(own) - from_own) + len(wanted) - shared
-        if cells + room > self._cells and len(self._prompts) > (number in self._prompts):
-            raise no_room_for_prompt(len(wanted), room, self._cells)
+        plan = plan_prompt(
+            self._prompts, self._states_kept, wanted, number,
+            whole=False, used=self.prompt_cells, room=room, context=self._cells,
+        )  # fmt: skip
         self._drop_branches(number)
-        cached, entry = self._states_kept.best(beginning, False)
-        if entry is not None and cached > shared:
-            self._states_kept.touch(entry)
-        if 2 * from_own < len(own):
+        if plan.keeps_own:
             self._keep(number)
         ledger = self._ledger
-        if entry is not None and cached > shared:
+        held = len(self._prompts.get(number, ()))
+        if plan.entry is not None:
             self._forget(number)
             ledger.settle()
-            self._restore(entry, cached, number)
-        elif source == number and number in self._prompts:
-            ledger.shorten(self._branches[-number], len(own) - shared)
-        elif shared:
+            self._restore(plan.entry, plan.length, number)
+        elif plan.source == number and number in self._prompts:
+            ledger.shorten(self._branches[-number], held - plan.length)
+        elif plan.length:
             self._forget(number)
+            source = plan.source
             self._branches[-number] = ledger.fork(self._branches[-source])
-            ledger.shorten(self._branches[-number], len(self._prompts[source]) - shared)
+            ledger.shorten(self._branches[-number], len(self._prompts[source]) - plan.length)
         else:
             self._branches[-number] = ledger.fork(0)
         ledger.take_ops()
         ledger.settle()
-        kept = max(shared, cached)
-        self._prompts[number] = wanted[:kept]
-        return kept
+        self._prompts[number] = wanted[: plan.length]
+        return plan.length
 
     def _restore(self, entry: CachedPrompt[States], length: int, number: int) -> None:
         """Write the beginning of a cached state back."""

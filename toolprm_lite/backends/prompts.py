@@ -1,8 +1,9 @@
-"""Prompts that a backend can go on from, and the states of those that nobody uses any more.
+"""The policy of prompt reuse, the same for all backends: what a new prompt shares with the prompts
+in the context, and with the states of those that no search uses any more.
 
 A search over many cells costs more: every token attends to all of them, though a mask hides most.
-So only prompts in use stand in the model's context. The others' states lie beside it, as what the
-backend can read out and write back. Knows tokens and sizes, nothing of the states themselves.
+So only prompts in use are in the model's context. The states of others are kept outside of it, as
+what the backend can read out and write back. Knows tokens and sizes, nothing of the states.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from toolprm_lite.backends.base import Int32Array, common_prefix
+from toolprm_lite.backends.base import Int32Array, common_prefix, no_room_for_prompt
 
 State = TypeVar("State")
 
@@ -98,3 +99,53 @@ def most_shared(
         if shared > most and (not whole or shared == len(prompts[number])):
             most, found = shared, number
     return most, found
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPlan(Generic[State]):
+    """How to make a prompt's sequence a beginning of the wanted tokens.
+
+    `length` tokens come from `entry`, a cached state, or else from the prompt `source`, which may
+    be the prompt itself. `keeps_own`: put the prompt's own state into the cache before. `parted` is
+    how many tokens the wanted prompt shares with one that can't be cut there, 0 where all can.
+    """
+
+    length: int
+    source: int
+    entry: CachedPrompt[State] | None
+    keeps_own: bool
+    parted: int
+
+
+def plan_prompt(
+    prompts: Mapping[int, Int32Array],
+    cache: PromptCache[State],
+    wanted: Int32Array,
+    number: int,
+    *,
+    whole: bool,
+    used: int,
+    room: int,
+    context: int,
+) -> PromptPlan[State]:
+    """The plan for the prompt of this number. `whole`: states can't be cut. `used` cells of the
+    `context` hold prompts, and `room` must stay free beside them.
+
+    Raises `NoRoom` where other prompts leave too little.
+    """
+    # At most all but one: the last token is always decoded, for its logits.
+    beginning = wanted[:-1]
+    shared, source = most_shared(prompts, beginning, number, whole)
+    own = prompts.get(number, beginning[:0])
+    from_own = common_prefix(own, beginning)
+    cells = used - (len(own) - from_own) + len(wanted) - shared
+    if cells + room > context and len(prompts) > (number in prompts):
+        raise no_room_for_prompt(len(wanted), room, context)
+    cached, entry = cache.best(beginning, whole)
+    if entry is not None and cached > shared:
+        cache.touch(entry)
+    else:
+        entry = None
+    parted = max(from_own, cache.best(beginning, False)[0]) if whole else 0
+    keeps_own = 2 * from_own < len(own) and not cache.stands_for(own)
+    return PromptPlan(max(shared, cached if entry else 0), source, entry, keeps_own, parted)
