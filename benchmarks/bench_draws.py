@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     items = load(options.problems, options.limit)
-    base = SearchConfig(strategy="majority", samples=1, max_tokens=256, max_step_tokens=64)
+    base = SearchConfig(strategy="best-of-n", samples=1, max_tokens=256, max_step_tokens=64)
     report: dict[str, Any] = {}
     with Searcher.from_model(options.model, threads=options.threads) as searcher:
         for draws in options.draws:

@@ -27,18 +27,15 @@ from typing import Any
 
 import numpy as np
 from problems import load
+from request import as_request
 
 from toolprm_lite import SearchConfig, Searcher
-from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import KvLedger, Segmenter
 from toolprm_lite.backends.base import Backend, Batch, Output
-from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.backends.open import open_backend
-from toolprm_lite.constraint import Matcher, Vocabulary
+from toolprm_lite.constraint import Matcher
 from toolprm_lite.evaluation.generative import GenerativeReward
-from toolprm_lite.prompt import parse_messages, render_prompt
 from toolprm_lite.reward.base import CandidateStep
-from toolprm_lite.schema import closed_schema
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import parse_tools
 
@@ -73,35 +70,21 @@ class Row:
 class UsualSearch:
     """Step beam search with a row for each draw. `refill` prefills each beam's text again."""
 
-    def __init__(self, searcher: Searcher, backend: Backend, refill: bool) -> None:
+    def __init__(self, backend: Backend, refill: bool) -> None:
         self.backend = backend
         self.refill = refill
         self.decoded = self.prefilled = 0
-        self._searcher = searcher
         self._random = np.random.default_rng(0)
 
     def run(
         self, item: Problem, beams: int, draws: int, scorer: Scorer
     ) -> tuple[Row | None, float]:
         """The best response, and the seconds of the prompt's first prefill."""
-        tools = parse_tools(item.tools)
-        form = self._searcher.call_format()
-        info = self.backend.info
-        special = self.backend.special_texts
-        pieces = render_prompt(
-            parse_messages(item.messages), tools, format=form, chat_template=info.chat_template,
-            special=special, bos_token=info.bos_token, eos_token=info.eos_token,
-        )  # fmt: skip
-        encoder = Encoder(self.backend.token_bytes, self.backend.tokenize, special)
-        self._prompt = encoder.prompt(pieces)
-        self._constraint = Vocabulary.of(self.backend).constraint(tools, form)
-        definitions = [{"name": t.name, "parameters": closed_schema(t.parameters)} for t in tools]
-        segmenter = Segmenter(
-            json.dumps(definitions),
-            CoreFormat(form.open_marker, form.close_marker, form.name_key, form.arguments_key),
-        )
+        request = as_request(self.backend, item.messages, item.tools)
+        self._prompt = request.prompt
+        self._constraint = request.constraint
         matcher, forced = self._constraint.start()
-        live = [Row(segmenter, matcher, list(forced))]
+        live = [Row(request.segmenter, matcher, list(forced))]
         self.backend.clear()
         began = time.perf_counter()
         self._prefill([])
@@ -311,7 +294,7 @@ def main() -> None:
                 "right": float(result.complete and bool(item.judge(result.calls))),
             }
             for name, refill in (("cached", False), ("usual", True)):
-                rival = UsualSearch(searcher, policy, refill)
+                rival = UsualSearch(policy, refill)
                 judge.begin(item)
                 judge.prefilled = 0
 

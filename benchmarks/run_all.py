@@ -120,6 +120,15 @@ def usual_way(found: Any) -> Iterator[Row]:
         )
 
 
+def token_beam(found: Any) -> Iterator[Row]:
+    for name, row in found.items():
+        yield (
+            f"beam over {name}: {row['right']:.0%} right, {row['decoded_tokens']:,.0f} tokens",
+            f"{row['ms']['median']:,.0f} ms",
+            _spread(row["ms"], 0),
+        )
+
+
 def benchmarks(options: argparse.Namespace) -> list[Benchmark]:
     model = ["--model", options.model] if options.model else []
     threads = ["--threads", str(options.threads)] if options.threads else []
@@ -133,6 +142,7 @@ def benchmarks(options: argparse.Namespace) -> list[Benchmark]:
             "bench_usual_way", [data, *model, *threads, "--limit", str(options.few)], usual_way
         ),
         Benchmark("bench_draws", [data, *model, *threads], draws),
+        Benchmark("bench_token_beam", [data, *model, *threads], token_beam),
         Benchmark(
             "bench_deadlines", [data, *model, *threads, "--limit", str(options.limit)], deadlines
         ),
