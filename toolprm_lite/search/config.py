@@ -24,71 +24,86 @@ DOUBT = 0.5
 class SearchConfig:
     """How to search. Out-of-range values raise `ConfigError` that names the setting.
 
-    Attributes:
-        strategy: `step-beam` keeps `beams` partial responses and draws `expand` candidates for
-            each at every step. `doubt` does so only where the most likely step costs too much of
-            the score, and is greedy elsewhere. `greedy` follows the most likely token.
-            `best-of-n` draws `samples` whole responses and answers with the best scored one.
-        beams: N, beams retained after each step.
-        expand: M, draws for each beam and step.
-        doubt: of `doubt`. A step that costs more than 1 - doubt of the score is not taken before
-            others were looked at. 0 is greedy, 1 is step-beam; None takes what the head's card
-            says, else 0.5.
-        samples: K, whole responses drawn by `best-of-n`.
-        temperature: of the draws; 0 draws the most likely token only.
-        top_k: tokens a draw may choose among, after the mask.
-        top_p: smallest set of most likely tokens of at least this probability, after `top_k`.
-        seed: of the draws. Equal seeds give equal draws of equal prompts, whatever the batch's
-            shape; different prompts draw independently.
-        max_tokens: longest response, in tokens.
-        max_step_tokens: longest step, in tokens; a branch that goes on beyond it is given up.
-        max_text_tokens: longest text outside calls; at the limit the response declines.
+    What may be called:
         tool_choice: `auto`, `required` (at least one call), `none`, or the name of a tool.
         parallel: whether a response may hold several calls.
         max_calls: most calls in a response. The same call may come three times at most, and a
             repeated one is charged with the policy's probability of writing it again.
-        constrain: token masks from the tools' schemas. `auto` is on.
-        call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
-            chat template teaches, else the JSON list.
-        aggregate: how a beam's step rewards become its score; None takes the reward's own choice.
-        way_floor: how a call goes on behind a value (another argument, its end, another call, the
-            end of the response) is a finite choice: the likeliest token of each way is a candidate
-            too, drawn or not, if the policy gives it this probability; 1 is never.
-        decline_odds: factor on the odds a head gives that declining is right: below 1 it calls more
-            often, above 1 it declines more often. None takes the head's own.
-        trace: record every candidate, kept or dropped.
+
+    How long it may take:
         deadline_ms: milliseconds from the call, the wait for the model included, after which no
             model step begins: the best response so far is the answer. Every model step then takes
-            at most 64 tokens, those of the prompt too, if it is no single row with more forced
-            ones. None: no deadline; at most 1e9.
+            at most 64 tokens, those of the prompt too, unless it is one row with more forced ones.
+            None: no deadline; at most 1e9.
         max_decode_tokens: sampled tokens that all branches together may decode, as
             `Stats.decode_tokens` counts them; the step that would go beyond is not taken and the
             best response so far is the answer. None: no limit.
+
+    How to search:
+        strategy: `step-beam` keeps `beams` partial responses and draws `expand` candidates for
+            each at every step. `doubt` does so only where the most likely step costs too much of
+            the score, and is greedy elsewhere. `greedy` follows the most likely token.
+            `best-of-n` draws `samples` whole responses and answers with the best scored one.
+        doubt: of `doubt`. A step that costs more than 1 - doubt of the score is not taken before
+            others were looked at. 0 is greedy, 1 is step-beam; None takes what the head's card
+            says, else 0.5.
+        beams: N, beams retained after each step.
+        expand: M, draws for each beam and step.
+        samples: K, whole responses drawn by `best-of-n`.
+        seed: of the draws. Equal seeds give equal draws of equal prompts, whatever the batch's
+            shape; different prompts draw independently.
+
+    How steps are judged:
+        aggregate: how a beam's step rewards become its score; None takes the reward's own choice.
+        decline_odds: factor on the odds a head gives that declining is right: below 1 it calls more
+            often, above 1 it declines more often. None takes the head's own.
+
+    How the model writes:
+        call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
+            chat template teaches, else the JSON list.
+        constrain: token masks from the tools' schemas. `auto` is on.
+        temperature: of the draws; 0 draws the most likely token only.
+        top_k: tokens a draw may choose among, after the mask.
+        top_p: smallest set of most likely tokens of at least this probability, after `top_k`.
+        way_floor: how a call continues after a value (another argument, its end, another call, the
+            end of the response) is a finite choice: the likeliest token of each way is a candidate
+            too, drawn or not, if the policy gives it this probability; 1 is never.
+        max_tokens: longest response, in tokens.
+        max_step_tokens: longest step, in tokens; a longer branch is dropped.
+        max_text_tokens: longest text outside calls; at the limit the response declines.
+
+    What is recorded:
+        trace: every candidate, kept or dropped, as `SearchResult.trace`.
     """
 
-    strategy: Strategy = "doubt"
-    beams: int = 2
-    expand: int = 8
-    doubt: float | None = None
-    samples: int = 16
-    temperature: float = 0.8
-    top_k: int = 64
-    top_p: float = 1.0
-    seed: int = 0
-    max_tokens: int = 512
-    max_step_tokens: int = 128
-    max_text_tokens: int = 64
     tool_choice: str = "auto"
     parallel: bool = True
     max_calls: int = 16
-    constrain: Constrain = "auto"
-    call_format: str = "auto"
-    aggregate: Aggregate | None = None
-    decline_odds: float | None = None
-    way_floor: float = 0.001
-    trace: bool = False
+
     deadline_ms: float | None = None
     max_decode_tokens: int | None = None
+
+    strategy: Strategy = "doubt"
+    doubt: float | None = None
+    beams: int = 2
+    expand: int = 8
+    samples: int = 16
+    seed: int = 0
+
+    aggregate: Aggregate | None = None
+    decline_odds: float | None = None
+
+    call_format: str = "auto"
+    constrain: Constrain = "auto"
+    temperature: float = 0.8
+    top_k: int = 64
+    top_p: float = 1.0
+    way_floor: float = 0.001
+    max_tokens: int = 512
+    max_step_tokens: int = 128
+    max_text_tokens: int = 64
+
+    trace: bool = False
 
     @property
     def call_limit(self) -> int:
