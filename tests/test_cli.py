@@ -375,7 +375,7 @@ def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> No
         assert {"calls", "score"} <= set(other)
     assert list(record["stats"]) == [
         "prompt_tokens", "prefill_tokens", "reused_tokens", "decode_tokens", "forced_tokens",
-        "drawn_tokens", "rounds", "widened", "choice_sets", "steps", "reward_calls", "kv_cells",
+        "drawn_tokens", "rounds", "widened", "steps", "reward_calls", "kv_cells",
         "rows_max", "ms",
     ]  # fmt: skip
     assert list(record["stats"]["ms"]) == ["total", "prefill", "decode", "core", "reward"]
