@@ -24,9 +24,9 @@ from backend_steps import (
 from tiny_model import TOOL_CALL, TinyLlama, vocabulary
 
 from toolprm_lite import SearchConfig, Searcher
-from toolprm_lite.backends import llamacpp, llamacpp_tap
 from toolprm_lite.backends.base import Batch, SequenceOp
-from toolprm_lite.backends.llamacpp import LlamaCppBackend
+from toolprm_lite.backends.llamacpp import LlamaCppBackend, native, tap
+from toolprm_lite.backends.llamacpp import backend as backend_module
 from toolprm_lite.errors import ConfigError, ContextError, ModelError, NoRoom, TemplateWarning
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
@@ -113,7 +113,7 @@ def test_hidden_states_agree_with_numpy(
     callback_only: bool,
 ) -> None:
     if callback_only:
-        monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
+        monkeypatch.setattr(tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
     prompt, branch = random_tokens(30, seed=2), random_tokens(5, seed=3)
     _, states = exact_model.forward(prompt + branch)
     backend.tap([layer])
@@ -135,7 +135,7 @@ def test_several_layers_stand_side_by_side(
     backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch, callback_only: bool
 ) -> None:
     if callback_only:
-        monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
+        monkeypatch.setattr(tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
     prompt, branch = random_tokens(20, seed=6), random_tokens(4, seed=7)
     step = batch([(1, branch, 20)], [(SequenceOp.FORK, 0, 1)], hidden_at=[0, 3])
 
@@ -163,7 +163,7 @@ def test_other_layers_cost_no_prompt(
     backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch, callback_only: bool
 ) -> None:
     if callback_only:
-        monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
+        monkeypatch.setattr(tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
     prompt = random_tokens(20, seed=8)
     backend.tap([1])
     backend.clear()
@@ -179,9 +179,9 @@ def test_hidden_states_of_a_prompt_longer_than_a_physical_batch(
     tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, callback_only: bool
 ) -> None:
     if callback_only:
-        monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
-    monkeypatch.setattr(llamacpp, "_BATCH", 256)
-    monkeypatch.setattr(llamacpp, "_UBATCH", 64)
+        monkeypatch.setattr(tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
+    monkeypatch.setattr(native, "BATCH", 256)
+    monkeypatch.setattr(native, "UBATCH", 64)
     whole = LlamaCppBackend(tiny_gguf, threads=1, context=1024)
     model, prompt = TinyLlama(), random_tokens(600, seed=4)
     _, states = model.forward(prompt)
@@ -212,7 +212,7 @@ def test_tap_changes_no_logits(backend: LlamaCppBackend, monkeypatch: pytest.Mon
     plain = logprobs()
     for layer in (0, 1, 3):
         np.testing.assert_array_equal(logprobs(layer), plain)
-    monkeypatch.setattr(llamacpp_tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
+    monkeypatch.setattr(tap, "LAYER_INPUT_ARCHITECTURES", frozenset())
     for layer in (1, 2):
         np.testing.assert_array_equal(logprobs(layer), plain)
     np.testing.assert_array_equal(logprobs(), plain)
@@ -412,7 +412,7 @@ def test_no_room_leaves_everything_as_it_was(
 def test_no_room_when_the_batch_is_split_in_physical_batches(
     exact_gguf: Path, exact_model: TinyLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llamacpp, "_UBATCH", 16)
+    monkeypatch.setattr(native, "UBATCH", 16)
     made = LlamaCppBackend(exact_gguf, threads=1, context=256)
     prompt, tail = random_tokens(200, seed=18), random_tokens(70, seed=19)
     made.prefill(prompt, None, 1)
@@ -542,14 +542,14 @@ def test_a_context_that_does_not_fit_is_refused_before_it_is_taken(
 ) -> None:
     # 3 blocks of 2 heads of 16 wide keys and values in float16; scores of 4 heads, and a mask
     cell = 2 * 3 * 2 * 2 * 16 + 4 * 512 * 5
-    monkeypatch.setattr(llamacpp, "available_memory", lambda: 2048 * cell)
+    monkeypatch.setattr(backend_module, "available_memory", lambda: 2048 * cell)
     LlamaCppBackend(tiny_gguf, threads=1, context=1792).close()
     with pytest.raises(ModelError, match=r"context of 4096 needs some .* give --context 1792$"):
         LlamaCppBackend(tiny_gguf, threads=1, context=4096)
-    monkeypatch.setattr(llamacpp, "available_memory", lambda: 100 * cell)
+    monkeypatch.setattr(backend_module, "available_memory", lambda: 100 * cell)
     with pytest.raises(ModelError, match="choose a smaller model"):
         LlamaCppBackend(tiny_gguf, threads=1)
-    monkeypatch.setattr(llamacpp, "available_memory", lambda: None)
+    monkeypatch.setattr(backend_module, "available_memory", lambda: None)
     LlamaCppBackend(tiny_gguf, threads=1, context=4096).close()
 
 

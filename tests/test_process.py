@@ -21,7 +21,7 @@ import gc, os, sys, threading, time
 from concurrent.futures import Future
 from toolprm_lite import SearchConfig, Searcher, SearchQueue, SearchRequest
 from toolprm_lite.errors import ModelError
-from toolprm_lite.search.requests import Answer
+from toolprm_lite.search.future import ResultFuture
 
 TOOLS = {TOOLS}
 CONFIG = SearchConfig(strategy="step-beam", beams=2, expand=4, max_tokens=40)
@@ -114,7 +114,7 @@ def test_a_forked_child_is_told_to_open_its_own_model(tiny_gguf: Path, moment: s
     stream = searcher.stream(*ASKED)
     if moment in ("idle", "stream"):
         next(stream)
-    future = Answer(searcher.engine.lock)  # one that has not ended
+    future = ResultFuture(searcher.engine.lock)  # one that has not ended
     working = queue.submit("Rain in Rome?", TOOLS, LONG)
     done = threading.Event()
 
@@ -295,14 +295,14 @@ def test_one_log_callback_serves_all_models(tiny_gguf: Path) -> None:
     """llama.cpp may be in it in any thread, so none is ever freed."""
     ended = run(
         """
-    from toolprm_lite.backends import llamacpp
+    from toolprm_lite.backends.llamacpp import library
 
     first = opened()
-    callback = llamacpp._log_callback
+    callback = library._log_callback
     second = Searcher.from_model(sys.argv[1], context=512, verbose=True)
     third = Searcher.from_model(sys.argv[1], context=512)
-    assert llamacpp._log_callback is callback
-    assert not llamacpp._verbose
+    assert library._log_callback is callback
+    assert not library._verbose
     """,
         tiny_gguf,
     )

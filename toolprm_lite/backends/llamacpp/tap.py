@@ -17,12 +17,12 @@ from __future__ import annotations
 import ctypes
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from toolprm_lite._core import TensorTap
-from toolprm_lite.backends.base import Float32Array, Int32Array
+from toolprm_lite.backends.base import Float32Array, Int32Array, ModelInfo
 from toolprm_lite.errors import ModelError
 
 # Versions of llama-cpp-python and architectures of which the llama.cpp source was read: each block
@@ -183,6 +183,28 @@ class CallbackTap:
                 "read; use a reward that reads none"
             )
         return self._tap.rows()
+
+
+Tap: TypeAlias = LayerInputTap | CallbackTap
+
+
+def make_tap(
+    llama: Any, info: ModelInfo, layers: tuple[int, ...], *, ubatch: int, stateful: bool
+) -> Tap | None:
+    """The way that is known to work for these layers; None for no layers. `ubatch`: tokens that the
+    context computes at once. Raises `ModelError` where no way works."""
+    if not layers:
+        return None
+    library, version = llama.llama_cpp._lib, llama.__version__
+    if LayerInputTap.supported(library, version, info.architecture, layers, info.layers):
+        return LayerInputTap(library, layers, info.width)
+    if stateful:
+        # Its batches are computed in another order, which the callback isn't told.
+        raise ModelError(
+            f"hidden states can't be read from {info.name} "
+            f"({info.architecture}) with llama-cpp-python {version}; search without a head"
+        )
+    return CallbackTap(llama, layers, info.width, ubatch)
 
 
 def _names(layers: tuple[int, ...]) -> list[str]:
