@@ -89,6 +89,8 @@ class UsualSearch:
         began = time.perf_counter()
         self._prefill([])
         first = time.perf_counter() - began
+        if forced and not self.refill:
+            live[0].sequence = self._ledger.fork(0)  # its tokens are not the prompt's
         best: Row | None = None
         for _ in range(MAX_STEPS):
             candidates = self._expand(live, draws)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.supervision.annotation import Label, annotate
-from toolprm_lite.tasks.matching import Answers, calls_equal, responses_equal, values_equal
+from toolprm_lite.tasks.matching import Answers, responses_equal, values_equal
 
 Call = dict[str, Any]
 
@@ -205,7 +205,7 @@ def slow_label(steps: list[Step], index: int, answers: list[Call], tools: list[A
 
     def still_right(number: int, answer: Call, as_open: bool) -> bool:
         if closed[number] and not (as_open and number == len(calls) - 1):
-            return calls_equal(calls[number], answer, tools)
+            return responses_equal([calls[number]], [answer], tools)
         arguments = calls[number]["arguments"].items()
         return answer["name"] == calls[number]["name"] and all(
             has(answer, argument, value, tools) for argument, value in arguments
@@ -238,7 +238,7 @@ def slow_label(steps: list[Step], index: int, answers: list[Call], tools: list[A
             assert last.argument is not None
             same = bool(answer["name"] == calls[-1]["name"])
             return same and has(answer, last.argument, last.value, tools)
-        return calls_equal(calls[-1], answer, tools)
+        return responses_equal([calls[-1]], [answer], tools)
 
     scores = {chosen: score(chosen) for chosen in assignments(len(calls), len(answers))}
     best = max(scores.values())

@@ -280,9 +280,6 @@ def test_bad_tools(content: str | None, message: str, tmp_path: Path) -> None:
         (["q", "--model", "missing.gguf"], "missing.gguf: no such model file"),
         (["q", "--model", TOOLS], "is not a GGUF file"),
         (["q", "--model", "/dev/zero"], "/dev/zero is neither a file nor a folder"),
-        (["q", "--reward", "missing.safetensors"], "missing.safetensors: no such head file"),
-        (["q", "--reward", "generative"], "generative: no such head file"),
-        (["--input", PROBLEMS, "--reward", "generative"], "generative: no such head file"),
         (["--messages", "missing.json"], "missing.json: no such file"),
         (["--messages", TOOLS], "message 1 has role None"),
         (["--messages", __file__], "not JSON"),
@@ -304,6 +301,12 @@ def test_errors_of_a_model(tiny_gguf: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(tiny_gguf.read_bytes()[:2000])
     assert_error(run("--tools", TOOLS, "q", "--model", str(broken)), "can't be loaded")
+    output = tmp_path / "out.jsonl"
+    for asked in (["q"], ["--input", PROBLEMS], ["--input", PROBLEMS, "--output", str(output)]):
+        for reward in ("missing.safetensors", "generative"):
+            told = run("--tools", TOOLS, *asked, *arguments, "--reward", reward)
+            assert_error(told, f"{reward}: no such head file")
+    assert not output.exists()
     assert_error(
         run("--tools", TOOLS, "q", "--tool-choice", "nope", *arguments), "tool_choice is 'nope'"
     )
@@ -372,7 +375,7 @@ def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> No
         assert {"calls", "score"} <= set(other)
     assert list(record["stats"]) == [
         "prompt_tokens", "prefill_tokens", "reused_tokens", "decode_tokens", "forced_tokens",
-        "drawn_tokens", "rounds", "widened", "choice_sets", "steps", "reward_calls", "kv_cells",
+        "drawn_tokens", "rounds", "widened", "steps", "reward_calls", "kv_cells",
         "rows_max", "ms",
     ]  # fmt: skip
     assert list(record["stats"]["ms"]) == ["total", "prefill", "decode", "core", "reward"]
@@ -591,7 +594,7 @@ def test_trace_shows_who_came_from_whom(fake: FakeSearcher) -> None:
         node(0, None, 1, 0, '[{"name": "b"', ["FUNC_NAME"], 0.2, 3, "outscored"),
         node(1, None, 1, 0, '[{"name": "a"', ["FUNC_NAME"], 0.7, 12, "kept"),
         node(2, None, 1, 0, "[]", ["TOTAL_FINISH"], 0.4, 1, "kept"),
-        node(3, 1, 2, 0, ', "x"', [], 0.7, 1, "unknown function"),
+        node(3, 1, 2, 0, ', "x"', [], 0.0, 1, "unknown function"),
         node(4, 1, 2, 0, ', "arguments": {}', ["PARAM_FINISH"], 0.3, 0, "kept"),
         # The declining beam was carried over and is now the better one.
         node(5, 4, 3, 1, "}]", ["FUNC_FINISH", "TOTAL_FINISH"], 0.3, 8, "kept"),

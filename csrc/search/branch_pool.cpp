@@ -58,7 +58,10 @@ void BranchPool::begin_round(std::vector<int32_t> beams) {
     beam.beam_text = static_cast<uint32_t>(beam.text.size());
     beam.candidate = beam.ended();
     beam.trace_id = trace_.next_id();
-    if (!beam.candidate) beam.slot.evictions = 0;
+    if (!beam.candidate) {
+      beam.score = 0;  // what continues it has none before its own rewards
+      beam.slot.evictions = 0;
+    }
   }
   trace_.begin_round(beams_.size());
 }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from toolprm_lite.errors import ProblemError, ToolsError
 from toolprm_lite.tasks.assignment import Assignment
 from toolprm_lite.tasks.bfcl_check import bfcl_right
-from toolprm_lite.tasks.matching import Answers, calls_equal, responses_equal, values_equal
+from toolprm_lite.tasks.matching import Answers, responses_equal, values_equal
 from toolprm_lite.tools import Tool
 
 JSON = st.recursive(
@@ -165,17 +165,19 @@ def test_calls_and_their_defaults(
         [Tool.from_dict(WEATHER)],
         [{"type": "function", "function": WEATHER}],
     ):
-        assert calls_equal(written, answer, tools) is equal
+        assert responses_equal([written], [answer], tools) is equal
 
 
 def test_without_tools_nothing_has_a_default() -> None:
-    assert not calls_equal(call("weather", city="Rome", unit="C"), call("weather", city="Rome"))
+    assert not responses_equal(
+        [call("weather", city="Rome", unit="C")], [call("weather", city="Rome")]
+    )
 
 
 def test_bfcl_counts_defaults_as_written() -> None:
     written, answer = call("weather", city="ROME", unit="C"), call("weather", city="Rome")
-    assert not calls_equal(written, answer, [WEATHER], "bfcl")
-    assert calls_equal(call("weather", city="ROME"), answer, [WEATHER], "bfcl")
+    assert not responses_equal([written], [answer], [WEATHER], "bfcl")
+    assert responses_equal([call("weather", city="ROME")], [answer], [WEATHER], "bfcl")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_bfcl_answers_of_several_possible_values(arguments: dict[str, Any], righ
         "stops": [[{"at": ["x"]}], ""],
     }
     written = call("weather", **arguments)
-    assert calls_equal(written, {"weather": possible}, None, "bfcl") is right
+    assert responses_equal([written], [{"weather": possible}], None, "bfcl") is right
 
 
 CALLS = st.builds(
@@ -218,7 +220,7 @@ DEFAULT = {"name": "f", "parameters": {"properties": {"x": {"type": "integer", "
 def test_responses_are_multisets(calls: list[Any], answers: list[Any]) -> None:
     tools = [DEFAULT]
     some = any(
-        all(calls_equal(a, b, tools) for a, b in zip(calls, order, strict=True))
+        all(responses_equal([a], [b], tools) for a, b in zip(calls, order, strict=True))
         for order in itertools.permutations(answers)
         if len(order) == len(calls)
     )

@@ -258,7 +258,7 @@ def _next_beams(beams: Sequence[TraceNode], entries: Sequence[TraceNode]) -> lis
 
 def _candidate(entry: TraceNode, kept: Sequence[TraceNode], width: int) -> Text:
     scored = entry.fate in _SCORED
-    score = f"{entry.score:.2g}" if scored else ""
+    score = f"{entry.score:.2g}" if entry.score else ""
     draws = f"x{entry.draws}" if entry.draws else "argmax"
     numbers = f" {score:>8} {draws:>6}  "
     written = entry.text or ("(end)" if entry.steps else "(ended before)")

@@ -35,16 +35,6 @@ def values_equal(a: Any, b: Any, rule: MatchRule = "exact") -> bool:
     return _key(a, rule) == _key(b, rule)
 
 
-def calls_equal(
-    call: CallLike,
-    answer: CallLike,
-    tools: Sequence[ToolLike] | None = None,
-    rule: MatchRule = "exact",
-) -> bool:
-    """Whether a call is the answer's; `tools` are read for their defaults (see `Answers`)."""
-    return Answers([answer], tools, rule).right([call])
-
-
 def responses_equal(
     calls: Sequence[CallLike],
     answers: Sequence[CallLike],
