@@ -141,7 +141,7 @@ class Preparer:
                 )
             segmenter = Segmenter(
                 definitions,
-                CoreFormat(form.open_marker, form.close_marker, form.name_key, form.arguments_key),
+                CoreFormat(open_marker=form.open_marker, close_marker=form.close_marker),
                 max_calls=config.call_limit,
                 require_call=config.tool_choice != "auto",
                 judge=ArgumentJudge.of(tool.parameters for tool in tools),

@@ -36,7 +36,7 @@ def unsupported(problem: Problem) -> str | None:
         chain.append(step)
         if step.kind != "ARG_VALUE":
             continue
-        features = grounding.features(chain, response)
+        features = grounding.features(chain)
 
         def feature(name: str, values: Any = features) -> float:
             return float(values[_PLACES[name]])
