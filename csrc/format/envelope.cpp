@@ -70,6 +70,7 @@ Envelope::Event Envelope::read(EnvelopeState& state, char byte, uint32_t positio
 
 Envelope::Event Envelope::read_text(EnvelopeState& state, char byte, uint32_t position,
                                     uint32_t calls) const {
+  state.prose = state.prose || !is_space(byte);
   if (open_marker_.feed(state.marker, byte)) {
     state.mode = Mode::kMarked;
     state.in_marker = true;
@@ -139,6 +140,7 @@ Envelope::Event Envelope::read_close_marker(EnvelopeState& state, char byte, uin
 Envelope::Event Envelope::begin_call(EnvelopeState& state, uint32_t begin, uint32_t calls) const {
   if (calls >= max_calls_) return Event::kTooManyCalls;
   state.mode = Mode::kCall;
+  state.prose = false;
   state.call_begin = begin;
   return Event::kCallBegin;
 }

@@ -54,12 +54,15 @@ struct EnvelopeState {
   uint8_t marker = 0;  // progress in the open or close marker
   bool in_list = false;
   bool in_marker = false;    // behind the open marker
+  bool prose = false;        // text other than white space has been read since the last call
   uint32_t probed = 0;       // how much of the text that a call is recognised by has been matched
   uint32_t probe_begin = 0;  // of the call that may have begun in text
   uint32_t call_begin = 0;   // of the call that has begun
 
   // Outside calls, where a model may also be writing prose.
   bool in_text() const { return mode <= Mode::kCallProbe; }
+  // In text: whether its last bytes may be the beginning of a marker, call or list.
+  bool may_begin_call() const { return marker > 0 || mode != Mode::kText; }
   // Whether the model may end the response here.
   bool may_end() const { return in_text() || mode == Mode::kAfterCall; }
   // Equal for two states of one mode and in_text() at the same place of the syntax.

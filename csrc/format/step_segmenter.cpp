@@ -33,8 +33,11 @@ StepSegmenter::StepSegmenter(ToolSchema tools, CallFormat format, Limits limits,
     : format_(std::move(format)),
       limits_(limits),
       body_(make_body(format_)),
+      delimiters_(std::visit([](const auto& body) { return body.kDelimiters; }, body_)),
       envelope_(format_, opening_of(body_), limits.max_calls),
-      judge_(std::move(tools), std::move(judge)) {}
+      judge_(std::move(tools), std::move(judge)) {
+  delimiters_ += ",]";
+}
 
 bool StepSegmenter::kill(SegmenterState& state, Death death) const {
   state.death = death;
@@ -120,6 +123,16 @@ uint64_t StepSegmenter::merge_key(const SegmenterState& state, std::string_view 
   }
   const std::string_view tail = response.substr(state.call.tail_begin);
   return mix64(key, std::visit([&](const auto& body) { return body.hash_tail(tail); }, body_));
+}
+
+bool StepSegmenter::after_argument(const SegmenterState& state) const {
+  if (state.envelope.mode != Mode::kCall) return false;
+  return with_body(body_, state.body,
+                   [](const auto&, const auto& open) { return open.after_argument(); });
+}
+
+bool StepSegmenter::may_lead_on(std::string_view bytes) const {
+  return bytes.find_first_of(delimiters_) != std::string_view::npos;
 }
 
 NamedStep StepSegmenter::named(const Step& step, std::string_view response) const {

@@ -20,6 +20,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -68,6 +69,11 @@ class StepSegmenter {
   // so that the same continuations lead to the same calls.
   uint64_t merge_key(const SegmenterState& state, std::string_view response) const;
 
+  // Whether the last argument has ended and nothing but white space has been read after it.
+  bool after_argument(const SegmenterState& state) const;
+  // False for bytes that neither go on after a value nor end a list: a quick test.
+  bool may_lead_on(std::string_view bytes) const;
+
   // A step with its names looked up and its value decoded. `response` reaches at least to the
   // step's boundary.
   NamedStep named(const Step& step, std::string_view response) const;
@@ -84,6 +90,7 @@ class StepSegmenter {
   CallFormat format_;
   Limits limits_;
   Body body_;
+  std::string delimiters_;  // what a body writes after values, and the list after calls
   Envelope envelope_;
   CallJudge judge_;
 };

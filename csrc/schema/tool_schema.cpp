@@ -235,22 +235,7 @@ class SchemaCompiler {
     for (const JsonValue* value : values) {
       types |= SchemaNode::bit(value->type);
       node.allowed.push_back(canonical_hash(*value));
-      switch (value->type) {
-        case JsonType::kString:
-          strings.push_back(value->string);
-          break;
-        case JsonType::kNumber:
-          node.scalars.push_back(value->string);
-          break;
-        case JsonType::kBoolean:
-          node.scalars.push_back(value->boolean ? "true" : "false");
-          break;
-        case JsonType::kNull:
-          node.scalars.push_back("null");
-          break;
-        default:
-          node.containers_listed = true;
-      }
+      if (value->type == JsonType::kString) strings.push_back(value->string);
     }
     std::sort(node.allowed.begin(), node.allowed.end());
     node.types &= types;

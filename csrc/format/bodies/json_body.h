@@ -32,11 +32,18 @@ class JsonBody {
     uint32_t value_begin = 0;
 
     bool ended() const { return json.done(); }
+    // An argument has ended, and nothing but white space has been read after it.
+    bool after_argument() const {
+      return key == Key::kArguments && json.depth() == 2 && json.after_value();
+    }
     uint64_t fingerprint() const;
   };
 
   JsonBody(std::string name_key, std::string arguments_key)
       : name_key_(std::move(name_key)), arguments_key_(std::move(arguments_key)) {}
+
+  // Bytes of which one follows every value, before another argument or the end.
+  static constexpr const char* kDelimiters = ",}";
 
   CallOpening opening() const { return {'{', '"' + name_key_ + '"'}; }
 
