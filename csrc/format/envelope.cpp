@@ -86,14 +86,14 @@ Envelope::Event Envelope::read_text(EnvelopeState& state, char byte, uint32_t po
   } else if (state.mode == Mode::kCallProbe && recognise(state, byte)) {
     if (state.probed < opening_.recognised_by.size()) return Event::kNone;
     state.marker = 0;
-    return begin_call(state, state.probe_begin, calls);
+    return begin_call(state, state.call_begin, calls);
   }
   state.mode = Mode::kText;
   if (byte == '[') {
     state.mode = Mode::kListProbe;
   } else if (byte == opening_.first) {
     state.mode = Mode::kCallProbe;
-    state.probe_begin = position - 1;
+    state.call_begin = position - 1;
     state.probed = 0;
   }
   return Event::kNone;

@@ -53,11 +53,10 @@ struct EnvelopeState {
   Mode mode = Mode::kText;
   uint8_t marker = 0;  // progress in the open or close marker
   bool in_list = false;
-  bool in_marker = false;    // behind the open marker
-  bool prose = false;        // text other than white space has been read since the last call
-  uint32_t probed = 0;       // how much of the text that a call is recognised by has been matched
-  uint32_t probe_begin = 0;  // of the call that may have begun in text
-  uint32_t call_begin = 0;   // of the call that has begun
+  bool in_marker = false;   // behind the open marker
+  bool prose = false;       // text other than white space has been read since the last call
+  uint32_t probed = 0;      // how much of the text that a call is recognised by has been matched
+  uint32_t call_begin = 0;  // of the call that has begun, or may have
 
   // Outside calls, where a model may also be writing prose.
   bool in_text() const { return mode <= Mode::kCallProbe; }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from mock_backend import EOG, MockBackend
 
-from toolprm_lite import SearchConfig, Searcher, SearchResult
-from toolprm_lite.formats import get_format
+from toolprm_lite import SearchConfig, Searcher, SearchResult, _core
+from toolprm_lite.formats import FORMATS, get_format, write_json
+from toolprm_lite.formats.hermes import Hermes
 from toolprm_lite.reward.base import CandidateStep
 
 TOOLS = [
@@ -23,7 +25,7 @@ TOOLS = [
         },
     },
 ]
-FORMATS = pytest.mark.parametrize("form", ["json-list", "hermes"])
+FORMS = pytest.mark.parametrize("form", ["json-list", "hermes"])
 CONSTRAIN = pytest.mark.parametrize("constrain", ["off", "on"])
 
 
@@ -57,7 +59,7 @@ def search(
 
 
 @CONSTRAIN
-@FORMATS
+@FORMS
 @pytest.mark.parametrize(
     ("rare", "way_floor", "found"),
     [(0.02, 0.001, True), (0.02, 1.0, False), (0.0001, 0.001, False), (0.0001, 0.00001, True)],
@@ -73,7 +75,7 @@ def test_another_call(
 
 
 @CONSTRAIN
-@FORMATS
+@FORMS
 @pytest.mark.parametrize(("way_floor", "found"), [(0.001, True), (1.0, False)])
 def test_the_end_of_the_response(form: str, constrain: str, way_floor: float, found: bool) -> None:
     write = get_format(form).write
@@ -84,7 +86,7 @@ def test_the_end_of_the_response(form: str, constrain: str, way_floor: float, fo
 
 
 @CONSTRAIN
-@FORMATS
+@FORMS
 @pytest.mark.parametrize(("way_floor", "found"), [(0.001, True), (1.0, False)])
 def test_the_end_of_the_call(form: str, constrain: str, way_floor: float, found: bool) -> None:
     write = get_format(form).write
@@ -138,6 +140,30 @@ def test_calls_without_white_space_between_them() -> None:
     both = one + hermes.write([call("Paris")])
     result = search({one: 0.98, both: 0.02}, calls_wanted, "hermes", "off")
     assert [each["arguments"]["city"] for each in result.calls] == ["Rome", "Paris"]
+
+
+class Marked(Hermes):
+    """A marker of several tokens before each call, and none after it, as in Mistral's formats."""
+
+    name = "marked"
+
+    def core(self) -> _core.CallFormat:
+        return _core.CallFormat(open_marker="[CALL]")
+
+    def write(self, calls: Sequence[Mapping[str, Any]]) -> str:
+        return "".join("[CALL]" + write_json(call) for call in calls)
+
+
+def test_a_marker_of_several_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first token is the way, and is followed."""
+    monkeypatch.setitem(FORMATS, "marked", Marked())
+    one, two = (Marked().write([call("Rome"), call("Paris")][:n]) for n in (1, 2))
+    found = search({one: 0.98, two: 0.02}, calls_wanted, "marked", "off")
+    assert len(found.calls) == 2
+    found = search({two: 0.98, one: 0.02}, calls_unwanted, "marked", "off")
+    assert len(found.calls) == 1
+    found = search({one: 0.98, "No.": 0.02}, calls_unwanted, "marked", "off")
+    assert found.text == "No."
 
 
 def test_json_in_the_text_is_no_way() -> None:
