@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from toolprm_lite.backends.base import Backend, Batch, SequenceOp
-from toolprm_lite.backends.hf_models import choose_device, choose_dtype
+from toolprm_lite.backends.torch.hf_models import choose_device, choose_dtype
 
 SHAPES: dict[str, dict[str, int]] = {
     "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
@@ -101,7 +101,7 @@ def open_backend(name: str, args: argparse.Namespace) -> tuple[Backend, int, str
         backend = TorchBackend.load(
             args.model, device=args.device, dtype=args.dtype, context=args.context
         )
-        model = backend._model
+        model = backend._model.model
         size = sum(p.numel() * p.element_size() for p in model.parameters())
     return backend, size, str(next(model.parameters()).dtype).removeprefix("torch.")
 

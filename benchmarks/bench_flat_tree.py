@@ -65,7 +65,7 @@ def flat(model: Any, prompt: list[int], args: argparse.Namespace) -> list[float]
             nothing = ints([])
             backend.decode(Batch(drops, *[nothing] * 5), None, 64)
             free |= set(dropped)
-        wait(backend._device)
+        wait(backend._model.device)
         seconds.append(time.perf_counter() - started)
     return seconds[1:]
 

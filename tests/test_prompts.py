@@ -55,7 +55,7 @@ def opened(request: Any, exact: tuple[TinyLlama, Path]) -> Iterator[Opened]:
         way, _, kind = request.param.rpartition(" ")
         reference = tiny_hf(kind)
         backend = TorchBackend(reference, tiny_tokenizer(), **settings)
-        backend._static = way == "static"  # what a GPU replays, computed here on the CPU
+        backend._model.static = way == "static"  # what a GPU replays, computed here on the CPU
         made.append(backend)
 
         def alone(tokens: list[int]) -> npt.NDArray[np.float64]:
@@ -247,13 +247,9 @@ def test_lists_of_tools_in_turn_are_computed_once(opened: Opened, whole: bool) -
     assert backend.prefill(lists[0], None, 1).reused_tokens == 0
 
 
-def prompt_cache(backend: Any) -> PromptCache[Any]:
-    return backend._states_kept if hasattr(backend, "_states_kept") else backend._sequences.cache
-
-
 def test_the_least_recently_used_state_goes_first(opened: Opened) -> None:
     backend, _ = opened()
-    cache = prompt_cache(backend)
+    cache = backend._sequences.cache  # type: ignore[attr-defined]
     lists = [random_tokens(100, seed=n) for n in range(4)]
     backend.prefill(lists[0], None, 1)
     backend.release(0)
@@ -275,7 +271,7 @@ def test_the_least_recently_used_state_goes_first(opened: Opened) -> None:
 
 def test_a_state_may_go_while_it_is_read_back(opened: Opened) -> None:
     backend, alone = opened()
-    cache = prompt_cache(backend)
+    cache = backend._sequences.cache  # type: ignore[attr-defined]
     lists = [random_tokens(100, seed=n) for n in (10, 11)]
     for prompt in (*lists, *lists):
         got = backend.prefill(prompt, None, VOCAB)

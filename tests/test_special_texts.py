@@ -88,7 +88,7 @@ def smollm2(smollm2_path: Path) -> Tokenizer:
 
 
 def hf_tokenizer(tokenizer: Any) -> Tokenizer:
-    from toolprm_lite.backends.hf_tokens import read_special_texts, read_vocabulary
+    from toolprm_lite.backends.torch.hf_tokens import read_special_texts, read_vocabulary
 
     token_bytes, _ = read_vocabulary(tokenizer, len(tokenizer), set())
 

@@ -30,10 +30,10 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from tiny_hf import tiny_hf, tiny_tokenizer, write_tiny_hf  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
-from toolprm_lite.backends import torch as torch_backend  # noqa: E402
-from toolprm_lite.backends.device_top_k import device_top_k  # noqa: E402
-from toolprm_lite.backends.hf_models import choose_device, choose_dtype  # noqa: E402
-from toolprm_lite.backends.torch import TorchBackend  # noqa: E402
+from toolprm_lite.backends.torch import TorchBackend, device_memory  # noqa: E402
+from toolprm_lite.backends.torch.device_top_k import device_top_k  # noqa: E402
+from toolprm_lite.backends.torch.hf_models import choose_device, choose_dtype  # noqa: E402
+from toolprm_lite.backends.torch.sequences import Sequences  # noqa: E402
 
 PLAIN = ["llama", "qwen2", "qwen3"]
 KINDS = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text"]
@@ -88,12 +88,10 @@ def test_random_tree_agrees_with_full_forward_passes(
     windows = {"sliding_window": 96} if static and kind not in PLAIN else {}
     reference = tiny_hf(kind, **windows)
     made = TorchBackend(reference, tiny_tokenizer(), context=96, max_sequences=9)
-    made._static = static  # what a GPU replays, computed here on the CPU
+    made._model.static = static  # what a GPU replays, computed here on the CPU
     compactions = []
-    compact = TorchBackend._compact
-    monkeypatch.setattr(
-        TorchBackend, "_compact", lambda self: (compactions.append(1), compact(self))
-    )
+    compact = Sequences._compact
+    monkeypatch.setattr(Sequences, "_compact", lambda self: (compactions.append(1), compact(self)))
     prompt, decoded = random_tokens(30, seed=1), 0
     for tokens, logprobs in grow_random_tree(made, prompt, 40, seed=2, vocab=VOCAB):
         expected, _ = whole(reference, tokens)
@@ -101,7 +99,7 @@ def test_random_tree_agrees_with_full_forward_passes(
         decoded += 1
     assert decoded > 100
     assert compactions
-    assert bool(made._steps) == static
+    assert bool(made._model.steps) == static
     made.close()
 
 
@@ -111,7 +109,7 @@ def test_hidden_states_agree_with_full_forward_passes(kind: str, static: bool) -
     windows = {"sliding_window": 128} if static and kind not in PLAIN else {}
     reference = tiny_hf(kind, **windows)
     made = TorchBackend(reference, tiny_tokenizer(), context=128)
-    made._static = static
+    made._model.static = static
     made.tap((2, 0, 1))
     prompt, first, second = (random_tokens(n, seed=n) for n in (40, 5, 3))
     output = made.prefill(prompt, None, 1).output
@@ -137,7 +135,7 @@ def test_last_layer_is_the_state_before_the_final_norm(backend: TorchBackend, mo
 
 
 def test_prompts_longer_than_one_pass(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolprm_lite.backends.torch._PREFILL", 16)
+    monkeypatch.setattr("toolprm_lite.backends.torch.backend._PREFILL", 16)
     made = TorchBackend(model, tiny_tokenizer(), context=256)
     prompt = random_tokens(75, seed=4)
     output = made.prefill(prompt, None, VOCAB).output
@@ -263,7 +261,7 @@ def test_static_steps_choose_as_others_do(backend: TorchBackend, k: int) -> None
     backend.tap((1, 2))
     outputs = []
     for static in (False, True):
-        backend._static = static
+        backend._model.static = static
         backend.prefill(prompt, None, 1)
         outputs.append(backend.decode(step, masks, k))
     for name in ("top_ids", "top_logprobs", "entropy", "hidden"):
@@ -314,7 +312,7 @@ def test_sentencepiece_like_vocabularies() -> None:
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    from toolprm_lite.backends.hf_tokens import read_vocabulary
+    from toolprm_lite.backends.torch.hf_tokens import read_vocabulary
 
     words = ["<unk>", "<s>", "</s>", "<0x0A>", "<0xE2>", "▁", "▁the", "é"]
     core = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
@@ -520,7 +518,7 @@ def test_dtype_on_a_cpu_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     for ratio, expected in ((2.0, torch.bfloat16), (0.9, torch.float32)):
         seconds = {torch.float32: ratio, torch.bfloat16: 1.0}
         monkeypatch.setattr(
-            "toolprm_lite.backends.hf_models._seconds_of_product",
+            "toolprm_lite.backends.torch.hf_models._seconds_of_product",
             lambda dtype, *_, seconds=seconds: seconds[dtype],
         )
         assert choose_dtype("auto", cpu, config) == expected
@@ -556,7 +554,7 @@ def test_a_context_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch)
     config = model.config
     cell = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads
     cell *= config.hidden_size // config.num_attention_heads
-    monkeypatch.setattr(torch_backend, "available_memory", lambda: 1024 * cell)
+    monkeypatch.setattr(device_memory, "available_memory", lambda: 1024 * cell)
     TorchBackend(model, tiny_tokenizer(), context=896).close()
     with pytest.raises(ModelError, match=r"context of 1024 needs some .* give --context 768$"):
         TorchBackend(model, tiny_tokenizer(), context=1024)

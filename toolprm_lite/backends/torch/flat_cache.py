@@ -9,14 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, Cache
 from transformers.cache_utils import CacheLayerMixin
 
 ATTENTION = "toolprm_flat"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The tokens of one step in the cache: at the places `begin` .. `end`, and at `positions`
+    [tokens] of their sequences.
+
+    `allowed` uint8 [tokens, end] says what each attends to, None that they go on what is there.
+    `all_positions` int32 [end] are the positions of the tokens at all places.
+    """
+
+    begin: int
+    end: int
+    positions: npt.NDArray[Any]
+    allowed: Any
+    all_positions: npt.NDArray[np.int32]
 
 
 class FlatCache(Cache):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from toolprm_lite.backends.base import Float32Array, Int32Array, MaskArray
-from toolprm_lite.backends.device_top_k import top_k_table, unpack_table
+from toolprm_lite.backends.torch.device_top_k import top_k_table, unpack_table
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 _PLACES = 256  # the smallest number of places that a step looks at; doubled from there

@@ -21,6 +21,33 @@ _ENDS = frozenset([
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 
+class HfTokens:
+    """A model's tokenizer, with what `Backend` says of its tokens; `ends` are those that end a
+    response. `size` is the width of the model's logits.
+
+    Raises `ModelError` for a tokenizer whose tokens can't be read as bytes.
+    """
+
+    def __init__(self, tokenizer: Any, model: Any, size: int) -> None:
+        self._tokenizer: Any = tokenizer
+        self.bytes, self.ends = read_vocabulary(tokenizer, size, _named_ends(model, tokenizer))
+        self.special_texts = read_special_texts(tokenizer, size)
+        self._wants_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+
+    def tokenize(self, text: str) -> list[int]:
+        """See `Backend.tokenize`."""
+        text = text.encode("utf-8", "replace").decode()
+        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        bos = self._tokenizer.bos_token_id
+        if self._wants_bos and bos is not None and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return tokens
+
+    def close(self) -> None:
+        """Let go of the tokenizer."""
+        self._tokenizer = None
+
+
 def read_vocabulary(
     tokenizer: Any, size: int, ends: set[int]
 ) -> tuple[list[bytes], frozenset[int]]:
@@ -86,6 +113,22 @@ def read_special_texts(tokenizer: Any, size: int) -> SpecialTexts:
         {added.content: token for token, added in found.items()},
         normalizer.normalize_str if normalized else None,
     )
+
+
+def chat_template(tokenizer: Any) -> str | None:
+    """The tokenizer's template; of several the one for tools."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("tool_use") or template.get("default")
+    return template if template is None else str(template)
+
+
+def _named_ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that the model's own settings end a response with."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = set(named if isinstance(named, (list, tuple)) else [named])
+    ends.add(tokenizer.eos_token_id)
+    return {int(token) for token in ends if token is not None}
 
 
 def _decoders(decoder: Any) -> set[str]:
