@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Segmenter
 from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
@@ -46,7 +45,7 @@ def as_request(backend: Backend, messages: Any, tools: Sequence[Any]) -> Request
     definitions = [{"name": t.name, "parameters": closed_schema(t.parameters)} for t in known]
     segmenter = Segmenter(
         json.dumps(definitions),
-        CoreFormat(form.open_marker, form.close_marker, form.name_key, form.arguments_key),
+        form.core(),
         judge=ArgumentJudge.of(tool.parameters for tool in known),
     )
     constraint = Vocabulary.of(backend).constraint(known, form)

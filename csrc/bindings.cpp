@@ -12,7 +12,6 @@
 
 #include "backend/tensor_tap.h"
 #include "features/grounding.h"
-#include "format/named_step.h"
 #include "format/response.h"
 #include "search/kv_ledger.h"
 #include "search/sampler.h"
@@ -142,13 +141,16 @@ class PythonJudge : public ArgumentJudge {
   py::function accepts_;
 };
 
-CallFormat make_format(std::string open_marker, std::string close_marker, std::string name_key,
-                       std::string arguments_key) {
-  if (open_marker.size() > 255 || close_marker.size() > 255) {
-    throw std::invalid_argument("a marker is longer than 255 bytes");
-  }
-  return {std::move(open_marker), std::move(close_marker), std::move(name_key),
-          std::move(arguments_key)};
+CallFormat make_format(std::string open_marker, std::string close_marker, const std::string& body,
+                       std::string name_key, std::string arguments_key) {
+  CallFormat format;
+  format.open_marker = std::move(open_marker);
+  format.close_marker = std::move(close_marker);
+  format.body = body_kind(body);
+  format.name_key = std::move(name_key);
+  format.arguments_key = std::move(arguments_key);
+  format.check();
+  return format;
 }
 
 Response make_response(const std::string& tools, const CallFormat& format,
@@ -170,13 +172,12 @@ std::shared_ptr<Vocabulary> make_vocabulary(const std::vector<py::bytes>& tokens
 }
 
 py::array_t<float> ground(const Grounding& grounding,
-                          const std::vector<std::reference_wrapper<const NamedStep>>& chain,
-                          const py::bytes& response) {
-  if (chain.empty()) throw std::invalid_argument("the chain has no step");
-  std::vector<const Step*> steps;
-  for (const NamedStep& named : chain) steps.push_back(&named.step);
+                          const std::vector<std::reference_wrapper<const NamedStep>>& steps) {
+  if (steps.empty()) throw std::invalid_argument("the chain has no step");
+  Grounding::Chain chain;
+  for (const NamedStep& step : steps) chain.push_back(&step);
   py::array_t<float> result(Grounding::kFeatures);
-  grounding.features(steps, std::string_view(response), result.mutable_data());
+  grounding.features(chain, result.mutable_data());
   return result;
 }
 
@@ -198,8 +199,9 @@ void bind_formats(py::module_& m) {
       .def_property_readonly("decided", [](const NamedStep& s) { return s.step.decided; });
 
   py::class_<CallFormat>(m, "CallFormat")
-      .def(py::init(&make_format), py::arg("open_marker") = "", py::arg("close_marker") = "",
-           py::arg("name_key") = "name", py::arg("arguments_key") = "arguments");
+      .def(py::init(&make_format), py::kw_only(), py::arg("open_marker") = "",
+           py::arg("close_marker") = "", py::arg("body") = "json", py::arg("name_key") = "name",
+           py::arg("arguments_key") = "arguments");
 
   py::class_<Response>(m, "Segmenter")
       .def(py::init(&make_response), py::arg("tools_json"), py::arg("format") = CallFormat(),
@@ -233,7 +235,7 @@ void bind_formats(py::module_& m) {
       .def(py::init<const std::string&, const std::vector<std::pair<std::string, std::string>>&>(),
            py::arg("tools_json"), py::arg("conversation"))
       .def_static("names", &Grounding::names)
-      .def("features", &ground, py::arg("chain"), py::arg("response"));
+      .def("features", &ground, py::arg("chain"));
 }
 
 // The KV cache and the tap

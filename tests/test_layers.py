@@ -26,7 +26,8 @@ ROOMS = """
     backends
     tasks
     prompt
-    formats template tools
+    formats
+    template tools
     special_texts judge type_names mask_schema
     schema store
     models described files json_lines process checks

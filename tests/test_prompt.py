@@ -160,7 +160,7 @@ def test_template_that_hides_the_tools_is_not_believed() -> None:
     hiding = HERMES_TEMPLATE.replace("tool | tojson", "'secret'")
     text = render(form=HERMES, template=hiding)
     assert all(json.dumps(tool.to_dict(), ensure_ascii=False) in text for tool in TOOLS)
-    assert HERMES.open_marker in text
+    assert "<tool_call>" in text
 
 
 @pytest.mark.parametrize("form", [JSON_LIST, HERMES], ids=lambda form: form.name)

@@ -49,12 +49,16 @@ class Step:
 
 @final
 class CallFormat:
-    """Where calls stand: between markers (at most 255 bytes each), or, without, in a JSON list."""
+    """How calls are written. Around them: markers (at most 255 bytes each), or, without, one list.
+    `body` is how one call is written: "json", an object whose keys `name_key` and `arguments_key`
+    hold its parts."""
 
     def __init__(
         self,
+        *,
         open_marker: str = "",
         close_marker: str = "",
+        body: Literal["json"] = "json",
         name_key: str = "name",
         arguments_key: str = "arguments",
     ) -> None: ...
@@ -230,9 +234,9 @@ class Grounding:
     def names() -> list[str]:
         """Of the features, in order."""
 
-    def features(self, chain: Sequence[Step], response: bytes) -> _Float32:
+    def features(self, chain: Sequence[Step]) -> _Float32:
         """Features [features] of the chain's last step; the others were decided before it, first
-        to last. `response` reaches at least to its boundary."""
+        to last."""
 
 @final
 class SearchOptions:

@@ -7,7 +7,6 @@ in the schema's order), and always leaves declining possible unless a call is re
 from __future__ import annotations
 
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,23 +20,16 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
 from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ConstraintError
-from toolprm_lite.formats import CallFormat
+from toolprm_lite.formats import Allowed, CallFormat
+from toolprm_lite.formats.json_calls import GUIDANCE, grammar_of
 from toolprm_lite.mask_schema import loosened, without_long_enums
-from toolprm_lite.schema import Schema, closed_schema, moved_references
+from toolprm_lite.schema import Schema
 from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tools import Tool
 
 Matcher: TypeAlias = LLMatcher
 MaskArray = npt.NDArray[np.uint32]
 
-# Forced tokens exist only where white space is fixed. What a mask can't express (formats,
-# uniqueItems, not, ...) it leaves free: the segmenter judges the value.
-_GUIDANCE = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "lenient": True,
-}
 _GRAMMARS_KEPT = 64
 
 
@@ -63,72 +55,12 @@ def build_grammar(
                 f"name: {', '.join(names)}"
             )
         tools = [tool for tool in tools if tool.name == tool_choice]
-    required = tool_choice not in ("auto", "none")
-    definitions: Schema = {}
-    calls = {"anyOf": [_call_schema(tool, format, definitions) for tool in tools]}
-    shared: Schema = {"x-guidance": _GUIDANCE}
-    if definitions:
-        shared["$defs"] = definitions
-    if format.kind == "list":
-        schema: Schema = {**shared, "type": "array", "items": calls}
-        if required:
-            schema["minItems"] = 1
-        if tool_choice == "none":
-            schema["maxItems"] = 0
-        else:
-            schema["maxItems"] = max_calls
-        return LLMatcher.grammar_from_json_schema(json.dumps(schema))
-    call: Schema = {**shared, **calls}
-    return LLMatcher.grammar_from_lark(
-        _tagged_grammar(call, format, tool_choice, required, max_calls, special_tokens or {})
+    allowed = Allowed(
+        tools,
+        required=tool_choice not in ("auto", "none"),
+        max_calls=0 if tool_choice == "none" else max_calls,
     )
-
-
-def _tagged_grammar(
-    call: Schema,
-    format: CallFormat,
-    tool_choice: str,
-    required: bool,
-    max_calls: int,
-    special_tokens: Mapping[str, int],
-) -> str:
-    def literal(text: str) -> str:
-        token = special_tokens.get(text)
-        return json.dumps(text) if token is None else f"<[{token}]>"
-
-    lines: list[str] = []
-    if tool_choice == "none":
-        lines.append('start: TEXT | ""')
-    else:
-        lines.append("start: calls" + ("" if required else ' | TEXT | ""'))
-        more = f' ("\\n" call){{0,{max_calls - 1}}}' if max_calls > 1 else ""
-        lines.append(f"calls: call{more}")
-        opening, closing = literal(format.open_marker), literal(format.close_marker)
-        lines.append(f'call: {opening} "\\n" body "\\n" {closing}')
-        lines.append(f"body: %json {json.dumps(call)}")
-    if not required:
-        # Text that begins like a call, bare or in a fence, is a call gone wrong. The search limits
-        # the text's length: a counted repetition here would make masks slow.
-        first = re.escape(format.open_marker[0]).replace("/", "\\/")
-        marker = re.escape(format.open_marker).replace("/", "\\/")
-        lines.append(rf"TEXT: /[^\s\[\{{`{first}](?s:.*)/ & ~/(?s:.*){marker}(?s:.*)/")
-    return "\n".join(lines) + "\n"
-
-
-def _call_schema(tool: Tool, format: CallFormat, definitions: Schema) -> Schema:
-    """The schema of one call of `tool`; references move into `definitions`."""
-    arguments = closed_schema(tool.parameters)
-    key = f"tool{len(definitions)}"
-    moved = moved_references(arguments, f"#/$defs/{key}")
-    if moved != arguments:
-        definitions[key] = moved
-        arguments = {"$ref": f"#/$defs/{key}"}
-    return {
-        "type": "object",
-        "properties": {format.name_key: {"const": tool.name}, format.arguments_key: arguments},
-        "required": [format.name_key, format.arguments_key],
-        "additionalProperties": False,
-    }
+    return format.grammar(allowed, special_tokens or {})
 
 
 class Vocabulary:
@@ -231,10 +163,7 @@ class Vocabulary:
             return known
 
         def compiles(schema: Schema) -> bool:
-            matcher = self._matcher(
-                LLMatcher.grammar_from_json_schema(json.dumps({**schema, "x-guidance": _GUIDANCE}))
-            )
-            return not matcher.is_error()
+            return not self._matcher(grammar_of({**schema, "x-guidance": GUIDANCE})).is_error()
 
         try:
             self._compile(build_grammar([tool], format))

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from toolprm_lite.errors import ProblemError, TemplateWarning
-from toolprm_lite.formats import CallFormat, detect_format, write_json
+from toolprm_lite.formats import CallFormat, write_json
 from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.template import TemplateFailed, render_template, template_literals
 from toolprm_lite.tools import Tool
@@ -80,7 +80,7 @@ def render_prompt(
     Raises `ProblemError`; a template that fails gives a `TemplateWarning`.
     """
     conversation = _mark_messages(parse_messages(messages), special, chat_template)
-    if chat_template and format.kind == "tagged" and detect_format(chat_template) == format:
+    if chat_template and format.taught_by(chat_template):
         try:
             text = _native(conversation, tools, chat_template, special, bos_token, eos_token)
             return special.cut(text)
@@ -165,20 +165,18 @@ def explain_tools(
     listing = list_tools(tools, special, chat_template)
     shape = format.write([{"name": "function_name", "arguments": {"parameter_name": "value"}}])
     several = " Call several functions if the request asks for several things." if parallel else ""
-    nothing = "[]" if format.kind == "list" else "a short text without a call"
     if tool_choice == "none":
-        ending = f"Do not call a function now: answer {nothing}."
+        ending = f"Do not call a function now: answer {format.declining}."
     elif tool_choice == "required":
         ending = "Call at least one function."
     elif tool_choice != "auto":
         ending = f"Call the function {mark(tool_choice, special, chat_template)}."
     else:
-        ending = f"If no function fits the request, answer {nothing}."
-    form = "a JSON list of function calls" if format.kind == "list" else "function calls"
+        ending = f"If no function fits the request, answer {format.declining}."
     return (
         "You answer requests by calling functions. These are the functions, each with the JSON "
         f"Schema of its parameters:\n{listing}\n\n"
-        f"Answer with {form} only, in this form:\n{shape}\n"
+        f"Answer with {format.answer} only, in this form:\n{shape}\n"
         f"Take the values from the request. Leave out optional parameters that the request does "
         f"not mention.{several} {ending}"
     )

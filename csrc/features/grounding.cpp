@@ -6,7 +6,7 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "json/json_value.h"
+#include "schema/reference.h"
 
 namespace toolprm {
 
@@ -291,11 +291,6 @@ void sort_unique(std::vector<T>& values) {
   values.erase(std::unique(values.begin(), values.end()), values.end());
 }
 
-std::string_view slice(std::string_view text, uint32_t begin, uint32_t end) {
-  if (begin > end || end > text.size()) return {};
-  return text.substr(begin, end - begin);
-}
-
 // Most strings have no escapes and need no reading.
 bool is_plain_string(std::string_view raw) {
   return raw.size() >= 2 && raw.front() == '"' && raw.back() == '"' &&
@@ -304,21 +299,21 @@ bool is_plain_string(std::string_view raw) {
 
 class Value {
  public:
-  explicit Value(std::string_view raw) : raw_size_(raw.size()) {
+  // Of an ARG_VALUE, which must outlive it.
+  explicit Value(const NamedStep& named) : raw_size_(named.value->size()) {
+    const std::string_view raw = *named.value;
     if (is_plain_string(raw)) {
       type = JsonType::kString;
       text_ = raw.substr(1, raw.size() - 2);
-    } else if (parse_json(raw, json_)) {
+    } else {
+      json_ = parse_accepted_json(raw);
       type = json_.type;
       text_ = json_.string;
-    } else {
-      readable = false;
     }
   }
   Value(const Value&) = delete;
 
   JsonType type = JsonType::kNull;
-  bool readable = true;
 
   size_t length() const { return type == JsonType::kString ? text_.size() : raw_size_; }
 
@@ -367,18 +362,9 @@ class Value {
 const JsonValue& resolve(const JsonValue& schema, const JsonValue& root) {
   const JsonValue* at = &schema;
   for (int links = 0; links < 16; ++links) {
-    const JsonValue* ref = at->find("$ref");
-    if (ref == nullptr || ref->string.empty() || ref->string[0] != '#') break;
-    const JsonValue* target = &root;
-    for (size_t begin = 1; begin < ref->string.size() && target != nullptr;) {
-      const size_t end = std::min(ref->string.find('/', begin + 1), ref->string.size());
-      std::string key = ref->string.substr(begin + 1, end - begin - 1);
-      for (const auto& [from, to] : {std::pair{"~1", "/"}, std::pair{"~0", "~"}}) {
-        for (size_t hit; (hit = key.find(from)) != std::string::npos;) key.replace(hit, 2, to);
-      }
-      target = target->find(key);
-      begin = end;
-    }
+    const JsonValue* reference = at->find("$ref");
+    if (reference == nullptr) break;
+    const JsonValue* target = resolve_reference(reference->string, root);
     if (target == nullptr) break;
     at = target;
   }
@@ -597,54 +583,44 @@ const Grounding::Tool* Grounding::tool(const Step& step) const {
 }
 
 // By name: a segmenter's index counts what references and `required` add in another order.
-const Grounding::Parameter* Grounding::parameter(const Step& step,
-                                                 std::string_view response) const {
-  const Tool* known = tool(step);
+const Grounding::Parameter* Grounding::parameter(const NamedStep& named) const {
+  const Tool* known = tool(named.step);
   if (known == nullptr) return nullptr;
-  const std::string_view raw = slice(response, step.key_begin, step.key_end);
-  JsonValue read;
-  std::string_view name;
-  if (is_plain_string(raw)) {
-    name = raw.substr(1, raw.size() - 2);
-  } else {
-    if (!parse_json(raw, read)) return nullptr;
-    name = read.string;
-  }
   for (const Parameter& parameter : known->parameters) {
-    if (parameter.name == name) return &parameter;
+    if (parameter.name == named.argument) return &parameter;
   }
   return nullptr;
 }
 
-void Grounding::features(const std::vector<const Step*>& chain, std::string_view response,
-                         float* out) const {
+void Grounding::features(const Chain& chain, float* out) const {
   std::fill(out, out + kFeatures, 0.0f);
   if (chain.empty()) return;
-  switch (chain.back()->kind) {
+  switch (chain.back()->step.kind) {
     case StepKind::kFuncName:
       return judge_name(chain, out);
     case StepKind::kArgValue:
-      return judge_value(chain, response, out);
+      return judge_value(chain, out);
     default:
-      return judge_finish(chain, response, out);
+      return judge_finish(chain, out);
   }
 }
 
-void Grounding::judge_name(const std::vector<const Step*>& chain, float* out) const {
-  const Step& step = *chain.back();
+void Grounding::judge_name(const Chain& chain, float* out) const {
+  const Step& step = chain.back()->step;
   size_t calls = 0;
   size_t times = 0;
   size_t others = 0;  // other tools that were called
   for (size_t i = 0; i < chain.size(); ++i) {
-    if (chain[i]->kind != StepKind::kFuncName) continue;
+    const Step& other = chain[i]->step;
+    if (other.kind != StepKind::kFuncName) continue;
     ++calls;
     if (i + 1 == chain.size()) break;
-    if (chain[i]->function == step.function) {
+    if (other.function == step.function) {
       ++times;
       continue;
     }
-    others += std::none_of(chain.begin(), chain.begin() + i, [&](const Step* earlier) {
-      return earlier->kind == StepKind::kFuncName && earlier->function == chain[i]->function;
+    others += std::none_of(chain.begin(), chain.begin() + i, [&](const NamedStep* earlier) {
+      return earlier->step.kind == StepKind::kFuncName && earlier->step.function == other.function;
     });
   }
   out[kCalls] = log_count(calls);
@@ -659,12 +635,11 @@ void Grounding::judge_name(const std::vector<const Step*>& chain, float* out) co
   }
 }
 
-void Grounding::judge_value(const std::vector<const Step*>& chain, std::string_view response,
-                            float* out) const {
-  const Step& step = *chain.back();
+void Grounding::judge_value(const Chain& chain, float* out) const {
+  const Step& step = chain.back()->step;
   const Tool* known_tool = tool(step);
-  const Parameter* known = parameter(step, response);
-  const Value value(slice(response, step.begin, step.end));
+  const Parameter* known = parameter(*chain.back());
+  const Value value(*chain.back());
   if (known != nullptr) {
     out[kRequired] = known->required;
     out[kListed] = known->listed;
@@ -673,15 +648,12 @@ void Grounding::judge_value(const std::vector<const Step*>& chain, std::string_v
   size_t arguments = 0;
   const uint64_t hash = value.hash();
   for (size_t i = 0; i + 1 < chain.size(); ++i) {
-    const Step& other = *chain[i];
+    const Step& other = chain[i]->step;
     if (other.kind != StepKind::kArgValue || other.call != step.call) continue;
     ++arguments;
-    if (!value.readable || out[kRepeated] > 0) continue;
-    const Value before(slice(response, other.begin, other.end));
-    out[kRepeated] = before.readable && before.hash() == hash;
+    if (out[kRepeated] == 0) out[kRepeated] = Value(*chain[i]).hash() == hash;
   }
   out[kArguments] = static_cast<float>(arguments) / 8;
-  if (!value.readable) return;
 
   out[kString] = value.type == JsonType::kString;
   out[kNumber] = value.type == JsonType::kNumber;
@@ -752,9 +724,8 @@ void Grounding::judge_value(const std::vector<const Step*>& chain, std::string_v
   out[kWordsLast] = share(words_last, found_last);
 }
 
-void Grounding::judge_finish(const std::vector<const Step*>& chain, std::string_view response,
-                             float* out) const {
-  const Step& step = *chain.back();
+void Grounding::judge_finish(const Chain& chain, float* out) const {
+  const Step& step = chain.back()->step;
   const bool total = step.kind == StepKind::kTotalFinish;
   size_t calls = 0;
   size_t required = 0, required_given = 0;
@@ -762,25 +733,24 @@ void Grounding::judge_finish(const std::vector<const Step*>& chain, std::string_
   // Strings and numbers of all values so far, to look for what the user named.
   std::string texts, text;
   std::vector<double> numbers;
-  for (const Step* at : chain) {
-    const bool judged = total || at->call == step.call;
-    if (at->kind == StepKind::kFuncName) {
+  for (const NamedStep* at : chain) {
+    const bool judged = total || at->step.call == step.call;
+    if (at->step.kind == StepKind::kFuncName) {
       ++calls;
-      const Tool* known = tool(*at);
+      const Tool* known = tool(at->step);
       if (!judged || known == nullptr) continue;
       required += known->required;
       optional += known->parameters.size() - known->required;
-    } else if (at->kind == StepKind::kArgValue) {
+    } else if (at->step.kind == StepKind::kArgValue) {
       if (judged) {
-        const Parameter* known = parameter(*at, response);
+        const Parameter* known = parameter(*at);
         const bool needed = known != nullptr && known->required;
         required_given += needed;
         optional_given += !needed;
         optional_known += known != nullptr && !needed;
       }
       if (numbers_.empty() && mentions_.empty()) continue;
-      const Value value(slice(response, at->begin, at->end));
-      if (!value.readable) continue;
+      const Value value(*at);
       value.leaves(
           [&](std::string_view leaf) {
             fold(leaf, text);

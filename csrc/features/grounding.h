@@ -13,7 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "format/step_segmenter.h"
+#include "format/step.h"
+#include "json/json_value.h"
 
 namespace toolprm {
 
@@ -45,9 +46,11 @@ class Grounding {
 
   static const std::vector<std::string>& names();  // of the features
 
-  // Writes kFeatures features of the last step of `chain`, whose other steps are those
-  // decided before it, first to last. `response` is the response at least up to its boundary.
-  void features(const std::vector<const Step*>& chain, std::string_view response, float* out) const;
+  // A step and those decided before it in its response, first to last.
+  using Chain = std::vector<const NamedStep*>;
+
+  // Writes kFeatures features of the last step of `chain`.
+  void features(const Chain& chain, float* out) const;
 
  private:
   struct Parameter {
@@ -77,12 +80,10 @@ class Grounding {
   void add_tool(const JsonValue& tool);
   void add_mentions(std::string_view message);
   const Tool* tool(const Step& step) const;
-  const Parameter* parameter(const Step& step, std::string_view response) const;
-  void judge_name(const std::vector<const Step*>& chain, float* out) const;
-  void judge_value(const std::vector<const Step*>& chain, std::string_view response,
-                   float* out) const;
-  void judge_finish(const std::vector<const Step*>& chain, std::string_view response,
-                    float* out) const;
+  const Parameter* parameter(const NamedStep& named) const;
+  void judge_name(const Chain& chain, float* out) const;
+  void judge_value(const Chain& chain, float* out) const;
+  void judge_finish(const Chain& chain, float* out) const;
 
   std::vector<Tool> tools_;
   GroundText all_;                     // the whole conversation

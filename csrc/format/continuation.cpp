@@ -3,58 +3,97 @@
 namespace toolprm {
 
 namespace {
-constexpr const char* kSpace = " \t\r\n";
+
+using Mode = EnvelopeState::Mode;
+
+// Another call has begun, or must begin.
+bool call_follows(const SegmenterState& state) {
+  const Mode mode = state.envelope.mode;
+  return mode == Mode::kListCall || mode == Mode::kMarked || mode == Mode::kCall;
+}
+
 }  // namespace
 
 Way WayFinder::find(const SegmenterState& before, std::string_view response, const Step* last,
                     std::string_view bytes, bool ends) {
-  if (ends || bytes.find_first_of(",}]") == std::string_view::npos) return {};
-  text_.assign(response);
-  text_ += bytes;
-  SegmenterState state = before;
-  steps_.clear();
-  if (!segmenter_.advance(state, text_, steps_)) return {};
-  Way way;
-  way.decides = !steps_.empty();
-  if (last == nullptr && way.decides && steps_.front().kind == StepKind::kTotalFinish) {
-    way.continuation = Continuation::kEnd;  // nothing is called
+  const bool between = segmenter_.format().tagged() && before.in_text() && !before.envelope.prose;
+  if (!between && (ends || !segmenter_.may_lead_on(bytes))) return {};
+  state_ = before;
+  if (!read(response, bytes, ends)) return {};
+  if (between) return between_calls(last);
+
+  if (!steps_.empty() && steps_.front().kind == StepKind::kArgValue) {
+    Way way = after_argument(before, 1);
+    if (way.continuation != Continuation::kNone) way.decision = steps_.front().decided;
     return way;
   }
-  uint32_t from;
-  if (way.decides && steps_.front().kind == StepKind::kArgValue) {
-    way.decision = steps_.front().decided;
-    from = steps_.front().end;
-  } else if (last != nullptr &&
-             (last->kind == StepKind::kArgValue || last->kind == StepKind::kFuncFinish)) {
-    from = last->end;
-  } else {
-    return {};
+  if (last == nullptr) {
+    const bool nothing = !steps_.empty() && steps_.front().kind == StepKind::kTotalFinish;
+    return {nothing ? Continuation::kEnd : Continuation::kNone, 0, nothing};
   }
-  const size_t first = text_.find_first_not_of(kSpace, from);
-  // Only the byte right after it is this token's way; a later one belongs to another step.
-  if (first == std::string::npos || (way.decision == 0 && first < response.size())) return {};
-  const char final = text_[text_.find_last_not_of(kSpace)];
-  const bool after_call = way.decision == 0 && last->kind == StepKind::kFuncFinish;
-  switch (text_[first]) {
-    case ',':
-      way.continuation = after_call ? Continuation::kCall : Continuation::kArgument;
-      break;
-    case '}':
-    case ']':
-      way.continuation = state.finished() ? Continuation::kEnd
-                         : final == ','   ? Continuation::kCall
-                                          : Continuation::kCallEnd;
-      break;
-    default:
-      return {};
+  // Only right after a step is a token its way; a later one belongs to another step.
+  if (last->kind == StepKind::kArgValue && segmenter_.after_argument(before)) {
+    return after_argument(before, 0);
   }
-  return way;
+  if (last->kind == StepKind::kFuncFinish && before.envelope.mode == Mode::kListNext) {
+    return after_listed_call();
+  }
+  return {};
 }
 
-bool another_follows(const Step& step, std::string_view response) {
-  if (step.kind != StepKind::kArgValue && step.kind != StepKind::kFuncFinish) return false;
-  const size_t next = response.find_first_not_of(kSpace, step.end);
-  return next != std::string_view::npos && response[next] == ',';
+// Reads the token into `state_` and `steps_`; false when the response dies of it.
+bool WayFinder::read(std::string_view response, std::string_view bytes, bool ends) {
+  steps_.clear();
+  if (ends) return segmenter_.finish(state_, steps_);
+  text_.assign(response);
+  text_ += bytes;
+  return segmenter_.advance(state_, text_, steps_);
+}
+
+Way WayFinder::between_calls(const Step* last) const {
+  const bool decides = !steps_.empty();
+  if (state_.finished()) return {Continuation::kEnd, 0, decides};
+  if (!state_.in_text() || state_.envelope.may_begin_call() || !state_.envelope.prose) {
+    return {last == nullptr ? Continuation::kNone : Continuation::kCall, 0, decides};
+  }
+  // Text goes on to its limit, and ends the response there.
+  SegmenterState ended = state_;
+  std::vector<Step> steps;
+  if (!segmenter_.finish(ended, steps)) return {};
+  return {Continuation::kEnd, 0, decides};
+}
+
+// After a value; the token has decided `steps` steps up to its end.
+Way WayFinder::after_argument(const SegmenterState& before, size_t steps) const {
+  const bool decides = !steps_.empty();
+  if (steps_.size() == steps || steps_[steps].kind == StepKind::kArgValue) {
+    const bool nothing = steps_.size() == steps && segmenter_.after_argument(state_);
+    return {nothing ? Continuation::kNone : Continuation::kArgument, 0, decides};
+  }
+  if (state_.finished()) return {Continuation::kEnd, 0, decides};
+  const bool closed = state_.call.calls > before.call.calls;
+  return {closed && call_follows(state_) ? Continuation::kCall : Continuation::kCallEnd, 0,
+          decides};
+}
+
+Way WayFinder::after_listed_call() const {
+  const bool decides = !steps_.empty();
+  if (decides && steps_.front().kind == StepKind::kTotalFinish) {
+    return {Continuation::kEnd, 0, decides};
+  }
+  return {call_follows(state_) ? Continuation::kCall : Continuation::kNone, 0, decides};
+}
+
+bool another_follows(const StepSegmenter& segmenter, const std::vector<Step>& steps, size_t index,
+                     const SegmenterState& state) {
+  const StepKind kind = steps[index].kind;
+  if (index + 1 < steps.size()) {
+    const StepKind next = steps[index + 1].kind;
+    return (kind == StepKind::kArgValue && next == StepKind::kArgValue) ||
+           (kind == StepKind::kFuncFinish && next == StepKind::kFuncName);
+  }
+  if (kind == StepKind::kArgValue) return !segmenter.after_argument(state);
+  return kind == StepKind::kFuncFinish && call_follows(state);
 }
 
 }  // namespace toolprm

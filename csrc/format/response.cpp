@@ -19,7 +19,7 @@ std::vector<NamedStep> Response::finish() {
 
 std::vector<NamedStep> Response::named() const {
   std::vector<NamedStep> result;
-  for (const Step& step : steps_) result.emplace_back(step, text_, segmenter_->tools());
+  for (const Step& step : steps_) result.push_back(segmenter_->named(step, text_));
   return result;
 }
 

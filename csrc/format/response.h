@@ -7,7 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include "format/named_step.h"
 #include "format/step_segmenter.h"
 
 namespace toolprm {

@@ -53,20 +53,13 @@ class BasicJsonMachine {
   bool in_object() const {
     return depth_ > 0 && ((containers_[(depth_ - 1) / 64] >> ((depth_ - 1) % 64)) & 1);
   }
-  bool in_string() const { return lexical_ >= kString && lexical_ <= kLowSurrogateU; }
   // Whether `plain_run` may be more than nothing here.
   bool in_run() const {
     return lexical_ == kString || lexical_ == kInteger || lexical_ == kFraction ||
            lexical_ == kExponentDigits;
   }
-  bool reading_key() const { return key_; }
-  // A key has ended and its colon is to come; a value is to come; inside a string, between two
-  // characters.
-  bool before_colon() const { return lexical_ == kColon; }
-  bool before_value() const { return lexical_ == kValue; }
-  bool in_plain_string() const { return lexical_ == kString; }
-  // How much of a literal has been read; 0 when none is being read.
-  size_t literal_read() const { return lexical_ == kLiteral ? count_ : 0; }
+  // A value has ended within a container; its comma or end is to come.
+  bool after_value() const { return lexical_ == kAfterValue; }
   unsigned char literal() const { return literal_; }  // first byte of the literal being read
   bool done() const { return lexical_ == kDone; }
   // Of the first 32 levels.

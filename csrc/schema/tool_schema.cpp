@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "schema/reference.h"
+
 namespace toolprm {
 
 StringSet::StringSet(std::vector<std::string> strings) {
@@ -78,29 +80,6 @@ bool is_among(const std::string_view (&words)[N], std::string_view word) {
   return std::find(std::begin(words), std::end(words), word) != std::end(words);
 }
 
-int hex_digit(char digit) {
-  if (digit >= '0' && digit <= '9') return digit - '0';
-  const char lower = static_cast<char>(digit | 0x20);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-// A reference token of a JSON Pointer in a URI fragment (RFC 6901, section 6).
-std::string pointer_token(std::string_view raw) {
-  std::string token;
-  for (size_t i = 0; i < raw.size(); ++i) {
-    const bool two = raw[i] == '%' && i + 2 < raw.size();
-    if (two && hex_digit(raw[i + 1]) >= 0 && hex_digit(raw[i + 2]) >= 0) {
-      token.push_back(static_cast<char>(hex_digit(raw[i + 1]) * 16 + hex_digit(raw[i + 2])));
-      i += 2;
-    } else if (raw[i] == '~' && i + 1 < raw.size() && (raw[i + 1] == '0' || raw[i + 1] == '1')) {
-      token.push_back(raw[++i] == '0' ? '~' : '/');
-    } else {
-      token.push_back(raw[i]);
-    }
-  }
-  return token;
-}
-
 }  // namespace
 
 // Turns JSON Schemas into nodes. References are compiled once each, so recursive ones close.
@@ -130,7 +109,7 @@ class SchemaCompiler {
   bool constrains_beside_ref(const JsonValue& schema) const {
     return std::any_of(schema.members.begin(), schema.members.end(), [&](const auto& member) {
       if (member.first == "type") {
-        const JsonValue* target = resolve(schema.find("$ref")->string);
+        const JsonValue* target = resolve_reference(schema.find("$ref")->string, root_);
         const JsonValue* type = target == nullptr ? nullptr : target->find("type");
         return type == nullptr || canonical_hash(*type) != canonical_hash(member.second);
       }
@@ -151,7 +130,7 @@ class SchemaCompiler {
       }
       const auto known = references_.find(at->string);
       if (known != references_.end()) return finish(known->second);
-      target = resolve(at->string);
+      target = resolve_reference(at->string, root_);
       if (target == nullptr) {
         throw std::invalid_argument("$ref '" + at->string + "' points at nothing");
       }
@@ -170,28 +149,6 @@ class SchemaCompiler {
     const NodeId id = finish(add_node());
     fill(id, *target);
     return id;
-  }
-
-  const JsonValue* resolve(const std::string& pointer) const {
-    const JsonValue* at = &root_;
-    for (size_t begin = 1; begin < pointer.size();) {
-      if (pointer[begin] != '/') return nullptr;
-      const size_t end = std::min(pointer.find('/', begin + 1), pointer.size());
-      const std::string key =
-          pointer_token(std::string_view(pointer).substr(begin + 1, end - begin - 1));
-      if (at->type == JsonType::kArray) {
-        size_t index = 0;
-        if (key.empty() || key.find_first_not_of("0123456789") != std::string::npos) return nullptr;
-        index = std::strtoul(key.c_str(), nullptr, 10);
-        if (index >= at->items.size()) return nullptr;
-        at = &at->items[index];
-      } else {
-        at = at->find(key);
-      }
-      if (at == nullptr) return nullptr;
-      begin = end;
-    }
-    return at;
   }
 
   // Children may reallocate `nodes_`, so the node is built aside and stored at the end.
@@ -278,22 +235,7 @@ class SchemaCompiler {
     for (const JsonValue* value : values) {
       types |= SchemaNode::bit(value->type);
       node.allowed.push_back(canonical_hash(*value));
-      switch (value->type) {
-        case JsonType::kString:
-          strings.push_back(value->string);
-          break;
-        case JsonType::kNumber:
-          node.scalars.push_back(value->string);
-          break;
-        case JsonType::kBoolean:
-          node.scalars.push_back(value->boolean ? "true" : "false");
-          break;
-        case JsonType::kNull:
-          node.scalars.push_back("null");
-          break;
-        default:
-          node.containers_listed = true;
-      }
+      if (value->type == JsonType::kString) strings.push_back(value->string);
     }
     std::sort(node.allowed.begin(), node.allowed.end());
     node.types &= types;

@@ -31,8 +31,6 @@ class StringSet {
   // -1.
   int found(const Cursor& cursor) const;
   int find(std::string_view text) const;
-  // The string at a sorted place, as a cursor counts them.
-  std::string_view at(uint32_t place) const { return strings_[place]; }
   size_t size() const { return strings_.size(); }
 
  private:
@@ -58,8 +56,6 @@ struct SchemaNode {
   std::vector<uint64_t> allowed;  // canonical hashes, sorted
   bool strings_listed = false;    // every string allowed is in `strings`
   StringSet strings;
-  std::vector<std::string> scalars;  // the listed numbers and literals, as the schema spells them
-  bool containers_listed = false;
 
   double minimum = -std::numeric_limits<double>::infinity();
   double maximum = std::numeric_limits<double>::infinity();

@@ -39,12 +39,13 @@ bool Growth::read(Branch& branch, int32_t token) {
 }
 
 void Growth::log_steps(Branch& branch) {
-  for (const Step& step : steps_) {
-    const bool continues = another_follows(step, branch.text);
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    const bool continues = another_follows(segmenter_, steps_, i, branch.state);
     branch.step = log_.add(step, branch.step, branch.node, continues,
                            static_cast<uint32_t>(branch.draws.size()), branch.greedy);
     branch.since_step = 0;
-    if (&step == &steps_.front()) {
+    if (i == 0) {
       branch.decision = step.decided;
       branch.leads = Continuation::kNone;
     } else {

@@ -145,9 +145,16 @@ void StepLog::write_features(int32_t index, float* out) const {
   *out++ = static_cast<float>(record.logprob_total);
   *out++ = record.logprob_total_min;
   if (!grounding_) return;
-  std::vector<const Step*> steps;
-  for (int32_t step : chain(index)) steps.push_back(&records_[step].step);
-  grounding_->features(steps, text(record), out);
+  const std::string response = text(record);
+  const std::vector<int32_t> steps = chain(index);
+  std::vector<NamedStep> named;
+  named.reserve(steps.size());
+  Grounding::Chain pointers;
+  for (int32_t step : steps) {
+    named.push_back(segmenter_->named(records_[step].step, response));
+    pointers.push_back(&named.back());
+  }
+  grounding_->features(pointers, out);
 }
 
 // The boundary token's state, and when pooled the mean of the step's tokens' states.

@@ -35,7 +35,7 @@ std::vector<StepInResponse> in_response(const StepSearch& search,
   for (int32_t index : steps) {
     const StepRecord& record = search.log()[index];
     std::string response = search.log().text(record);
-    NamedStep named(record.step, response, search.segmenter().tools());
+    NamedStep named = search.segmenter().named(record.step, response);
     result.push_back({std::move(named), std::move(response)});
   }
   return result;
@@ -46,7 +46,7 @@ std::vector<ScoredStep> scored_steps(const StepSearch& search, const std::vector
   std::vector<ScoredStep> result;
   for (int32_t index : steps) {
     const StepRecord& record = search.log()[index];
-    result.push_back({NamedStep(record.step, response, search.segmenter().tools()), index,
+    result.push_back({search.segmenter().named(record.step, response), index,
                       record.scored ? std::optional(record.reward) : std::nullopt,
                       record.logprob_sum});
   }

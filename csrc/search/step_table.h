@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "format/named_step.h"
+#include "format/step.h"
 #include "search/step_search.h"
 
 namespace toolprm {

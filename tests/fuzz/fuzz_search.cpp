@@ -512,18 +512,20 @@ class Run {
     const std::string text = search_.log().text(record);
     CHECK(text.size() == record.step.boundary);
     if (!random_.chance(16)) return;
-    std::vector<const Step*> chain;
+    std::vector<NamedStep> named;
     for (const StepRecord* at = &record;; at = &search_.log()[at->previous]) {
-      chain.insert(chain.begin(), &at->step);
+      named.insert(named.begin(), segmenter_->named(at->step, text));
       if (at->previous < 0) break;
     }
+    Grounding::Chain chain;
+    for (const NamedStep& step : named) chain.push_back(&step);
     if (grounding_ == nullptr) {
       grounding_ = std::make_unique<Grounding>(
           fuzz::write_json(tools_),
           std::vector<std::pair<std::string, std::string>>{{"user", "Is Paris sunny for 5 days?"}});
     }
     float features[Grounding::kFeatures];
-    grounding_->features(chain, text, features);
+    grounding_->features(chain, features);
     for (float feature : features) CHECK(feature >= 0 && feature < 100);
   }
 

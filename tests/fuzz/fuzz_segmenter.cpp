@@ -1,6 +1,6 @@
 // The segmenter on any format, tools and response: the same steps and the same death whatever the
 // pieces, forks that leave their source alone, steps in the specified order and within the bytes
-// read. tests/slow_segmenter.py says which steps these are; here stands what holds for all of them.
+// read. tests/slow_segmenter.py says which steps these are; this checks what holds for all of them.
 #include <algorithm>
 #include <memory>
 #include <stdexcept>
@@ -39,11 +39,11 @@ bool same(const std::vector<Step>& a, const std::vector<Step>& b) {
 // Everything a caller can see of two states that have read the same bytes.
 void check_same(const StepSegmenter& segmenter, const Read& a, const Read& b,
                 std::string_view response) {
-  CHECK(a.state.mode == b.state.mode && a.state.death == b.state.death);
+  CHECK(a.state.envelope.mode == b.state.envelope.mode && a.state.death == b.state.death);
   CHECK(same(a.steps, b.steps));
   if (a.state.dead()) return;
   CHECK(a.state.position == response.size() && b.state.position == response.size());
-  CHECK(a.state.decided() == b.state.decided() && a.state.calls == b.state.calls);
+  CHECK(a.state.decided() == b.state.decided() && a.state.call.calls == b.state.call.calls);
   CHECK(segmenter.merge_key(a.state, response) == segmenter.merge_key(b.state, response));
 }
 
@@ -73,7 +73,7 @@ void check_steps(const StepSegmenter& segmenter, const Read& read, std::string_v
     const std::string_view text = response.substr(step.begin, step.end - step.begin);
     if (step.kind == StepKind::kTotalFinish) {
       CHECK(last == StepKind::kFuncFinish && step.call == -1 && step.function == -1);
-      CHECK(text.empty() && calls == read.state.calls);
+      CHECK(text.empty() && calls == read.state.call.calls);
       CHECK(read.state.finished());
     } else {
       CHECK(step.call == static_cast<int32_t>(calls));
@@ -124,7 +124,7 @@ void check_steps(const StepSegmenter& segmenter, const Read& read, std::string_v
     last = step.kind;
   }
   CHECK(calls <= limits.max_calls);
-  CHECK(read.state.dead() || calls == read.state.calls);
+  CHECK(read.state.dead() || calls == read.state.call.calls);
   const bool ended = !read.steps.empty() && last == StepKind::kTotalFinish;
   CHECK(ended == read.state.finished());
   if (ended) CHECK(!limits.require_call || calls > 0);
@@ -302,7 +302,7 @@ void check_styles(const Subject& subject, const Calls& calls, uint64_t seed) {
   Read a, b;
   advance(segmenter, a, plain);
   advance(segmenter, b, other);
-  CHECK(a.state.death == b.state.death && a.state.mode == b.state.mode);
+  CHECK(a.state.death == b.state.death && a.state.envelope.mode == b.state.envelope.mode);
   CHECK(a.steps.size() == b.steps.size());
   for (size_t i = 0; i < a.steps.size(); ++i) {
     CHECK(a.steps[i].kind == b.steps[i].kind && a.steps[i].decided == b.steps[i].decided);
@@ -320,11 +320,13 @@ void check_grounding(const Subject& subject, std::string_view response, std::str
       {{"system", "Call get with 5 or \"a\"."}, {"user", std::move(message)}});
   Read read;
   subject.segmenter->advance(read.state, response, read.steps);
-  std::vector<const Step*> chain;
-  for (const Step& step : read.steps) {
+  std::vector<NamedStep> named;
+  for (const Step& step : read.steps) named.push_back(subject.segmenter->named(step, response));
+  Grounding::Chain chain;
+  for (const NamedStep& step : named) {
     chain.push_back(&step);
     float features[Grounding::kFeatures];
-    grounding.features(chain, response.substr(0, step.boundary), features);
+    grounding.features(chain, features);
     for (float feature : features) CHECK(feature >= 0 && feature < 100);
   }
 }

@@ -26,7 +26,7 @@ from toolprm_lite.cli.options import (
 from toolprm_lite.cli.output import console, in_one_line, say
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
 from toolprm_lite.errors import DatasetError
-from toolprm_lite.search.config import CALL_FORMATS
+from toolprm_lite.formats import FORMATS
 
 if TYPE_CHECKING:
     from toolprm_lite.supervision.collect import Progress
@@ -89,7 +89,7 @@ _OPTIONS: list[Decorator] = [
     _option(
         "--call-format",
         "auto",
-        type=click.Choice(CALL_FORMATS),
+        type=click.Choice(["auto", *FORMATS]),
         help="How calls are written; auto is as the model's chat template teaches.",
     ),
     number_option(

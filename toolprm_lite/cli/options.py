@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolprm_lite.formats import FORMATS
 from toolprm_lite.reward.aggregate import AGGREGATES
-from toolprm_lite.search.config import CALL_FORMATS, CONSTRAIN, STRATEGIES, SearchConfig
+from toolprm_lite.search.config import CONSTRAIN, STRATEGIES, SearchConfig
 
 if TYPE_CHECKING:
     from toolprm_lite.backends.settings import ModelSettings
@@ -130,7 +131,7 @@ _FORM: list[Decorator] = [
     ),
     _setting(
         "call_format",
-        type=click.Choice(CALL_FORMATS),
+        type=click.Choice(["auto", *FORMATS]),
         help="How calls are written; auto is as the model's chat template teaches.",
     ),
 ]

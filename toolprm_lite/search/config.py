@@ -15,7 +15,6 @@ Constrain = Literal["auto", "on", "off"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CONSTRAIN: tuple[Constrain, ...] = ("auto", "on", "off")
-CALL_FORMATS = ("auto", *FORMATS)
 DOUBT = 0.5
 """The threshold of `doubt` where neither the settings nor a head's card name one."""
 
@@ -114,7 +113,7 @@ class SearchConfig:
         for name, allowed in (
             ("strategy", STRATEGIES),
             ("constrain", CONSTRAIN),
-            ("call_format", CALL_FORMATS),
+            ("call_format", ("auto", *FORMATS)),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolprm_lite._core import CallFormat as CoreFormat
 from toolprm_lite._core import Grounding, SearchOptions, Segmenter, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend
@@ -141,7 +140,7 @@ class Preparer:
                 )
             segmenter = Segmenter(
                 definitions,
-                CoreFormat(form.open_marker, form.close_marker, form.name_key, form.arguments_key),
+                form.core(),
                 max_calls=config.call_limit,
                 require_call=config.tool_choice != "auto",
                 judge=ArgumentJudge.of(tool.parameters for tool in tools),

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from toolprm_lite._core import Grounding, Segmenter
+from toolprm_lite.formats import JSON_LIST
 from toolprm_lite.schema import closed_schema
 from toolprm_lite.tasks.problem import Problem
 
@@ -22,7 +23,6 @@ def unsupported(problem: Problem) -> str | None:
     A value is supported when it, or a third of its words, is in the conversation, when the
     schema lists it, and when it is a boolean or the parameter's default.
     """
-    response = json.dumps(problem.answers, ensure_ascii=False).encode()
     schemas = [
         {"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in problem.tools
     ]
@@ -30,13 +30,13 @@ def unsupported(problem: Problem) -> str | None:
         json.dumps([tool.to_dict() for tool in problem.tools]),
         [(message["role"], message["content"]) for message in problem.messages],
     )
-    segmenter = Segmenter(json.dumps(schemas))
+    segmenter = Segmenter(json.dumps(schemas), JSON_LIST.core())
     chain: list[Any] = []
-    for step in segmenter.feed(response):
+    for step in segmenter.feed(JSON_LIST.write(problem.answers).encode()):
         chain.append(step)
         if step.kind != "ARG_VALUE":
             continue
-        features = grounding.features(chain, response)
+        features = grounding.features(chain)
 
         def feature(name: str, values: Any = features) -> float:
             return float(values[_PLACES[name]])
