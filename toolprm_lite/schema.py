@@ -62,13 +62,18 @@ def direct_subschemas(schema: Schema) -> Iterator[tuple[str, Schema]]:
                 yield key, part
 
 
+def pointer_keys(reference: str) -> list[str]:
+    """The keys of a reference "#/..." (RFC 6901), unescaped."""
+    parts = unquote(reference[1:]).split("/")[1:]
+    return [part.replace("~1", "/").replace("~0", "~") for part in parts]
+
+
 def resolve(root: Any, reference: str) -> Any:
     """What a reference into `root`, "#/..." (RFC 6901), points at. Raises `UnusableSchema`."""
     if not reference.startswith("#"):
         raise UnusableSchema(f"its $ref {reference!r} is not a reference into the schema")
     target = root
-    for token in unquote(reference[1:]).split("/")[1:]:
-        key = token.replace("~1", "/").replace("~0", "~")
+    for key in pointer_keys(reference):
         if isinstance(target, dict) and key in target:
             target = target[key]
         elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):

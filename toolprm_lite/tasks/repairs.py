@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from toolprm_lite.schema import Schema, closed_schema
+from toolprm_lite.schema import Schema, closed_schema, resolve
 from toolprm_lite.tasks.problem import Call
 from toolprm_lite.tasks.records import loads
 from toolprm_lite.tasks.rejected import Refuse
@@ -38,11 +38,7 @@ class _Checker:
         for _ in range(16):
             if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
                 return schema
-            target: Any = self.schema
-            for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
-                key = part.replace("~1", "/").replace("~0", "~")
-                target = target.get(key) if isinstance(target, dict) and key else target
-            schema = target
+            schema = resolve(self.schema, schema["$ref"])
         return schema
 
 
