@@ -30,7 +30,8 @@ from toolprm_lite import Searcher, store
 from toolprm_lite.cli import collect as command
 from toolprm_lite.cli import main
 from toolprm_lite.reward.base import FEATURES
-from toolprm_lite.reward.head import FittedModel, load_head, save_head
+from toolprm_lite.reward.head import FittedModel
+from toolprm_lite.reward.head_file import load_head, save_head
 from toolprm_lite.supervision.collect_settings import CollectSettings
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.tasks import masking

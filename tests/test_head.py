@@ -18,15 +18,8 @@ from safetensors.numpy import load, save
 from toolprm_lite.backends.base import ModelInfo
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Reward, StepBatch
-from toolprm_lite.reward.head import (
-    LABELS,
-    FittedModel,
-    Head,
-    HeadCard,
-    HeadWeights,
-    load_head,
-    save_head,
-)
+from toolprm_lite.reward.head import LABELS, FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.reward.head_file import load_head, save_head
 
 MODEL = FittedModel("Small-1", "llama", 6, 4, "ab12")
 CARD = HeadCard(

@@ -21,19 +21,13 @@ from toolprm_lite.cli.eval_reward import eval_reward
 from toolprm_lite.cli.train import train
 from toolprm_lite.errors import HeadError, TrainingError
 from toolprm_lite.reward.base import STEP_KINDS
-from toolprm_lite.reward.head import (
-    LABELS,
-    FittedModel,
-    Head,
-    HeadCard,
-    HeadWeights,
-    load_head,
-    save_head,
-)
+from toolprm_lite.reward.head import LABELS, FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.reward.head_file import load_head, save_head
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.training import metrics
+from toolprm_lite.training.calibration import platt
 from toolprm_lite.training.data import Examples, Supervision, open_supervision
-from toolprm_lite.training.fit_head import HeadSettings, _Network, fit_head, platt
+from toolprm_lite.training.fit_head import HeadSettings, _Network, fit_head
 from toolprm_lite.training.report import judge
 from toolprm_lite.training.rivals import RIVAL_KINDS
 from toolprm_lite.training.select import select

@@ -175,7 +175,7 @@ double named_number(std::string_view word) {
   return -1;
 }
 
-// What the text just behind a number makes of it: 5% is 0.05 as well, 2 million 2000000.
+// What the text right after a number makes of it: 5% is 0.05 as well, 2 million 2000000.
 double scaled(double value, std::string_view rest) {
   if (rest.empty()) return value;
   if (rest[0] == '%') return value / 100;
@@ -193,7 +193,7 @@ double scaled(double value, std::string_view rest) {
   return value;
 }
 
-// Calls `function(value, scaled)` for each number in digits in folded text. Digits behind a letter
+// Calls `function(value, scaled)` for each number in digits in folded text. Digits after a letter
 // belong to a name (a4), not so those before one (25th, 10km); a minus sign counts only where it
 // can't be a dash.
 template <typename Function>
@@ -501,7 +501,7 @@ void Grounding::add_tool(const JsonValue& source) {
       const JsonValue& target = resolve(property, *parameters);
       Parameter& parameter = tool.parameters.emplace_back();
       parameter.name = key;
-      // What stands beside a reference is said of this parameter, what it points at of all.
+      // Keywords next to a reference apply to this parameter, its target applies to all.
       const std::string_view own = text_of(property, "description");
       parameter.description = GroundText(own.empty() ? text_of(target, "description") : own);
       parameter.listed = is_listed(property, *parameters) || is_listed(target, *parameters);

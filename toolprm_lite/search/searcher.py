@@ -19,7 +19,8 @@ from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.reward.base import FEATURES, Reward, RewardChoice
-from toolprm_lite.reward.head import Head, load_head
+from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.head_file import load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
 from toolprm_lite.search import clock

@@ -20,7 +20,8 @@ from toolprm_lite.evaluation.evaluate import Watch, answer_all, unwatched
 from toolprm_lite.evaluation.runs import RunFolder
 from toolprm_lite.evaluation.strategies import Contest, Strategy
 from toolprm_lite.files import locked
-from toolprm_lite.reward.head import Head, load_head, save_head
+from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.head_file import load_head, save_head
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.tasks.problem import Problem
