@@ -15,7 +15,7 @@ from test_search import DEAD, RESPONSES, TOOLS, KindReward, RandomModel, call
 from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.reward.base import CandidateStep, RewardFunction, StepBatch
-from toolprm_lite.search import limits
+from toolprm_lite.search import clock as search_clock
 from toolprm_lite.search.config import STRATEGIES
 
 QUESTION = "Weather in Rome?"
@@ -41,7 +41,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(limits, "clock", made)
+    monkeypatch.setattr(search_clock, "now", made)
     return made
 
 

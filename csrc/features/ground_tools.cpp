@@ -109,7 +109,7 @@ GroundParameter read_parameter(const std::string& name, const JsonValue& propert
   const JsonValue& target = resolve(property, root);
   GroundParameter parameter;
   parameter.name = name;
-  // What stands beside a reference is said of this parameter, what it points at of all.
+  // Keywords next to a reference apply to this parameter, its target applies to all.
   const std::string_view own = text_of(property, "description");
   parameter.description = GroundText(own.empty() ? text_of(target, "description") : own);
   parameter.listed = is_listed(property, root) || is_listed(target, root);

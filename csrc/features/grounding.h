@@ -1,6 +1,6 @@
-// What a step says, held against what the conversation says: is a value found in it, is it the
+// What a step shares with the conversation: is a value found in it, is it the
 // schema's default, is anything that the user named left unused. Numbers, not verdicts: a reward
-// learns what they are worth. It knows nothing of models or searches.
+// learns their weights. It knows nothing of models or searches.
 #pragma once
 
 #include <cstdint>

@@ -49,10 +49,10 @@ bool as_number(std::string_view text, double& value);
 // The number of a folded word such as "seven" or "dozen"; -1 for others.
 double named_number(std::string_view word);
 
-// What the folded text just behind a number makes of it: 5% is 0.05 as well, 2 million 2000000.
+// What the folded text right after a number makes of it: 5% is 0.05 as well, 2 million 2000000.
 double scaled(double value, std::string_view rest);
 
-// Calls `function(value, scaled)` for each number in digits in folded text. Digits behind a letter
+// Calls `function(value, scaled)` for each number in digits in folded text. Digits after a letter
 // belong to a name (a4), not so those before one (25th, 10km); a minus sign counts only where it
 // can't be a dash.
 template <typename Function>

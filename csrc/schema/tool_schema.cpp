@@ -49,7 +49,7 @@ bool StringSet::narrow(Cursor& cursor, std::string_view bytes) const {
 }
 
 int StringSet::found(const Cursor& cursor) const {
-  // Sorted, so the string that ends here comes before those that go on.
+  // Sorted, so the string that ends here comes before the longer ones.
   if (cursor.low == cursor.high || strings_[cursor.low].size() != cursor.depth) return -1;
   return static_cast<int>(order_[cursor.low]);
 }
@@ -105,7 +105,7 @@ class SchemaCompiler {
     return static_cast<NodeId>(nodes_.size() - 1);
   }
 
-  // Annotations ask nothing, nor does a type that the target states as well.
+  // Annotations constrain nothing, nor does a type that the target states as well.
   bool constrains_beside_ref(const JsonValue& schema) const {
     return std::any_of(schema.members.begin(), schema.members.end(), [&](const auto& member) {
       if (member.first == "type") {
@@ -151,7 +151,7 @@ class SchemaCompiler {
     return id;
   }
 
-  // Children may reallocate `nodes_`, so the node is built aside and stored at the end.
+  // Children may reallocate `nodes_`, so the node is built separately and stored at the end.
   void fill(NodeId id, const JsonValue& schema) {
     if (++nesting_ > kMaxNesting) {
       throw std::invalid_argument("its schema, references followed, nests too deep");
@@ -255,7 +255,7 @@ class SchemaCompiler {
     const JsonValue* value = schema.find(key);
     if (value == nullptr || value->type != JsonType::kNumber) return;
     node.type_only = false;
-    // Beyond, doubles no longer tell neighbouring integers apart.
+    // Beyond, doubles can't distinguish neighbouring integers.
     if (!(std::fabs(value->number) < kExactIntegers)) node.judged_here = true;
     double& limit = sign > 0 ? node.minimum : node.maximum;
     bool& strict = sign > 0 ? node.exclusive_minimum : node.exclusive_maximum;
@@ -293,7 +293,7 @@ class SchemaCompiler {
     if (const JsonValue* required = schema.find("required")) {
       for (const JsonValue& name : required->items) {
         const auto [at, added] = known.emplace(name.string, static_cast<uint32_t>(names.size()));
-        if (added) {  // required but not described: whatever `additional` asks
+        if (added) {  // required but not described: constrained by `additional` only
           names.push_back(name.string);
           node.property_nodes.push_back(node.additional);
         }
@@ -320,7 +320,7 @@ class SchemaCompiler {
 
 namespace {
 
-// What the first byte of a value tells is its type, so the types that combinations leave are worked
+// The first byte of a value shows its type, so the types that combinations leave are worked
 // out beforehand. The masks only shrink: the loop ends.
 void narrow_types(std::vector<SchemaNode>& nodes) {
   const auto types = [&](NodeId id) -> uint8_t { return id == kNothing ? 0 : nodes[id].types; };

@@ -1,5 +1,5 @@
 // Tools compiled once: the names of functions, and each one's parameters as a tree of schema nodes.
-// The segmenter asks it byte by byte what may still follow, and value by value what is valid.
+// The segmenter queries it byte by byte for what may follow, and value by value for what is valid.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class StringSet {
   explicit StringSet(std::vector<std::string> strings);
 
   Cursor start() const { return {0, static_cast<uint32_t>(strings_.size()), 0}; }
-  // Narrows to the strings that go on with `bytes`; false when none is left.
+  // Narrows to the strings that continue with `bytes`; false when none is left.
   bool narrow(Cursor& cursor, std::string_view bytes) const;
   // The index, in the order given to the constructor, of the string that has been read whole, or
   // -1.
@@ -42,13 +42,13 @@ using NodeId = uint16_t;
 inline constexpr NodeId kAnything = 0;      // the empty schema
 inline constexpr NodeId kNothing = 0xFFFF;  // the schema `false`
 
-// What is decided early and cheaply. `judged` says that the schema asks more than that.
+// What is decided early and cheaply. `judged` says that the schema has other constraints, too.
 struct SchemaNode {
   static constexpr uint8_t bit(JsonType type) { return uint8_t(1u << static_cast<uint8_t>(type)); }
 
   uint8_t types = 0x3F;       // a bit for each JsonType
   bool integer_only = false;  // numbers must have no fractional part
-  bool type_only = true;      // nothing but the two fields above is asked of a scalar
+  bool type_only = true;      // only the two fields above constrain a scalar
   bool judged_here = false;   // the schema has keywords that the core does not decide
   bool judged = false;        // so has this one, or one of a value that it holds
 

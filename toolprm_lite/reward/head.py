@@ -47,7 +47,7 @@ class HeadCard:
     """What a head is.
 
     Attributes:
-        name: for people, such as `toolprm`.
+        name: shown to users, such as `toolprm`.
         model: what it was fitted to.
         call_format: how that model wrote its calls.
         layers: the hidden states it reads, in the order of its input.
@@ -59,7 +59,7 @@ class HeadCard:
         decline_odds: factor on the odds that declining is right. How often it is differs between
             applications, and from the share that the head was fitted to.
         doubt: the threshold of the search strategy `doubt` that was chosen with it, if any was.
-        notes: settings, data and measured figures, for people.
+        notes: settings, data and measured figures, not read by programs.
     """
 
     name: str
@@ -198,7 +198,8 @@ class Head:
         features: Sequence[str] | None = None,
     ) -> None:
         """Raise `HeadError` unless the head was fitted to this model (its file may be another
-        one: a GGUF's head serves its torch twin), this call format and these features."""
+        one: a GGUF's head serves the same model under torch), this call format and these
+        features."""
         ours = self.card.model
         theirs = FittedModel(info.name, info.architecture, info.width, info.layers, vocabulary)
         remedy = "train a head for this model, or use the policy's own probability"

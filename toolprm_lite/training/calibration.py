@@ -28,7 +28,7 @@ def platt(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> tup
     """Slope and offset that make logits [steps] probabilities of the labels [steps].
 
     A weak prior holds them near 1 and 0, so few steps of a kind, or steps of one label, change
-    little; the slope stays above 0, so that calibration never turns the order round.
+    little; the slope stays above 0, so that calibration never reverses the order.
     """
     x = np.asarray(logits, np.float64)
     y = np.asarray(labels, np.float64)

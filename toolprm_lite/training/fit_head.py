@@ -1,4 +1,4 @@
-"""Fits a head to supervision. The only file that knows torch."""
+"""Fits a head to supervision sets. The only file here that uses torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class HeadSettings:
         rank_weight: of the pairwise loss among right and wrong steps of a problem and kind.
         members: networks whose mean logit the head is; they differ by their seeds alone.
         blind: the weight, 0 .. 1, that one more network has in that mean, which is shown the
-            features alone. States tell the training problems' topics apart, too, and of others
+            features alone. States also separate the topics of the training problems, and on others
             they may mislead. All are together one network of as many times the units.
         seed: of the first weights, the order and the dropout.
     """
@@ -62,7 +62,7 @@ class HeadSettings:
 
 
 OnEpoch = Callable[[int, float], None]
-"""Told each epoch's number, from 1, and validation loss."""
+"""Called with each epoch's number, from 1, and its validation loss."""
 
 
 class _Network(nn.Module):
@@ -244,7 +244,7 @@ class _Rows:
         return blind
 
     def order(self, seed: int, epoch: int, together: bool) -> Tensor:
-        """All rows in random order; `together` leaves a problem's rows beside each other."""
+        """All rows in random order; `together` keeps a problem's rows together."""
         random = np.random.default_rng([seed, epoch])
         if not together:
             return torch.from_numpy(random.permutation(len(self))).to(self.device)

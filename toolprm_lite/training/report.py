@@ -31,13 +31,13 @@ def judge(
     chosen: npt.NDArray[np.bool_],
     groups: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
-    """What a head is worth on the steps `rows` (bool [steps]) and the trajectories `chosen`
+    """The figures of a head on the steps `rows` (bool [steps]) and the trajectories `chosen`
     (bool [trajectories]) of a split, as JSON.
 
     Steps: for each label the figures over all kinds that the head judges, and for each kind.
     Trajectories: how often a complete one is rightly called right, when the aggregate over its
     steps must reach 0.5. Selection: how often the best-ranked complete trajectory is the right
-    one, beside what other ways to choose give (`selection_by_policy`: the model's own
+    one, compared with what other ways to choose give (`selection_by_policy`: the model's own
     probability of the response), with a 95% interval over problems. `groups` names parts of the
     problems (bool [problems], see `Supervision.groups`) that are judged by themselves, too.
     """
@@ -249,7 +249,7 @@ def draw_reliability(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise TrainingError(
-            f"drawings need {error.name}: pip install 'toolprm_lite[train]'"
+            f"plots need {error.name}: pip install 'toolprm_lite[train]'"
         ) from error
 
     figure = Figure(figsize=(3.1 * len(STEP_KINDS), 3.4), layout="constrained", dpi=120)

@@ -1,4 +1,4 @@
-"""Chooses among heads: on the validation problems, and by what carries over to other sources."""
+"""Chooses among heads: on the validation problems, and by what transfers to other sources."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TELLING = 20  # problems with right and wrong responses that a source must have
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One fit on the way to a choice; `loss` is the validation loss."""
+    """One fit among those compared; `loss` is the validation loss."""
 
     layers: tuple[int, ...]
     pooled: bool
@@ -45,7 +45,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A head and what it was chosen from; `carried` tells for each weight of the blind network and
+    """A head and what it was chosen from; `carried` has for each weight of the blind network and
     odds of declining how often the best-ranked response was right on sources held out."""
 
     head: Head
@@ -55,7 +55,7 @@ class Selected:
 
 
 OnFit = Callable[[str, int, int], None]
-"""Told what is fitted next, how many fits are done, and how many there will be."""
+"""Called with what is fitted next, how many fits are done, and how many there will be."""
 
 
 def select(
@@ -129,7 +129,7 @@ def _base_card(
     if not card.layers:
         raise TrainingError(
             f"{', '.join(data.names)}: no layer that all sets share; name sets that were "
-            "collected alike"
+            "collected in the same way"
         )
     return card
 
@@ -230,7 +230,7 @@ def _inputs(data: Supervision, layers: Sequence[int] | None) -> Iterator[_Input]
 def _telling_sources(
     data: Supervision, trajectories: Trajectories
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """The sources whose train and validation problems tell something of a choice, bool [problems]
+    """The sources whose train and validation problems can decide a choice, bool [problems]
     each, and without which there is something to learn from."""
     sources = {name: rows for name, rows in data.groups().items() if name.startswith("source ")}
     found = {}
@@ -331,7 +331,7 @@ def _uses(
 def _plainest(uses: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The first that comes within one standard error, its own, of the best.
 
-    A few problems more or less decide nothing, and the first ones are what theory asks for: the
+    A few problems more or less are no evidence, and the first ones follow from theory: the
     probability that all so far can still become right compares responses of any length.
     """
     best = max(use["selection"] for use in uses)
