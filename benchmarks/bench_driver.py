@@ -26,7 +26,7 @@ import json, statistics, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, "tests")
 from golden import problems
-from tiny_model import TinyLlama
+from support.tiny_model import TinyLlama
 from toolprm_lite import SearchConfig, Searcher
 
 def judge(steps):

@@ -22,35 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiny_model import TinyLlama
+from support.commands import COMMAND
+from support.questions import write_questions
+from support.tiny_model import TinyLlama
 
-COMMAND = [sys.executable, "-m", "toolprm_lite"]
 _PATIENCE = 300.0  # seconds that an undisturbed run may take
-
-
-def question(number: int) -> dict[str, Any]:
-    """A problem with its right call, as `collect` and `eval` read it."""
-    name = f"book{chr(97 + number % 10)}"
-    tool = {
-        "name": name,
-        "description": "Book a seat",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}, "seats": {"type": "integer"}},
-            "required": ["city"],
-        },
-    }
-    return {
-        "id": f"p{number}",
-        "query": f"Book {number} seats in Paris",
-        "tools": [tool],
-        "answers": [{"name": name, "arguments": {"city": "Paris", "seats": number}}],
-    }
-
-
-def write_questions(path: Path, count: int) -> Path:
-    path.write_text("".join(f"{json.dumps(question(number))}\n" for number in range(count)))
-    return path
 
 
 def collected(folder: Path) -> Any:
@@ -217,3 +193,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# ADD from support.questions import question, write_questions

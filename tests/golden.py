@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mock_backend import MockBackend
-from tiny_model import TinyLlama
 
+from support.mock_backend import MockBackend
+from support.tiny_model import TinyLlama
 from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.reward.base import CandidateStep, Float32Array, StepBatch
 from toolprm_lite.search.config import Aggregate

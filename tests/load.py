@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mock_backend import MockBackend
-from test_many import CITIES, backend, request
-
+from support.mock_backend import MockBackend
+from support.numbered_tools import CITIES, backend, request
 from toolprm_lite import SearchConfig, Searcher, SearchQueue, SearchResult
 from toolprm_lite.errors import (
     ConfigError,

@@ -15,11 +15,9 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("jsonschema")
 
-from faults import question
-from mock_backend import MockBackend
-from test_evaluation import PARIS, item
-from test_pool import RESPONSES
-
+from support.eval_cases import PARIS, RESPONSES, item
+from support.mock_backend import MockBackend
+from support.questions import question
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.evaluation.evaluate import EvalSettings, evaluate

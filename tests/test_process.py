@@ -11,7 +11,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tiny_hf import write_tiny_hf
+
+from support.tiny_hf import write_tiny_hf
 
 TOOLS = """[{"name": "weather", "parameters": {"type": "object",
     "properties": {"city": {"type": "string"}}, "required": ["city"]}}]"""

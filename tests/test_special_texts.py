@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_prompt import HERMES_TEMPLATE, PLAIN_TEMPLATE, STRICT_TEMPLATE
-from tiny_model import CHAT_TEMPLATE, IM_END, IM_START, TOOL_CALL, TOOL_CALL_END
 
+from support.templates import HERMES_TEMPLATE, PLAIN_TEMPLATE, STRICT_TEMPLATE
+from support.tiny_model import CHAT_TEMPLATE, IM_END, IM_START, TOOL_CALL, TOOL_CALL_END
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.backends.base import Prefill
 from toolprm_lite.backends.encoder import Encoder
@@ -102,7 +102,7 @@ def hf_tokenizer(tokenizer: Any) -> Tokenizer:
 @pytest.fixture(scope="module")
 def hf() -> Tokenizer:
     pytest.importorskip("transformers")
-    from tiny_hf import tiny_tokenizer
+    from support.tiny_hf import tiny_tokenizer
 
     return hf_tokenizer(tiny_tokenizer())
 
@@ -404,8 +404,9 @@ def test_pieces_get_no_space_in_front() -> None:
 def test_looks_of_special_tokens(look: str) -> None:
     """Some tokenizers normalize text before they look for special tokens."""
     pytest.importorskip("transformers")
-    from tiny_hf import tiny_tokenizer
     from tokenizers import AddedToken, normalizers
+
+    from support.tiny_hf import tiny_tokenizer
 
     tokenizer = tiny_tokenizer()
     core = tokenizer.backend_tokenizer

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_prompt import HERMES_TEMPLATE, TOOLS, USER
-from tiny_model import TinyLlama
 
+from support.templates import HERMES_TEMPLATE, TOOLS, USER
+from support.tiny_model import TinyLlama
 from toolprm_lite.errors import TemplateWarning
 from toolprm_lite.formats import HERMES, JSON_LIST
 from toolprm_lite.prompt import render_prompt
@@ -108,11 +108,9 @@ def failures() -> dict[str, str]:
     """What each of them fails with, in a process of its own, with ceilings far above the need."""
     script = """
         import json, re, sys
-        sys.path.insert(0, sys.argv[1])
-        from test_template import HOSTILE
         from toolprm_lite.template import TemplateFailed, render_template
         failures = {}
-        for template in HOSTILE:
+        for template in json.load(sys.stdin):
             try:
                 render_template(template, {"messages": []})
             except TemplateFailed as failure:
@@ -123,7 +121,8 @@ def failures() -> dict[str, str]:
         json.dump(failures, sys.stdout)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(Path(__file__).parent)],
+        [sys.executable, "-c", textwrap.dedent(script)],
+        input=json.dumps(list(HOSTILE)).encode(),
         check=True,
         timeout=300,
         stdout=subprocess.PIPE,

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("jsonschema")
 
-from test_cli_supervision import QUICK, assert_error, contents, record, run, write_problems
-
+from support.commands import QUICK, assert_error, contents, run
+from support.questions import record, write_problems
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.tasks.exclusion import Exclusions
 from toolprm_lite.tasks.loading import load_problems
