@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MEASURE = """
 import json, statistics, sys, tempfile
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/support"]  # older checkouts have no support
 from golden import problems
-from support.tiny_model import TinyLlama
+from tiny_model import TinyLlama
 from toolprm_lite import SearchConfig, Searcher
 
 def judge(steps):

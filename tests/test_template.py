@@ -232,7 +232,7 @@ def test_any_template_renders_or_fails(template: str) -> None:
 
 
 def test_the_command_line_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiny_model.CHAT_TEMPLATE", "{{ 1/0 }}")
+    monkeypatch.setattr("support.tiny_model.CHAT_TEMPLATE", "{{ 1/0 }}")
     model = str(TinyLlama().write(tmp_path / "odd.gguf"))
     tools = tmp_path / "tools.json"
     tools.write_text('{"name": "f", "parameters": {"type": "object", "properties": {}}}')

@@ -1,6 +1,7 @@
 // The segmenter on any format, tools and response: the same steps and the same death whatever the
 // pieces, forks that leave their source alone, steps in the specified order and within the bytes
-// read. tests/slow_segmenter.py says which steps these are; this checks what holds for all of them.
+// read. tests/support/slow_segmenter.py says which steps these are; this checks what holds for all
+// of them.
 #include <algorithm>
 #include <memory>
 #include <stdexcept>
