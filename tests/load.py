@@ -123,7 +123,7 @@ class Outcome:
 
 
 def resident() -> int:
-    """Bytes of this process in memory; 0 where the system doesn't tell."""
+    """Bytes of this process in memory; 0 where the system doesn't say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

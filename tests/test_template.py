@@ -1,4 +1,4 @@
-"""Chat templates are programs of strangers: whatever they do ends soon, with a prompt."""
+"""Chat templates are untrusted programs: they always end soon, with a prompt."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_hostile_templates_fail_soon(failures: dict[str, str], template: str) ->
 @pytest.mark.parametrize("form", [JSON_LIST, HERMES], ids=["json-list", "hermes"])
 def test_a_failure_is_a_warning(form: Any) -> None:
     template = HERMES_TEMPLATE + "{{ 1/0 }}"
-    with pytest.warns(TemplateWarning, match="division by zero.*ChatML is used instead") as told:
+    with pytest.warns(TemplateWarning, match="division by zero.*ChatML is used instead") as raised:
         text = "".join(
             render_prompt(
                 [USER], TOOLS, format=form, chat_template=template, special=SpecialTexts()
@@ -149,7 +149,7 @@ def test_a_failure_is_a_warning(form: Any) -> None:
         )
     assert text.startswith("<|im_start|>system\n")
     assert text.endswith("<|im_start|>assistant\n")
-    assert [warning.category for warning in told] == [TemplateWarning] * (1 + (form == HERMES))
+    assert [warning.category for warning in raised] == [TemplateWarning] * (1 + (form == HERMES))
 
 
 def test_a_template_that_knows_no_system_role_is_no_failure(

@@ -131,7 +131,7 @@ def test_hidden_states_agree_with_numpy(
 
 
 @pytest.mark.parametrize("callback_only", [False, True])
-def test_several_layers_stand_side_by_side(
+def test_several_layers_are_side_by_side(
     backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch, callback_only: bool
 ) -> None:
     if callback_only:
@@ -331,7 +331,7 @@ def test_a_prefill_that_was_stopped_is_gone_on_with(
     np.testing.assert_allclose(dense(rest.output)[0], expected, atol=1e-4)
 
 
-def test_a_recurrent_model_goes_on_with_a_prefill_that_was_stopped(tiny_mamba_gguf: Path) -> None:
+def test_a_recurrent_model_continues_a_stopped_prefill(tiny_mamba_gguf: Path) -> None:
     made = LlamaCppBackend(tiny_mamba_gguf, threads=1, context=512)
     prompt = random_tokens(150, seed=42)
     whole = dense(made.prefill(prompt, None, VOCAB).output)
@@ -358,7 +358,7 @@ def test_recurrent_model_forks_and_goes_back_to_a_checkpoint(tiny_mamba_gguf: Pa
     shared = random_tokens(100, seed=12)
     table = [
         ([*shared, 1, 2], 0),
-        ([*shared, 1, 2, 3], 102),  # goes on where the last prompt ended
+        ([*shared, 1, 2, 3], 102),  # continues where the last prompt ended
         ([*shared, 4, 5], 0),  # can't go back; learns where prompts part
         ([*shared, 6], 100),
         ([*shared[:90], 7], 0),
@@ -418,7 +418,7 @@ def test_no_room_when_the_batch_is_split_in_physical_batches(
     made.prefill(prompt, None, 1)
     with pytest.raises(NoRoom):
         made.decode(batch([(1, tail, 200)], [(SequenceOp.FORK, 0, 1)]), None, 1)
-    # nothing of the first physical batches was left behind: all 56 cells are free
+    # nothing of the first physical batches is left: all 56 cells are free
     output = made.decode(batch([(1, tail[:56], 200)]), None, VOCAB)
     expected = log_softmax(exact_model.forward(prompt + tail[:56])[0][-1])
     np.testing.assert_allclose(dense(output)[0], expected, atol=1e-4)

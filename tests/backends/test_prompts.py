@@ -89,7 +89,7 @@ def test_branches_see_their_own_prompt_only(opened: Opened) -> None:
     rows = [(n + 1, tails[n], len(prompts[n])) for n in (1, 0, 2)]
     output = backend.decode(batch(rows, forks), None, VOCAB)
     agree(output, *(alone(prompts[n] + tails[n]) for n in (1, 0, 2)))
-    # One is over, and another takes its number while the rest go on.
+    # One has ended, and another takes its number while the others continue.
     backend.release(1)
     assert backend.prompt_cells == 90
     other = random_tokens(50, seed=4)
@@ -102,7 +102,7 @@ def test_branches_see_their_own_prompt_only(opened: Opened) -> None:
         alone([*other, 6, 7]),
         alone([*prompts[2], *tails[2], 8]),
     )
-    # A prompt that is prefilled anew drops its own branches, and no others.
+    # A prompt that is prefilled again drops its own branches, and no others.
     backend.prefill([*prompts[0][:50], 9], None, 1)
     agree(
         backend.decode(batch([(3, [9], 37)]), None, VOCAB),
@@ -135,7 +135,7 @@ def test_random_prompts_and_branches(opened: Opened) -> None:
     random = np.random.default_rng(8)
     lists = [random_tokens(int(random.integers(20, 60)), seed=20 + n) for n in range(5)]
     prompts: dict[int, list[int]] = {}
-    branches: dict[int, tuple[int, list[int]]] = {}  # prompt, and the tokens behind it
+    branches: dict[int, tuple[int, list[int]]] = {}  # prompt, and the tokens after it
     decoded = 0
     for step in range(60):
         if len(prompts) < 3 and random.random() < 0.6:
@@ -177,7 +177,7 @@ def test_random_prompts_and_branches(opened: Opened) -> None:
     assert decoded > 80
 
 
-def test_hidden_states_beside_another_prompt(opened: Opened) -> None:
+def test_hidden_states_with_another_prompt(opened: Opened) -> None:
     backend, _ = opened()
     backend.tap((1, 2))
     prompt, tail = random_tokens(40, seed=1), random_tokens(3, seed=2)
@@ -192,7 +192,7 @@ def test_hidden_states_beside_another_prompt(opened: Opened) -> None:
     np.testing.assert_allclose(backend.decode(step, None, 1).hidden, expected, atol=1e-4)
 
 
-def test_no_room_beside_others_changes_nothing(opened: Opened) -> None:
+def test_no_room_with_other_prompts_changes_nothing(opened: Opened) -> None:
     backend, alone = opened(context=256)
     first, second = random_tokens(120, seed=1), random_tokens(100, seed=2)
     backend.prefill(first, None, 1)
@@ -208,7 +208,7 @@ def test_no_room_beside_others_changes_nothing(opened: Opened) -> None:
     agree(backend.prefill(second, None, VOCAB, prompt=1, room=30).output, alone(second))
 
 
-def test_a_stopped_prefill_beside_others_is_gone_on_with(opened: Opened) -> None:
+def test_a_stopped_prefill_continues_with_other_prompts(opened: Opened) -> None:
     backend, alone = opened()
     first, second = random_tokens(100, seed=1), random_tokens(90, seed=2)
     backend.prefill(first, None, 1)
@@ -312,7 +312,7 @@ def test_a_recurrent_model_keeps_states_of_several_lists(tiny_mamba_gguf: Path) 
         for tools in lists:
             prompt = [*tools, turn, 7]
             result = made.prefill(prompt, None, VOCAB)
-            # The second question shows where the prompts part, the third goes on from there.
+            # The second question shows where the prompts differ, the third continues from there.
             assert result.reused_tokens == (100 if turn >= 2 else 0)
             fresh.clear()
             expected = fresh.prefill(prompt, None, VOCAB).output

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = str(ROOT / "examples/weather.json")
 PROBLEMS = str(ROOT / "examples/problems.jsonl")
 HELP_PAGE = ROOT / "docs" / "cli.md"
-# click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
+# click 8.1 mixes stderr into stdout unless set otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 RUNNER = CliRunner(**SEPARATE)
 COMMAND = [sys.executable, "-m", "toolprm_lite"]
@@ -121,7 +121,7 @@ class FakeSearcher:
         return reward
 
     def run(self, *arguments: str, **more: Any) -> Result:
-        """The command with a model that this searcher stands for."""
+        """The command with a model that this searcher replaces."""
         return run("--model", self.model, *arguments, **more)
 
     def __enter__(self) -> FakeSearcher:
@@ -304,8 +304,8 @@ def test_errors_of_a_model(tiny_gguf: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     for asked in (["q"], ["--input", PROBLEMS], ["--input", PROBLEMS, "--output", str(output)]):
         for reward in ("missing.safetensors", "generative"):
-            told = run("--tools", TOOLS, *asked, *arguments, "--reward", reward)
-            assert_error(told, f"{reward}: no such head file")
+            result = run("--tools", TOOLS, *asked, *arguments, "--reward", reward)
+            assert_error(result, f"{reward}: no such head file")
     assert not output.exists()
     assert_error(
         run("--tools", TOOLS, "q", "--tool-choice", "nope", *arguments), "tool_choice is 'nope'"
@@ -666,15 +666,15 @@ def test_exit_codes(result: SearchResult, code: int, fake: FakeSearcher) -> None
     assert fake.run("--tools", TOOLS, "--exit-code", "--input", PROBLEMS).exit_code == 2
 
 
-def test_an_error_that_nobody_foresaw(fake: FakeSearcher) -> None:
+def test_an_unexpected_error(fake: FakeSearcher) -> None:
     def fail(question: str) -> SearchResult:
         raise ZeroDivisionError("in\nhere")
 
     fake.reply = fail
     assert_error(fake.run("--tools", TOOLS, "q"), "Error: ZeroDivisionError: in here")
-    told = fake.run("--tools", TOOLS, "q", "--verbose").stderr
-    assert "Traceback" in told
-    assert "raise ZeroDivisionError" in told
+    shown = fake.run("--tools", TOOLS, "q", "--verbose").stderr
+    assert "Traceback" in shown
+    assert "raise ZeroDivisionError" in shown
 
 
 # What a terminal is shown
@@ -752,7 +752,7 @@ def test_many_calls_are_counted(fake: FakeSearcher) -> None:
 
 
 def shell(command: str, model: Path, tools: str) -> subprocess.CompletedProcess[str]:
-    """The command in a shell: "search" stands for it with its model and tools."""
+    """The command in a shell: "search" is replaced by it with its model and tools."""
     search = shlex.join([*COMMAND, "search", "--model", str(model), "--tools", tools,
                          "--threads", "1", "--max-tokens", "20"])  # fmt: skip
     return subprocess.run(
@@ -872,16 +872,16 @@ def test_tools_of_several_files(fake: FakeSearcher, small_tools: str, tmp_path: 
 
 
 # `python -m toolprm_lite`, with a word when it has begun to watch: how long Python itself takes to
-# start is anybody's guess on a busy machine.
+# start is unknown on a busy machine.
 WATCHING = """
 import sys
 from toolprm_lite import __main__, interrupt
 notice = interrupt.notice
-def told():
+def interrupted():
     notice()
     sys.stderr.write("watching\\n")
     sys.stderr.flush()
-interrupt.notice = told
+interrupt.notice = interrupted
 __main__.main()
 """
 
@@ -901,8 +901,8 @@ def searching(model: Path, tools: str) -> subprocess.Popen[str]:
 def test_ctrl_c_at_any_moment(tiny_gguf: Path, small_tools: str) -> None:
     process = searching(tiny_gguf, small_tools)
     started = time.monotonic()
-    answer, told = process.communicate(timeout=120)
-    assert (process.returncode, told) == (0, "")
+    answer, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
     seconds = time.monotonic() - started
     stopped = 0
     for part in range(10):
@@ -1087,7 +1087,7 @@ def test_problems_without_tools(fake: FakeSearcher, tmp_path: Path) -> None:
     assert result.exit_code == 1
 
 
-def test_an_interrupted_run_goes_on(fake: FakeSearcher, tmp_path: Path) -> None:
+def test_an_interrupted_run_continues(fake: FakeSearcher, tmp_path: Path) -> None:
     def interrupted(question: str) -> SearchResult:
         if question == "question 3":
             raise KeyboardInterrupt
@@ -1103,7 +1103,7 @@ def test_an_interrupted_run_goes_on(fake: FakeSearcher, tmp_path: Path) -> None:
     assert result.exit_code == 130
     assert result.stderr.splitlines() == [
         "Error: line 2: too long",
-        "stopped after 3 of 5; the same command goes on from there",
+        "stopped after 3 of 5; the same command continues there",
     ]
     assert [record["id"] for record in read_lines(output)] == ["p0", "p1", "p2"]
 
@@ -1224,9 +1224,9 @@ def test_ctrl_c_of_a_real_run(tiny_gguf: Path, small_tools: str, tmp_path: Path)
     stdout, stderr = process.communicate()
     assert process.returncode == 130, stderr
     assert stdout == ""
-    assert re.fullmatch(
-        r"stopped after \d+ of 200; the same command goes on from there\n", stderr
-    ), stderr
+    assert re.fullmatch(r"stopped after \d+ of 200; the same command continues there\n", stderr), (
+        stderr
+    )
     assert len(read_lines(output)) >= 3
 
 

@@ -202,23 +202,25 @@ def test_a_sweep_has_plots_and_contrasts(problems: Path, tiny_gguf: Path, tmp_pa
 
 
 def test_errors_are_one_line(problems: Path, tiny_gguf: Path, tmp_path: Path) -> None:
-    def told(*arguments: str | Path) -> None:
+    def assert_refused(*arguments: str | Path) -> None:
         *given, part = arguments
         quick = ["--model", tiny_gguf, *QUICK, "--output", tmp_path / "run"]
         assert_error(run("eval", *given, *quick), str(part))
 
-    told("bfcl", "bfcl needs --data")
-    told("bfcl", "--data", tmp_path, "no bfcl_eval/data in it")
-    told(problems, "--data", tmp_path, "--data goes with bfcl")
-    told(problems, "--official", tmp_path, "--official is BFCL's checker")
-    told(problems, "--strategy", "guess", "none of greedy")
-    told(problems, "--categories", "other", "no problem is left")
-    told(problems, "--strategy", "best-of-n:orm", "the reward orm needs --heads")
-    told(problems, "--strategy", "best-of-n:toolprm", "no head ships for this model")
-    told(problems, "--strategy", "best-of-n", "judged by a head")
+    assert_refused("bfcl", "bfcl needs --data")
+    assert_refused("bfcl", "--data", tmp_path, "no bfcl_eval/data in it")
+    assert_refused(problems, "--data", tmp_path, "--data goes with bfcl")
+    assert_refused(problems, "--official", tmp_path, "--official is BFCL's checker")
+    assert_refused(problems, "--strategy", "guess", "none of greedy")
+    assert_refused(problems, "--categories", "other", "no problem is left")
+    assert_refused(problems, "--strategy", "best-of-n:orm", "the reward orm needs --heads")
+    assert_refused(problems, "--strategy", "best-of-n:toolprm", "no head ships for this model")
+    assert_refused(problems, "--strategy", "best-of-n", "judged by a head")
     (tmp_path / "heads").mkdir()
-    told(problems, "--strategy", "best-of-n:orm", "--heads", tmp_path / "heads", "no such head")
-    told(tmp_path / "missing.jsonl", "no such file")
+    assert_refused(
+        problems, "--strategy", "best-of-n:orm", "--heads", tmp_path / "heads", "no such head"
+    )
+    assert_refused(tmp_path / "missing.jsonl", "no such file")
     result = run("sweep", problems, "--beams", "2", "--expand", "4", "--most", "1", "--output", "x")
     assert_error(result, "--most 1 leaves no cell")
     (tmp_path / "other").mkdir()

@@ -104,7 +104,7 @@ def test_options_reach_the_settings(problems: Path, tiny_gguf: Path, tmp_path: P
     assert "of these the first: 1 problems" in result.stderr
 
 
-def test_what_is_left_out_is_told(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_what_is_left_out_is_reported(tiny_gguf: Path, tmp_path: Path) -> None:
     tools = record(0)["tools"]
     path = write_problems(
         tmp_path / "mixed.jsonl",
@@ -116,7 +116,7 @@ def test_what_is_left_out_is_told(tiny_gguf: Path, tmp_path: Path) -> None:
         ),
         record(
             1,
-            id="mended",
+            id="corrected",
             answers=[{"name": "bookb", "arguments": {"city": "Paris", "seats": "1"}}],
         ),
         record(2, id="guess", answers=[{"name": "bookc", "arguments": {"city": "Tokyo"}}]),
@@ -127,19 +127,19 @@ def test_what_is_left_out_is_told(tiny_gguf: Path, tmp_path: Path) -> None:
     result = run(*arguments, "--output", tmp_path / "set")
     assert result.exit_code == 0, result.output
     lines = result.stderr.splitlines()
-    assert lines[0] == f"{path}: 4 problems, 1 of them mended; 7 left out:"
+    assert lines[0] == f"{path}: 4 problems, 1 of them corrected; 7 left out:"
     text = "\n".join(lines)
     assert text.count("(lost") == 2
     assert "… and 2 more of function" in text
     assert "line 4 (blank): no answers; add" in text
-    assert "guess: the conversation does not tell the value of bookc: city; give --keep" in text
+    assert "guess: the conversation does not contain the value of bookc: city; give --keep" in text
     assert "half: half of a surrogate pair" in text
     reasons = [json.loads(line) for line in listed.read_text().splitlines()]
     assert len(reasons) == 7
     assert [r["id"] for r in reasons if r["kind"] == "unsupported"] == ["guess"]
     assert all(r["file"] == str(path) and r["reason"] and r["mend"] for r in reasons)
     kept = run(*arguments, "--output", tmp_path / "kept", "--keep-unsupported")
-    assert "5 problems, 1 of them mended; 6 left out:" in kept.stderr
+    assert "5 problems, 1 of them corrected; 6 left out:" in kept.stderr
     assert "guess" in {problem["id"] for problem in open_set(tmp_path / "kept").problems}
 
 
@@ -278,7 +278,7 @@ def test_ctrl_c(many: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     assert stdout == b""
     last = stderr.decode().splitlines()[-1]
     assert re.fullmatch(
-        r"stopped at \d+ of \d+ problems; the same command goes on from there, only the shard in "
+        r"stopped at \d+ of \d+ problems; the same command continues there, only the shard in "
         "work is done again",
         last,
     ), stderr.decode()
@@ -499,7 +499,7 @@ def test_sets_that_are_not_there(name: str, tmp_path: Path) -> None:
     assert_error(run(name, tmp_path / "nothing", *more), "no" if more else "")
 
 
-def test_a_set_beside_another(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_set_that_keeps_another_ones_splits(tiny_gguf: Path, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     pairs = [{**record(n)["answers"][0]} for n in range(2)]
     both = [record(n)["tools"][0] for n in range(2)]
@@ -508,15 +508,17 @@ def test_a_set_beside_another(tiny_gguf: Path, tmp_path: Path) -> None:
     first = ["collect", path, "--model", tiny_gguf, *QUICK, "--keep-unsupported"]
     result = run(*first, "--multi-share", "0", "--output", tmp_path / "one")
     assert result.exit_code == 0, result.stderr
-    beside = [*first, "--beside", tmp_path / "one"]
-    result = run(*beside, "--output", tmp_path / "two")
+    kept_splits = [*first, "--beside", tmp_path / "one"]
+    result = run(*kept_splits, "--output", tmp_path / "two")
     (split,) = {problem["split"] for problem in open_set(tmp_path / "one").problems}
     assert result.exit_code == 0, result.stderr
     (added,) = open_set(tmp_path / "two").problems
     assert (added["id"], added["split"]) == ("p20", split)
-    assert_error(run(*beside, "--as-is", "--output", tmp_path / "x"), "--beside goes with a plan")
+    assert_error(
+        run(*kept_splits, "--as-is", "--output", tmp_path / "x"), "--beside goes with a plan"
+    )
     path.write_text(f"{json.dumps(record(5))}\n")
-    assert_error(run(*beside, "--output", tmp_path / "x"), "is not among these files")
+    assert_error(run(*kept_splits, "--output", tmp_path / "x"), "is not among these files")
 
 
 def test_questions_asked_together(tiny_gguf: Path, tmp_path: Path) -> None:

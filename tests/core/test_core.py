@@ -1,4 +1,4 @@
-"""The parts of the core that stand alone: selection, draws, the ledger."""
+"""The parts of the core that are used alone: selection, draws, the ledger."""
 
 from __future__ import annotations
 

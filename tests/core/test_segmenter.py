@@ -1,8 +1,8 @@
 """The native segmenter against its plain-Python twin.
 
-Responses in the tables carry marks: «N», «V», «P», «F», «T» stand just behind the byte at which a
+Responses in the tables carry marks: «N», «V», «P», «F», «T» are just after the byte at which a
 FUNC_NAME, ARG_VALUE, PARAM_FINISH, FUNC_FINISH or TOTAL_FINISH is decided, a reason (see `WHY`)
-behind the byte that makes the response invalid, «end» where the model ends it, «more» at the end of
+after the byte that makes the response invalid, «end» where the model ends it, «more» at the end of
 a response that is still open.
 """
 
@@ -104,7 +104,7 @@ CASES: list[Case] = []
 
 
 def table(group: str, tools: list[Tool], options: Options, *marked: str, before: str = "") -> None:
-    """Responses that begin with `before`; `@` stands for a whole call."""
+    """Responses that begin with `before`; `@` is a whole call."""
     for each in marked:
         each = (before + each).replace("@", '{"name": "now"«N»}«P»«F»')
         CASES.append(Case(group, tools, options, each))
@@ -913,7 +913,7 @@ def test_unequal_values_decide_differently() -> None:
     assert len({decide(value) for value in values}) == len(values)
 
 
-# Groups of prefixes that have decided the same and stand at the same place; `~` stands for how the
+# Groups of prefixes that have decided the same and are at the same place; `~` is how the
 # call of a weather report begins.
 MERGING = [
     ['[{"name": "weather"', ' [ {"name":"weather"', '[{ "name" :\n"weathe\\u0072"'],
@@ -1351,7 +1351,7 @@ def outcome(tools: list[Tool], options: Options, response: bytes) -> Any:
 
 @given(RANDOM)
 @settings(max_examples=40)
-def test_what_merges_goes_on_alike(rng: random.Random) -> None:
+def test_what_merges_continues_equally(rng: random.Random) -> None:
     """Of two prefixes with one merge key, every continuation comes to the same."""
     tools, options = random_tools(rng), dict(rng.choice(FORMATS))
     calls = random_calls(rng, tools)[:2]

@@ -32,7 +32,7 @@ from toolprm_lite.tasks.sources import read_problems, read_set, sample
 # Problems
 
 
-def test_bfcl_is_read_as_it_stands(tmp_path: Path) -> None:
+def test_bfcl_is_read_unchanged(tmp_path: Path) -> None:
     write_category(tmp_path, "simple_python", [question(f"simple_python_{n}") for n in (99, 100)])
     write_category(tmp_path, "irrelevance", [question("irrelevance_0")], None)
     near, far, declining = bfcl.read_bfcl(tmp_path, ("simple_python", "irrelevance"))
@@ -108,7 +108,7 @@ def test_bfcl_that_is_not_there_or_of_another_form(tmp_path: Path) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Iterator[Path]:
-    """A stand-in for the wheel; what was imported from it is forgotten."""
+    """A stand-in for the wheel; modules imported from it are removed."""
     write_checker(tmp_path)
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "bfcl_eval"]:
@@ -251,7 +251,7 @@ def test_strategies_are_written_and_read() -> None:
         ("best", "none of greedy"),
         ("step-beam:toolprm@4", "the size of step-beam is NxM"),
         ("majority@2x4", "the size of majority is one number"),
-        ("majority:toolprm", "majority knows no reward"),
+        ("majority:toolprm", "majority has no reward"),
         ("greedy@3", "greedy has no size"),
         ("doubt@2", "the size of doubt is NxM"),
         ("step-beam@2x8/0.5", "no threshold of doubt"),
@@ -299,7 +299,7 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
         assert answer["calls"] == alone.calls
         assert answer["right"] == (alone.calls == PARIS)
         assert answer["score"] == pytest.approx(alone.score, rel=1e-4)
-        if kind != "best-of-n":  # the pool has the greedy response besides
+        if kind != "best-of-n":  # the pool also has the greedy response
             assert answer["stats"]["decode_tokens"] == alone.stats.decode_tokens
     assert answers["greedy"]["right"]
     assert answers["majority@16"]["any_right"]
@@ -312,7 +312,7 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
     assert not any(answer["any_right"] for answer in wrong.values())
 
 
-def test_a_pool_draws_no_ways_besides(searcher: Searcher) -> None:
+def test_a_pool_has_no_undrawn_ways(searcher: Searcher) -> None:
     strategies = [Strategy.parse("majority@4")]
     answer = Contest(searcher, strategies, {}, BASE).ask(item())[Column("majority@4", 0)]
     plain = SearchConfig(
@@ -356,7 +356,7 @@ def test_rewards_that_are_missing_or_cannot_judge_a_pool(searcher: Searcher) -> 
 # Runs
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_run_continues_where_it_stopped(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run", SETTINGS)
     greedy, vote = Column("greedy"), Column("majority@4", 0)
     run.add({greedy: answer("p0", True), vote: answer("p0", False)})
@@ -446,7 +446,7 @@ def test_a_summary_of_known_answers() -> None:
     assert "| step-beam:toolprm@2x8 | 75.0% | 50.0% | 100.0% | 0.0% | 62.5% |" in text
 
 
-def test_the_official_verdict_beside_our_own() -> None:
+def test_the_official_verdict_and_ours() -> None:
     items = [item("p0"), item("p1"), item("p2")]
     answers = {
         "greedy": [{"p0": answer("p0", True), "p1": answer("p1", True), "p2": answer("p2", None)}]

@@ -142,7 +142,7 @@ def test_waves(sequences: int, room: int, refuse: float) -> None:
 
 
 class JoiningBackend(JudgeBackend):
-    """A tokenizer that joins what a response begins with to what stands before it."""
+    """A tokenizer that joins the beginning of a response to what precedes it."""
 
     def tokenize(self, text: str) -> list[int]:
         left, found, right = text.partition("far:\nI ")
@@ -172,7 +172,7 @@ def test_labels_of_several_tokens_are_refused(label: str) -> None:
     assert backend.closed
 
 
-def test_no_room_is_told() -> None:
+def test_no_room_is_an_error() -> None:
     whole = GenerativeReward(JudgeBackend()).for_request(QUESTION, TOOLS)
     whole.score(batch_of(STEPS))
     for room, message in [
@@ -278,7 +278,7 @@ class ForRequest(PolicyReward):
         raise AssertionError("scored without the request")
 
 
-def test_rewards_that_ask_are_told_the_request_once_a_search() -> None:
+def test_request_rewards_get_the_request_once_a_search() -> None:
     reward = ForRequest()
     assert isinstance(reward, RequestReward)
     assert not isinstance(PolicyReward(), RequestReward)
@@ -309,7 +309,7 @@ def test_a_judge_is_its_openers_to_close(tiny_gguf: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    # The last has room for few candidates behind the request.
+    # The last has room for few candidates after the request.
     [{"context": 4096}, {"context": 4096, "max_sequences": 2}, {"context": 768}],
 )
 def test_rewards_of_llamacpp_are_those_of_separate_passes(

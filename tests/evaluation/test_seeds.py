@@ -1,4 +1,4 @@
-"""An evaluation with several seeds: what is asked, how a run goes on, what is reported."""
+"""An evaluation with several seeds: what is run, how a run continues, what is reported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_seeds_beyond_the_largest_are_refused() -> None:
 # Runs
 
 
-def test_a_run_goes_on_with_more_seeds(tmp_path: Path) -> None:
+def test_a_run_continues_with_more_seeds(tmp_path: Path) -> None:
     asked: list[tuple[str, list[Column]]] = []
 
     def fill(seeds: int) -> RunFolder:

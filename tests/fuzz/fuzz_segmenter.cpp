@@ -58,7 +58,7 @@ void advance(const StepSegmenter& segmenter, Read& read, std::string_view respon
   if (was_dead || was_finished) CHECK(read.steps.size() == steps && alive == !was_dead);
 }
 
-// The order of steps, and where they may stand.
+// The order of steps, and where they may be.
 void check_steps(const StepSegmenter& segmenter, const Read& read, std::string_view response,
                  const StepSegmenter::Limits& limits) {
   const ToolSchema& tools = segmenter.tools();

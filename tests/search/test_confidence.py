@@ -22,7 +22,7 @@ def step(call: int | None, kind: str, chance: float | None, argument: str | None
 
 @st.composite
 def responses(draw: st.DrawFn) -> list[Step]:
-    """Steps of a response with calls, its last ones perhaps missing."""
+    """Steps of a response with calls, its last ones may be missing."""
     steps = []
     for call in range(draw(st.integers(0, 3))):
         steps.append(step(call, "FUNC_NAME", draw(CHANCES)))

@@ -154,7 +154,7 @@ def test_what_has_ended_unjudged_may_win(clock: Clock) -> None:
 
 
 def test_candidates_of_a_round_cut_off_take_part(clock: Clock) -> None:
-    """Rome stands at its boundary when the other city is still being written."""
+    """Rome is at its boundary when the other city is still being written."""
     responses = {call("A" + "b" * 40, days=3): 0.6, call("Rome", days=3): 0.4}
     before = '[{"name": "weather", "arguments": {"city": "Rome", '
 

@@ -133,7 +133,7 @@ def test_where_it_is_sure_it_costs_what_greedy_costs() -> None:
 
 @pytest.mark.parametrize("constrain", ["off", "on"])
 @pytest.mark.parametrize("states", [False, True])
-def test_a_doubtful_step_is_mended(constrain: str, states: bool) -> None:
+def test_a_doubtful_step_is_corrected(constrain: str, states: bool) -> None:
     class Rome(StateReward):
         def score(self, batch: Any) -> np.ndarray:
             super().score(batch)
@@ -160,12 +160,12 @@ def test_a_doubtful_step_is_mended(constrain: str, states: bool) -> None:
     assert found.trace is not None
     greedy = [c for c in found.trace if "Paris" in c.text and c.fate != "merged"]
     assert greedy
-    # Its rivals are far behind, so that it goes on alone.
+    # The other beams score far less, so it continues alone.
     assert backend.rows[-1] == 1
     assert found.stats.reward_calls == found.stats.rounds + found.stats.widened
 
 
-def test_a_rival_that_is_close_stays() -> None:
+def test_a_close_beam_stays() -> None:
     def late(steps: list[CandidateStep]) -> list[float]:
         return [
             0.9 if s.kind == "FUNC_NAME"
@@ -343,7 +343,7 @@ def test_a_threshold_out_of_range_is_named(doubt: float) -> None:
         SearchConfig(doubt=doubt)
 
 
-def test_the_trace_tells_what_was_looked_at() -> None:
+def test_the_trace_has_what_was_looked_at() -> None:
     quiet = search(reward=sure, strategy="doubt", trace=True)
     assert [(c.fate, c.draws) for c in quiet.trace or []] == [("kept", 1)] * quiet.stats.rounds
     assert "".join(c.text for c in quiet.trace or []) == quiet.text

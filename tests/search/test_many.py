@@ -169,9 +169,9 @@ def test_one_bad_request_loses_no_other() -> None:
     asked.append(SearchRequest("word " * 9000, [tool(1)]))
     good = [asked[n] for n in (0, 2, 4)]
     message = r"4 of 7.*request 1: .*request 6: .*--context"
-    with pytest.raises(RequestsFailed, match=message) as told:
+    with pytest.raises(RequestsFailed, match=message) as raised:
         Searcher(backend(context=8192)).search_many(asked)
-    error = told.value
+    error = raised.value
     kinds = {n: type(one) for n, one in error.errors.items()}
     assert kinds == {1: ToolsError, 3: ProblemError, 5: ConfigError, 6: ContextError}
     assert [n for n, result in enumerate(error.results) if result is None] == [1, 3, 5, 6]
@@ -185,11 +185,11 @@ def test_a_reward_that_fails_fails_its_own_search() -> None:
         return [0.5] * len(steps)
 
     asked = requests(4)
-    with pytest.raises(RequestsFailed, match="request 2: 'tool_2'") as told:
+    with pytest.raises(RequestsFailed, match="request 2: 'tool_2'") as raised:
         Searcher(backend(context=8192)).search_many(asked, reward=judge)
-    assert list(told.value.errors) == [2]
+    assert list(raised.value.errors) == [2]
     good = [n for n in range(4) if n != 2]
-    same([told.value.results[n] for n in good], alone([asked[n] for n in good], judge))
+    same([raised.value.results[n] for n in good], alone([asked[n] for n in good], judge))
 
 
 def test_a_mask_that_fails_fails_its_own_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,9 +203,9 @@ def test_a_mask_that_fails_fails_its_own_search(monkeypatch: pytest.MonkeyPatch)
         return start(self)
 
     monkeypatch.setattr(Constraint, "start", broken)
-    with pytest.raises(RequestsFailed, match="request 1: no mask") as told:
+    with pytest.raises(RequestsFailed, match="request 1: no mask") as raised:
         Searcher(backend(context=8192)).search_many(requests(3, constrain="on"))
-    assert [result is None for result in told.value.results] == [False, True, False]
+    assert [result is None for result in raised.value.results] == [False, True, False]
 
 
 def test_a_model_that_fails_fails_what_is_left() -> None:
@@ -221,9 +221,9 @@ def test_a_model_that_fails_fails_what_is_left() -> None:
             raise ModelError("out of order")
 
     model.on_step = step
-    with pytest.raises(RequestsFailed, match="out of order") as told:
+    with pytest.raises(RequestsFailed, match="out of order") as raised:
         searcher.search_many(asked)
-    done = [n for n, result in enumerate(told.value.results) if result is not None]
+    done = [n for n, result in enumerate(raised.value.results) if result is not None]
     assert 0 < len(done) < 6
     model.on_step = lambda tokens: None
     same(searcher.search_many(asked), alone(asked))
@@ -360,7 +360,7 @@ def test_searches_that_read_other_layers_take_turns() -> None:
 
 
 def test_a_queue_and_searches_alone_take_turns() -> None:
-    """Neither the layers nor the prompt that the other has left stands in the way."""
+    """The layers and the prompt that the other search left do not matter."""
 
     class Deeper(KindReward):
         name = "deeper"
@@ -491,7 +491,7 @@ def test_what_waits_for_a_search_alone_ends_in_time(
     thread.join(30)
 
 
-def test_a_queue_beside_an_event_loop() -> None:
+def test_a_queue_with_an_event_loop() -> None:
     queue = SearchQueue(Searcher(backend(context=8192)))
     asked = requests(6)
 
@@ -513,7 +513,7 @@ def test_the_searcher_waits_for_the_queue_and_closes_after_it() -> None:
 
 
 def test_a_thread_that_left_a_stream_open_is_not_the_next_one() -> None:
-    """Thread ids are given again: who holds the model is told by the thread itself."""
+    """Thread ids are given again: the thread itself shows who holds the model."""
     searcher = Searcher(backend())
     one = request(1)
     kept: list[Any] = []
@@ -591,7 +591,7 @@ def test_a_prompt_is_interrupted_for_what_arrives() -> None:
     go.set()
     assert short.result(timeout=30).stopped == "cancelled"
     assert long.result(timeout=30).calls
-    assert parts.index(-1) <= 3  # behind the part that was under way, at most
+    assert parts.index(-1) <= 3  # at most after the part in progress
 
 
 def test_requests_that_are_none_fail_alone() -> None:
@@ -691,10 +691,10 @@ def test_a_prompt_at_which_the_model_fails_fails_its_own_search() -> None:
 
     asked = requests(4)
     model = Fails({"[]": 1.0}, by_prompt=by_tool(4), context=8192)
-    with pytest.raises(RequestsFailed, match="request 2: this graph") as told:
+    with pytest.raises(RequestsFailed, match="request 2: this graph") as raised:
         Searcher(model).search_many(asked)
-    assert list(told.value.errors) == [2]
-    found = [result for result in told.value.results if result is not None]
+    assert list(raised.value.errors) == [2]
+    found = [result for result in raised.value.results if result is not None]
     assert answers(found) == answers(alone([asked[n] for n in (0, 1, 3)]))
 
 
@@ -715,7 +715,9 @@ def test_a_cancel_that_can_not_be_asked_fails_its_own_search() -> None:
         queue.submit("q", [tool(1)], cancel="soon")  # type: ignore[arg-type]
 
 
-def test_a_callback_that_fails_disturbs_nobody(held: tuple[MockBackend, threading.Event]) -> None:
+def test_a_callback_that_fails_disturbs_no_other_search(
+    held: tuple[MockBackend, threading.Event],
+) -> None:
     model, go = held
     queue = SearchQueue(Searcher(model))
     asked = requests(3)

@@ -55,7 +55,7 @@ def test_one_seed_gives_different_counts_for_different_prompts() -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_an_equal_prompt_repeats_whatever_is_cached_or_beside_it(strategy: str) -> None:
+def test_an_equal_prompt_repeats_with_any_cache_or_neighbour(strategy: str) -> None:
     settings = {"strategy": strategy, "samples": 8, "beams": 2, "expand": 4, "seed": 5}
     alone = {question: plain(ask(question, **settings)) for question in QUESTIONS[:6]}
     one = Searcher(MockBackend(RESPONSES))

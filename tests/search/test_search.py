@@ -124,7 +124,7 @@ def test_equal_responses_written_differently_are_one() -> None:
 
 
 def test_variants_of_a_decision_leave_room_for_others() -> None:
-    # "Paris" goes on in three ways; Rome is less likely than each of them.
+    # "Paris" continues in three ways; Rome is less likely than each of them.
     result = search(
         {
             call("Paris"): 0.3,
@@ -566,7 +566,7 @@ def test_declining_is_a_candidate(way_floor: float, expected: str) -> None:
 @pytest.mark.parametrize(
     ("way_floor", "expected"), [(0.001, call("Rome")), (1.0, call("Rome", unit="C"))]
 )
-def test_another_way_behind_a_decision_comes_along(way_floor: float, expected: str) -> None:
+def test_another_way_after_a_decision_takes_no_place(way_floor: float, expected: str) -> None:
     # The city looks best where more is promised; that nothing good follows shows a round later.
     def later(steps: list[CandidateStep]) -> list[float]:
         return [0.3 if "unit" in s.response else 0.9 if s.argument else 0.7 for s in steps]

@@ -1,4 +1,4 @@
-"""Events while a search goes on, and searches beside an event loop."""
+"""Events during a search, and searches with an event loop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def likes_two(steps: list[CandidateStep]) -> list[float]:
     return [0.01 if s else 0.9 for s in short]
 
 
-def told(searcher: Searcher, config: SearchConfig, **more: object) -> list[Event]:
+def events_of(searcher: Searcher, config: SearchConfig, **more: object) -> list[Event]:
     return list(searcher.stream(QUESTION, TOOLS, config, **more))
 
 
@@ -48,7 +48,7 @@ def test_a_stream_ends_with_the_result_of_search(
     for responses in (RESPONSES, TWO):
         config = settings(strategy, seed=5, trace=trace)
         usual = Searcher(MockBackend(responses)).search(QUESTION, TOOLS, config, reward=reward)
-        *events, result = told(Searcher(MockBackend(responses)), config, reward=reward)
+        *events, result = events_of(Searcher(MockBackend(responses)), config, reward=reward)
         assert isinstance(result, SearchResult)
         assert plain(result) == plain(usual)
         assert not any(isinstance(event, SearchResult) for event in events)
@@ -70,15 +70,15 @@ def kinds(node: TraceNode) -> list[str]:
     return [step.kind for step in node.steps]
 
 
-def test_one_beam_is_told_as_it_is_written() -> None:
-    *events, result = told(Searcher(MockBackend(TWO)), settings("greedy"))
+def test_one_beam_is_reported_while_it_is_written() -> None:
+    *events, result = events_of(Searcher(MockBackend(TWO)), settings("greedy"))
     assert isinstance(result, SearchResult)
     assert "".join(node.text for node in kept_nodes(events)) == result.text
     assert [e.step for e in events if isinstance(e, StepDecided)] == result.steps
     finished = [(n, e) for n, e in enumerate(events) if isinstance(e, CallFinished)]
     assert [event.call for _, event in finished] == result.calls
     assert [event.index for _, event in finished] == [0, 1]
-    # Each behind the step that closed it, and the first before the second was begun.
+    # Each after the step that closed it, and the first before the second was begun.
     at = finished[0][0]
     closed = events[at - 1]
     assert isinstance(closed, TraceNode)
@@ -87,8 +87,8 @@ def test_one_beam_is_told_as_it_is_written() -> None:
     assert at < min(names)
 
 
-def test_a_step_is_told_before_the_beam_that_decided_it() -> None:
-    events = told(Searcher(MockBackend(RESPONSES)), settings("step-beam"))
+def test_a_step_is_reported_before_the_beam_that_decided_it() -> None:
+    events = events_of(Searcher(MockBackend(RESPONSES)), settings("step-beam"))
     waiting: list[str] = []
     for event in events:
         if isinstance(event, StepDecided):
@@ -99,9 +99,9 @@ def test_a_step_is_told_before_the_beam_that_decided_it() -> None:
     assert "outscored" in {event.fate for event in events if isinstance(event, TraceNode)}
 
 
-def test_a_call_of_all_beams_is_told_before_the_end() -> None:
+def test_a_call_of_all_beams_is_reported_before_the_end() -> None:
     config = settings("step-beam", beams=2)
-    *events, result = told(Searcher(MockBackend(TWO)), config, reward=likes_two)
+    *events, result = events_of(Searcher(MockBackend(TWO)), config, reward=likes_two)
     assert isinstance(result, SearchResult)
     places = {e.index: n for n, e in enumerate(events) if isinstance(e, CallFinished)}
     assert 0 in places
@@ -111,7 +111,7 @@ def test_a_call_of_all_beams_is_told_before_the_end() -> None:
 
 def test_a_response_that_declines_holds_a_call_back() -> None:
     responses = {call("Rome"): 0.6, "[]": 0.4}
-    *events, result = told(Searcher(MockBackend(responses)), settings("step-beam", beams=2))
+    *events, result = events_of(Searcher(MockBackend(responses)), settings("step-beam", beams=2))
     assert isinstance(result, SearchResult)
     assert result.calls
     assert [] in [other.calls for other in result.alternatives]
@@ -128,14 +128,14 @@ def test_a_finished_call_never_changes(clock: Clock, strategy: str) -> None:
         backend.on_step = clock.step
         searcher = Searcher(backend)
         config = settings(strategy, max_tokens=70, beams=1 + seed % 3, seed=seed)
-        told(searcher, config)
+        events_of(searcher, config)
         total = len(clock.steps)
         for steps in [*range(2, total, 4), total + 1]:
             limited = settings(
                 strategy, max_tokens=70, beams=1 + seed % 3, seed=seed,
                 deadline_ms=1e3 * steps - 500,
             )  # fmt: skip
-            *events, result = told(searcher, limited)
+            *events, result = events_of(searcher, limited)
             assert isinstance(result, SearchResult)
             calls = [event for event in events if isinstance(event, CallFinished)]
             assert [event.index for event in calls] == list(range(len(calls)))
@@ -150,7 +150,7 @@ def test_a_stream_may_be_stopped(clock: Clock, strategy: str) -> None:
     backend = MockBackend(RESPONSES)
     backend.on_step = clock.step
     searcher = Searcher(backend)
-    *_, result = told(searcher, settings(strategy, deadline_ms=1e3 * 30))
+    *_, result = events_of(searcher, settings(strategy, deadline_ms=1e3 * 30))
     assert isinstance(result, SearchResult)
     assert result.stopped == "deadline"
     cancel = threading.Event()
@@ -179,12 +179,12 @@ def test_closing_a_stream_frees_the_model() -> None:
     stream.close()
     assert searcher.engine.backend.steps < 2 * steps
     assert plain(searcher.search(QUESTION, TOOLS, settings("step-beam"))) == plain(usual)
-    # A stream that nobody reads holds nothing.
+    # A stream that is not read holds nothing.
     unread = searcher.stream(QUESTION, TOOLS)
     assert plain(searcher.search(QUESTION, TOOLS, settings("step-beam"))) == plain(usual)
     del unread
     with pytest.raises(ConfigError, match="tool_choice"):
-        told(searcher, settings("greedy", tool_choice="nobody"))
+        events_of(searcher, settings("greedy", tool_choice="nobody"))
     assert searcher.search(QUESTION, TOOLS, settings("greedy")).complete
 
 
@@ -211,7 +211,7 @@ def test_asearch_and_astream_give_what_search_gives() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     config = settings("step-beam", seed=2)
     usual = searcher.search(QUESTION, TOOLS, config)
-    events = told(searcher, config)
+    events = events_of(searcher, config)
 
     async def ask() -> tuple[SearchResult, list[Event]]:
         one = await searcher.asearch(QUESTION, TOOLS, config)
@@ -225,7 +225,7 @@ def test_asearch_and_astream_give_what_search_gives() -> None:
         asyncio.run(searcher.asearch(QUESTION, TOOLS, settings("greedy", tool_choice="nobody")))
 
 
-def test_the_event_loop_goes_on_meanwhile() -> None:
+def test_the_event_loop_runs_during_a_search() -> None:
     searcher = Searcher(MockBackend(RESPONSES))
     waits: list[threading.Event] = []
 

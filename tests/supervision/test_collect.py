@@ -117,8 +117,8 @@ def expected_tokens(path: list[int], boundary: int) -> int:
     raise AssertionError
 
 
-def goes_on(path: list[int], step: Any) -> bool:
-    """Whether the token that decides the step has the comma behind it, too."""
+def promises_more(path: list[int], step: Any) -> bool:
+    """Whether the token that decides the step includes the comma after it."""
     if step.kind not in ("ARG_VALUE", "FUNC_FINISH"):
         return False
     tokens = path[: expected_tokens(path, step.boundary)]
@@ -224,7 +224,7 @@ def test_every_column_is_right(constrained: bool, tmp_path: Path) -> None:
                     if step.kind == "ARG_VALUE"
                     else None,
                     previous=index - 1,
-                    goes_on=goes_on(path, step),
+                    goes_on=promises_more(path, step),
                 )
                 for index, step in enumerate(expected)
             ]
@@ -425,7 +425,7 @@ def test_a_death_at_any_write_changes_nothing(
     assert number == 2 + 3 * 4 + 1  # manifest and problems, shards, the complete manifest
 
 
-def test_a_limit_goes_on(whole: Path, tmp_path: Path) -> None:
+def test_a_limited_collection_continues(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     for limit, shards in ((1, 1), (3, 3), (2, 3)):
         reports: list[Progress] = []

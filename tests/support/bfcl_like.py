@@ -55,7 +55,7 @@ def write_category(
 
 
 def write_checker(folder: Path) -> None:
-    """A stand-in for the official checker: the functions' names decide."""
+    """A replacement of the official checker: the functions' names decide."""
     package = folder / "bfcl_eval"
     for inner in ("constants", "eval_checker", "eval_checker/ast_eval"):
         (package / inner).mkdir(parents=True, exist_ok=True)

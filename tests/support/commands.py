@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from toolprm_lite.cli import main
 
-# click 8.1 mixes stderr into stdout unless told otherwise; later versions never do.
+# click 8.1 mixes stderr into stdout unless set otherwise; later versions never do.
 SEPARATE = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 RUNNER = CliRunner(**SEPARATE)
 COMMAND = [sys.executable, "-m", "toolprm_lite"]

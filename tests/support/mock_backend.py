@@ -66,7 +66,7 @@ def state_of(path: Sequence[int]) -> Float32Array:
 class MockBackend:
     """`responses` maps each whole response to its probability; an end-of-generation follows it.
 
-    `by_prompt` has other responses for the prompts in which its keys stand. `on_step` is called in
+    `by_prompt` has other responses for the prompts that contain its keys. `on_step` is called in
     every model step, with the number of its tokens.
     """
 
@@ -249,7 +249,7 @@ class MockBackend:
             logits[token] = np.log(weight)
         return logits
 
-    def _logits_behind(self, prompt: int, path: tuple[int, ...]) -> Float32Array:
+    def _logits_after(self, prompt: int, path: tuple[int, ...]) -> Float32Array:
         return self._logits(self._trees[prompt], path) if self._by_prompt else self.logits(path)
 
     def _output(
@@ -261,7 +261,7 @@ class MockBackend:
     ) -> Output:
         logits = np.empty((len(paths), self.info.vocab_size), np.float32)
         for row, (prompt, path) in enumerate(paths):
-            logits[row] = self._logits_behind(prompt, path)
+            logits[row] = self._logits_after(prompt, path)
         if self._jitter:  # kernels whose sums depend on the batch's shape
             logits += np.float32(self._jitter) * np.float32(len(paths) % 3)
         ids, logprobs, entropy = top_k(logits, masks, k)

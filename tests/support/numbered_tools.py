@@ -43,5 +43,5 @@ def backend(count: int = 32, **more: Any) -> MockBackend:
 
 
 def request(number: int, config: SearchConfig | None = None) -> SearchRequest:
-    # What the mock looks for stands in the question, so that no number is found in another.
+    # What the mock looks for is in the question, so that no number is found in another.
     return SearchRequest(f"What would tool_{number} is say?", [tool(number)], config)

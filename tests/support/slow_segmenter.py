@@ -1,12 +1,12 @@
 """What a response is, how it is cut into steps and of what it dies: the specification of the step
 segmenter (`csrc/format`), as a plain-Python twin that is written to be read.
 
-The native one must agree with it on every prefix of every response (`test_segmenter.py`): a change
+The native one must agree with it on every prefix of every response (`tests/core/test_segmenter.py`): a change
 of the rules is a change here first. Formats may differ in what is around calls (`response`,
 `tagged`, `list_of_calls`) and in how one call is written (`call`); the rest asks the schemas.
 
 It answers every question by reading the whole response again from its first byte, by recursive
-descent. Where the native segmenter keeps a state, this one has only the place it stands at: running
+descent. Where the native segmenter keeps a state, this one has only its current place: running
 out of bytes raises `_More`, a response that can't become valid raises `_Dead`, and a response that
 has come to its end raises `_Finished`. Whole values are judged by the jsonschema library.
 """
@@ -116,7 +116,7 @@ def segment(
     max_calls: int | None = None,
     require_call: bool = False,
 ) -> Verdict:
-    """Read a response, which its writer has `ended` or may go on with."""
+    """Read a response, which has `ended` or may continue."""
     reading = _Reading(
         response,
         tools={tool["name"]: tool["parameters"] for tool in tools},
@@ -216,7 +216,7 @@ class _Reading:
         )
 
     def tagged(self) -> None:
-        """The calls behind an open marker, and the close marker."""
+        """The calls after an open marker, and the close marker."""
         while True:
             self.call()
             if self.close_marker:
@@ -499,7 +499,7 @@ def valid_alone(schema: Schema, key: str, text: bytes) -> bool:
 
 
 def valid(root: Schema, schema: Schema, text: bytes) -> bool:
-    """Whether a JSON text is valid by a schema, which stands somewhere in `root`."""
+    """Whether a JSON text is valid by a schema, which is somewhere in `root`."""
     if not finite(parse(text)):
         return False
     return _valid(json.dumps(root), json.dumps(schema), text)

@@ -82,7 +82,7 @@ def test_a_certain_error_costs_much_but_not_everything() -> None:
 def test_chain_scores(data: st.DataObject, aggregate: str) -> None:
     count = data.draw(st.integers(0, 12))
     previous = [data.draw(st.integers(-1, at - 1)) for at in range(count)]
-    order = data.draw(st.permutations(range(count)))  # a step may stand before its previous one
+    order = data.draw(st.permutations(range(count)))  # a step may precede its previous one
     rewards = np.array([data.draw(_SCORES) for _ in range(count)], float)
     place = {step: at for at, step in enumerate(order)}
     moved = np.array([-1 if previous[step] < 0 else place[previous[step]] for step in order], int)

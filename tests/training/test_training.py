@@ -217,7 +217,7 @@ def test_the_pairwise_loss_learns_too(data: Supervision) -> None:
 
 
 @pytest.mark.parametrize("rival", list(RIVAL_KINDS))
-def test_rivals_judge_their_kinds(data: Supervision, rival: Any) -> None:
+def test_each_kind_of_head_judges_its_steps(data: Supervision, rival: Any) -> None:
     examples = data.examples((1,), False)
     head = fit_head(examples, card_for(data, kinds=RIVAL_KINDS[rival]), replace(QUICK, epochs=3))
     rewards = head.probabilities(examples.kinds, examples.features, examples.hidden)
@@ -227,18 +227,18 @@ def test_rivals_judge_their_kinds(data: Supervision, rival: Any) -> None:
     assert untouched == set(STEP_KINDS) - set(RIVAL_KINDS[rival])
 
 
-def test_epochs_are_told_and_stop_early(data: Supervision) -> None:
-    told: list[tuple[int, float]] = []
+def test_epochs_are_reported_and_stop_early(data: Supervision) -> None:
+    seen: list[tuple[int, float]] = []
     settings = replace(QUICK, epochs=200, patience=2, learning_rate=0.05)
     head = fit_head(
         data.examples((2,), False),
         card_for(data, (2,)),
         settings,
-        lambda epoch, loss: told.append((epoch, loss)),
+        lambda epoch, loss: seen.append((epoch, loss)),
     )
-    assert 3 <= len(told) < 50
-    best = min(told, key=lambda entry: entry[1])
-    assert len(told) == best[0] + 2
+    assert 3 <= len(seen) < 50
+    best = min(seen, key=lambda entry: entry[1])
+    assert len(seen) == best[0] + 2
     assert head.card.notes["epoch"] == best[0]
 
 
@@ -285,16 +285,16 @@ def test_platt_never_turns_the_order() -> None:
 
 
 def test_select_reads_the_layer_that_knows(data: Supervision) -> None:
-    told: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     found = select(
-        data, "toolprm", replace(QUICK, epochs=4), on_fit=lambda *entry: told.append(entry)
+        data, "toolprm", replace(QUICK, epochs=4), on_fit=lambda *entry: seen.append(entry)
     )
     assert 1 in found.head.layers
     tried = {(entry.layers, entry.pooled): entry.loss for entry in reversed(found.tried)}
     assert set(tried) == {(group, pooled) for group in [(1,), (2,), (1, 2)] for pooled in (0, 1)}
     assert tried[(1,), False] < tried[(2,), False]
-    assert [entry[1] for entry in told] == list(range(len(told)))
-    assert told[0][2] - len(told) in (0, 1)  # the last fit may have been made before
+    assert [entry[1] for entry in seen] == list(range(len(seen)))
+    assert seen[0][2] - len(seen) in (0, 1)  # the last fit may have been made before
     use = {"label": found.head.card.label, "aggregate": found.head.aggregate}
     best = max(use["selection"] for use in found.uses)
 
@@ -373,7 +373,7 @@ def test_one_source_holds_nothing_out(tmp_path: Path) -> None:
     assert {entry.settings.blind for entry in found.tried} == {0.0}
 
 
-def test_select_as_told(data: Supervision) -> None:
+def test_select_with_given_settings(data: Supervision) -> None:
     found = select(data, "orm", replace(QUICK, epochs=2), layers=(2, 1), label="local")
     assert found.head.layers == (2, 1)
     assert found.head.card.label == "local"
@@ -454,8 +454,8 @@ def test_train_writes_heads(heads: Path, folder: Path) -> None:
     scores = head.card.notes["scores"]
     report = json.loads((heads / "train.json").read_text())
     assert len(report["validation"]) == 3
-    told = report["validation"][1]["steps"][head.card.label]["FUNC_NAME"]
-    assert scores["validation"]["steps"]["FUNC_NAME"]["auc"] == told["auc"]
+    reported = report["validation"][1]["steps"][head.card.label]["FUNC_NAME"]
+    assert scores["validation"]["steps"]["FUNC_NAME"]["auc"] == reported["auc"]
     assert set(scores["test"]["steps"]) == {"all", *head.card.kinds}
     assert scores["test"]["responses"]["problems"] == 20
     assert report["chosen_from"]["orm"]["tried"]
