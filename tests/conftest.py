@@ -7,7 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from tiny_model import TinyLlama, write_tiny_mamba
+
+pytest.register_assert_rewrite("support")
+
+from support.tiny_model import TinyLlama, write_tiny_mamba  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job's; commands inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

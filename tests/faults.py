@@ -3,8 +3,8 @@
     python tests/faults.py --kills 100
 
 kills `collect`, `eval` and `search --input` a hundred times each, on a tiny random model. Every
-command is started again after each kill, goes on where the last one stopped, and is begun from
-nothing when it has ended. What each of these rounds leaves behind must equal what an undisturbed
+command is started again after each kill, continues where the last one stopped, and starts from
+nothing when it has ended. What each of these rounds leaves must equal what an undisturbed
 run leaves: nothing lost, nothing twice.
 """
 
@@ -22,35 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiny_model import TinyLlama
+from support.commands import COMMAND
+from support.questions import write_questions
+from support.tiny_model import TinyLlama
 
-COMMAND = [sys.executable, "-m", "toolprm_lite"]
 _PATIENCE = 300.0  # seconds that an undisturbed run may take
-
-
-def question(number: int) -> dict[str, Any]:
-    """A problem with its right call, as `collect` and `eval` read it."""
-    name = f"book{chr(97 + number % 10)}"
-    tool = {
-        "name": name,
-        "description": "Book a seat",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}, "seats": {"type": "integer"}},
-            "required": ["city"],
-        },
-    }
-    return {
-        "id": f"p{number}",
-        "query": f"Book {number} seats in Paris",
-        "tools": [tool],
-        "answers": [{"name": name, "arguments": {"city": "Paris", "seats": number}}],
-    }
-
-
-def write_questions(path: Path, count: int) -> Path:
-    path.write_text("".join(f"{json.dumps(question(number))}\n" for number in range(count)))
-    return path
 
 
 def collected(folder: Path) -> Any:
@@ -78,7 +54,7 @@ def searched(path: Path) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A command that can go on, with the answers it gives."""
+    """A command that can be resumed, with the answers it gives."""
 
     name: str
     options: tuple[str, ...]
@@ -125,7 +101,7 @@ class Figures:
 
 
 def campaign(
-    kind: Kind, kills: int, folder: Path, model: Path, problems: Path, dice: random.Random
+    kind: Kind, kills: int, folder: Path, model: Path, problems: Path, rng: random.Random
 ) -> Figures:
     """Kill the command so often, at moments from its start to its end."""
     whole = folder / "whole"
@@ -142,12 +118,12 @@ def campaign(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        if dice.random() < 0.7:  # in the midst of its work; else anywhere, also in its start
+        if rng.random() < 0.7:  # during its work; else at any time, also at the start
             while process.poll() is None and kind.traces(output) == before:
                 time.sleep(0.002)
-            time.sleep(dice.random() * min(0.5, seconds / 4))
+            time.sleep(rng.random() * min(0.5, seconds / 4))
         else:
-            time.sleep(dice.random() * seconds)
+            time.sleep(rng.random() * seconds)
         alive = process.poll() is None
         process.kill()
         _, said = process.communicate()
@@ -192,7 +168,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--only", choices=[kind.name for kind in KINDS])
     options = parser.parse_args()
-    dice = random.Random(options.seed)
+    rng = random.Random(options.seed)
     failed = False
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -203,7 +179,7 @@ def main() -> None:
                 continue
             home = folder / kind.name
             home.mkdir()
-            figures = campaign(kind, options.kills, home, model, problems, dice)
+            figures = campaign(kind, options.kills, home, model, problems, rng)
             print(
                 f"{kind.name}: {figures.kills} kills, {figures.during_work} while it wrote; "
                 f"{figures.rounds} rounds ended, {len(figures.differences)} differences",
@@ -217,3 +193,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# ADD from support.questions import question, write_questions

@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mock_backend import MockBackend
-from test_many import CITIES, backend, request
-
+from support.mock_backend import MockBackend
+from support.numbered_tools import CITIES, backend, request
 from toolprm_lite import SearchConfig, Searcher, SearchQueue, SearchResult
 from toolprm_lite.errors import (
     ConfigError,
@@ -124,7 +123,7 @@ class Outcome:
 
 
 def resident() -> int:
-    """Bytes of this process in memory; 0 where the system doesn't tell."""
+    """Bytes of this process in memory; 0 where the system doesn't say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

@@ -60,7 +60,7 @@ def as_tool(schema: Any) -> dict[str, Any]:
 
 
 def refers_to_root(schema: Any) -> bool:
-    """Whether a reference means another place once the schema stands inside a tool."""
+    """Whether a reference means another place once the schema is inside a tool."""
     references = [
         part for part in json.dumps(schema).split('"$ref": "')[1:] if not part.startswith("http")
     ]

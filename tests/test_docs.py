@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mock_backend import MockBackend
 
 import toolprm_lite
+from support.mock_backend import MockBackend
 from toolprm_lite import Searcher
 
 ROOT = Path(__file__).parent.parent

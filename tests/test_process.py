@@ -11,7 +11,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tiny_hf import write_tiny_hf
+
+from support.tiny_hf import write_tiny_hf
 
 TOOLS = """[{"name": "weather", "parameters": {"type": "object",
     "properties": {"city": {"type": "string"}}, "required": ["city"]}}]"""
@@ -105,7 +106,7 @@ def refused(doors):
 
 @forks
 @pytest.mark.parametrize("moment", ["idle", "searching", "queue", "stream"])
-def test_a_forked_child_is_told_to_open_its_own_model(tiny_gguf: Path, moment: str) -> None:
+def test_a_forked_child_must_open_its_own_model(tiny_gguf: Path, moment: str) -> None:
     script = DOORS + textwrap.dedent(f"""
     moment = {moment!r}
     searcher = opened(threads=2)  # OpenMP's own threads are not in the child

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_llamacpp import llama_greedy
 
+from support.llama_greedy import llama_greedy
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite.backends.base import Backend, Batch, Output
 from toolprm_lite.backends.llamacpp import LlamaCppBackend

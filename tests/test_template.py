@@ -1,4 +1,4 @@
-"""Chat templates are programs of strangers: whatever they do ends soon, with a prompt."""
+"""Chat templates are untrusted programs: they always end soon, with a prompt."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_prompt import HERMES_TEMPLATE, TOOLS, USER
-from tiny_model import TinyLlama
 
+from support.templates import HERMES_TEMPLATE, TOOLS, USER
+from support.tiny_model import TinyLlama
 from toolprm_lite.errors import TemplateWarning
 from toolprm_lite.formats import HERMES, JSON_LIST
 from toolprm_lite.prompt import render_prompt
@@ -108,11 +108,9 @@ def failures() -> dict[str, str]:
     """What each of them fails with, in a process of its own, with ceilings far above the need."""
     script = """
         import json, re, sys
-        sys.path.insert(0, sys.argv[1])
-        from test_template import HOSTILE
         from toolprm_lite.template import TemplateFailed, render_template
         failures = {}
-        for template in HOSTILE:
+        for template in json.load(sys.stdin):
             try:
                 render_template(template, {"messages": []})
             except TemplateFailed as failure:
@@ -123,7 +121,8 @@ def failures() -> dict[str, str]:
         json.dump(failures, sys.stdout)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(Path(__file__).parent)],
+        [sys.executable, "-c", textwrap.dedent(script)],
+        input=json.dumps(list(HOSTILE)).encode(),
         check=True,
         timeout=300,
         stdout=subprocess.PIPE,
@@ -142,7 +141,7 @@ def test_hostile_templates_fail_soon(failures: dict[str, str], template: str) ->
 @pytest.mark.parametrize("form", [JSON_LIST, HERMES], ids=["json-list", "hermes"])
 def test_a_failure_is_a_warning(form: Any) -> None:
     template = HERMES_TEMPLATE + "{{ 1/0 }}"
-    with pytest.warns(TemplateWarning, match="division by zero.*ChatML is used instead") as told:
+    with pytest.warns(TemplateWarning, match="division by zero.*ChatML is used instead") as raised:
         text = "".join(
             render_prompt(
                 [USER], TOOLS, format=form, chat_template=template, special=SpecialTexts()
@@ -150,7 +149,7 @@ def test_a_failure_is_a_warning(form: Any) -> None:
         )
     assert text.startswith("<|im_start|>system\n")
     assert text.endswith("<|im_start|>assistant\n")
-    assert [warning.category for warning in told] == [TemplateWarning] * (1 + (form == HERMES))
+    assert [warning.category for warning in raised] == [TemplateWarning] * (1 + (form == HERMES))
 
 
 def test_a_template_that_knows_no_system_role_is_no_failure(
@@ -233,7 +232,7 @@ def test_any_template_renders_or_fails(template: str) -> None:
 
 
 def test_the_command_line_says_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiny_model.CHAT_TEMPLATE", "{{ 1/0 }}")
+    monkeypatch.setattr("support.tiny_model.CHAT_TEMPLATE", "{{ 1/0 }}")
     model = str(TinyLlama().write(tmp_path / "odd.gguf"))
     tools = tmp_path / "tools.json"
     tools.write_text('{"name": "f", "parameters": {"type": "object", "properties": {}}}')

@@ -3,8 +3,8 @@
 //
 // Three parts read it: the envelope finds where calls begin (envelope.h), the body reads one call
 // (body.h) and tells the judge what it reads, the judge decides (call_judge.h). What a response is,
-// and of what it dies, is specified by a readable twin in Python, tests/slow_segmenter.py, with
-// which this one must agree on every input.
+// and of what it dies, is specified by a readable twin in Python, tests/support/slow_segmenter.py,
+// with which this one must agree on every input.
 //
 // Steps and their boundaries:
 //   FUNC_NAME     the end of the name (in JSON its closing quote)

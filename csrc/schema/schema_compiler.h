@@ -1,4 +1,4 @@
-// From JSON Schemas to nodes.
+// Turns JSON Schemas (draft 2020-12) into nodes. What it does not know is left to the judge.
 #pragma once
 
 #include <vector>
@@ -8,11 +8,11 @@
 
 namespace toolprm {
 
-// Adds the nodes of `schema`, into which its references lead, and returns the first one's number;
-// the node kAnything must exist. Throws std::invalid_argument for what is no schema.
+// Appends the nodes of a schema, references followed, and returns its own. Throws
+// std::invalid_argument for a schema that can't be compiled.
 NodeId compile_schema(const JsonValue& schema, std::vector<SchemaNode>& nodes);
 
-// Called once after the last schema: works out what follows from the nodes that a node refers to.
+// Works out, once all schemas are compiled, what a node takes over from those that it holds.
 void settle_nodes(std::vector<SchemaNode>& nodes);
 
 }  // namespace toolprm

@@ -1,8 +1,9 @@
-// A JSON Schema's parts as nodes that refer to each other by number.
+// A compiled JSON Schema: a tree of nodes, by their numbers.
 #pragma once
 
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "json/json_value.h"

@@ -1,4 +1,4 @@
-// A sorted set of strings that is narrowed byte by byte.
+// Names and listed strings, as they are read byte by byte.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 namespace toolprm {
 
+// A sorted set of strings that is narrowed byte by byte.
 class StringSet {
  public:
   struct Cursor {

@@ -1,9 +1,9 @@
 #include "schema/tool_schema.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <unordered_set>
-#include <utility>
 
 #include "schema/schema_compiler.h"
 
@@ -24,12 +24,6 @@ ToolSchema::ToolSchema(std::string_view tools_json) {
   }
   if (tools.items.size() >= kNothing) throw std::invalid_argument("there are too many tools");
   nodes_.emplace_back();  // kAnything
-  add_functions(tools);
-  settle_nodes(nodes_);
-  for (ToolFunction& function : functions_) check_parameters(function);
-}
-
-void ToolSchema::add_functions(const JsonValue& tools) {
   std::vector<std::string> names;
   std::unordered_set<std::string_view> known;
   for (const JsonValue& tool : tools.items) {
@@ -55,17 +49,17 @@ void ToolSchema::add_functions(const JsonValue& tools) {
     functions_.push_back(std::move(function));
   }
   names_ = StringSet(std::move(names));
-}
-
-void ToolSchema::check_parameters(ToolFunction& function) const {
-  if (function.parameters == kNothing || !node(function.parameters).allows(JsonType::kObject)) {
-    throw std::invalid_argument(function.name + ": its parameters can never be an object");
+  settle_nodes(nodes_);
+  for (ToolFunction& function : functions_) {
+    if (function.parameters == kNothing || !node(function.parameters).allows(JsonType::kObject)) {
+      throw std::invalid_argument(function.name + ": its parameters can never be an object");
+    }
+    const SchemaNode& parameters = node(function.parameters);
+    if (parameters.properties.size() > kMaxParameters) {
+      throw std::invalid_argument(function.name + ": it has more than 256 parameters");
+    }
+    function.judged_whole = parameters.judged_here || parameters.listed;
   }
-  const SchemaNode& parameters = node(function.parameters);
-  if (parameters.properties.size() > kMaxParameters) {
-    throw std::invalid_argument(function.name + ": it has more than 256 parameters");
-  }
-  function.judged_whole = parameters.judged_here || parameters.listed;
 }
 
 bool ToolSchema::valid(NodeId id, const JsonValue& value) const {
@@ -98,36 +92,33 @@ bool ToolSchema::valid(NodeId id, const JsonValue& value) const {
       }
       return true;
     }
-    case JsonType::kObject:
-      return valid_object(schema, value);
+    case JsonType::kObject: {
+      if (value.members.size() < schema.min_properties ||
+          value.members.size() > schema.max_properties) {
+        return false;
+      }
+      uint64_t few = 0;  // most objects have few properties: no allocation then
+      std::vector<bool> many(schema.properties.size() > 64 ? schema.properties.size() : 0);
+      for (const auto& [key, member] : value.members) {
+        const int index = schema.properties.find(key);
+        if (index >= 0) {
+          if (many.empty()) {
+            few |= uint64_t{1} << index;
+          } else {
+            many[index] = true;
+          }
+        }
+        if (!valid(index >= 0 ? schema.property_nodes[index] : schema.additional, member)) {
+          return false;
+        }
+      }
+      return std::all_of(schema.required.begin(), schema.required.end(), [&](uint32_t index) {
+        return many.empty() ? (few >> index) & 1 : bool{many[index]};
+      });
+    }
     default:
       return true;
   }
-}
-
-bool ToolSchema::valid_object(const SchemaNode& schema, const JsonValue& value) const {
-  if (value.members.size() < schema.min_properties ||
-      value.members.size() > schema.max_properties) {
-    return false;
-  }
-  uint64_t few = 0;  // most objects have few properties: no allocation then
-  std::vector<bool> many(schema.properties.size() > 64 ? schema.properties.size() : 0);
-  for (const auto& [key, member] : value.members) {
-    const int index = schema.properties.find(key);
-    if (index >= 0) {
-      if (many.empty()) {
-        few |= uint64_t{1} << index;
-      } else {
-        many[index] = true;
-      }
-    }
-    if (!valid(index >= 0 ? schema.property_nodes[index] : schema.additional, member)) {
-      return false;
-    }
-  }
-  return std::all_of(schema.required.begin(), schema.required.end(), [&](uint32_t index) {
-    return many.empty() ? (few >> index) & 1 : bool{many[index]};
-  });
 }
 
 }  // namespace toolprm

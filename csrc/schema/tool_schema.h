@@ -2,6 +2,7 @@
 // The segmenter queries it byte by byte for what may follow, and value by value for what is valid.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,11 +45,6 @@ class ToolSchema {
   bool valid(NodeId id, const JsonValue& value) const;
 
  private:
-  void add_functions(const JsonValue& tools);
-  // Sets what is judged of the arguments together. Throws std::invalid_argument.
-  void check_parameters(ToolFunction& function) const;
-  bool valid_object(const SchemaNode& schema, const JsonValue& value) const;
-
   std::vector<SchemaNode> nodes_;
   StringSet names_;
   std::vector<ToolFunction> functions_;

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from mock_backend import MockBackend, tokenize
 
+from support.mock_backend import MockBackend, tokenize
 from toolprm_lite import SearchConfig, Searcher, SearchResult, _core
 from toolprm_lite.constraint import Vocabulary
 from toolprm_lite.formats import FORMATS, JSON_LIST, Allowed, CallFormat, detect_format

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from mock_backend import EOG, MockBackend
 
+from support.mock_backend import EOG, MockBackend
 from toolprm_lite import SearchConfig, Searcher, SearchResult, _core
 from toolprm_lite.formats import FORMATS, get_format, write_json
 from toolprm_lite.formats.hermes import Hermes

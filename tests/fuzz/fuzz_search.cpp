@@ -1,4 +1,4 @@
-// A search from its first token to its answers, beside a model of the backend that it drives: which
+// A search from its first token to its answers, with a model of the backend that it drives: which
 // sequences are open, what tokens they hold, which cells these take. The policy prefers a few
 // written responses, so that whole calls are reached; its distributions may also be broken in any
 // way that a backend's arrays allow. Room, refusals, stops, forced tokens and rewards are random.
@@ -30,7 +30,7 @@ constexpr size_t kMaxBatches = 4000;
 constexpr uint32_t kMaxTokens = 60;
 constexpr size_t kMaxText = 250;  // bytes of a preferred response
 
-// Tools like those of applications, beside those that the input makes up.
+// Tools like those of applications, in addition to those that the input defines.
 constexpr std::string_view kTools = R"([
   {"name": "get_weather", "parameters": {"type": "object", "additionalProperties": false,
     "required": ["city"], "properties": {

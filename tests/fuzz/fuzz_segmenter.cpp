@@ -1,6 +1,7 @@
 // The segmenter on any format, tools and response: the same steps and the same death whatever the
 // pieces, forks that leave their source alone, steps in the specified order and within the bytes
-// read. tests/slow_segmenter.py says which steps these are; this checks what holds for all of them.
+// read. tests/support/slow_segmenter.py says which steps these are; this checks what holds for all
+// of them.
 #include <algorithm>
 #include <memory>
 #include <stdexcept>
@@ -57,7 +58,7 @@ void advance(const StepSegmenter& segmenter, Read& read, std::string_view respon
   if (was_dead || was_finished) CHECK(read.steps.size() == steps && alive == !was_dead);
 }
 
-// The order of steps, and where they may stand.
+// The order of steps, and where they may be.
 void check_steps(const StepSegmenter& segmenter, const Read& read, std::string_view response,
                  const StepSegmenter::Limits& limits) {
   const ToolSchema& tools = segmenter.tools();

@@ -1,4 +1,4 @@
-// Tools, values and calls built from a fuzzed input, so that the code behind the parser is reached.
+// Tools, values and calls built from a fuzzed input, so that the code after the parser is reached.
 #pragma once
 
 #include <string>

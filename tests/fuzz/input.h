@@ -27,7 +27,7 @@ inline void show(const char* what, std::string_view text) {
   std::fprintf(stderr, "%s: %.*s\n", what, static_cast<int>(text.size()), text.data());
 }
 
-// Read from front to back, so that an edit changes only the decisions behind it. Zeros follow the
+// Read from front to back, so that an edit changes only the decisions after it. Zeros follow the
 // last byte: 0 must be the choice that ends things.
 class Input {
  public:
@@ -38,7 +38,7 @@ class Input {
     const uint32_t low = byte();
     return (limit <= 256 ? low : low | uint32_t{byte()} << 8) % limit;
   }
-  // True for one byte in `many`, never behind the end.
+  // True for one byte in `many`, never after the end.
   bool chance(uint32_t many) { return below(many) == many - 1; }
   uint64_t word() {
     uint64_t word = 0;

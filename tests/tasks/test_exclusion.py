@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("jsonschema")
 
-from test_cli_supervision import QUICK, assert_error, contents, record, run, write_problems
-
+from support.commands import QUICK, assert_error, contents, run
+from support.questions import record, write_problems
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.tasks.exclusion import Exclusions
 from toolprm_lite.tasks.loading import load_problems
@@ -74,11 +74,11 @@ def test_a_set_without_the_excluded_records(
     result = run(*arguments, "--exclude", exclude, "--rejected", rejected, "--output",
                  tmp_path / "set")  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    told = result.stderr.splitlines()
-    assert told[0] == f"{exclude}: 2 records left out; 2 of its 4 lines match no record:"
-    assert told[1:3] == ["  line 4: unknown", "  line 5: other.jsonl p6"]
-    assert told[3] == f"{problems}: 10 problems; 2 left out:"
-    assert f"line 4 (p3): excluded by {exclude}, line 2; take that line out to use it" in told[4]
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"{exclude}: 2 records left out; 2 of its 4 lines match no record:"
+    assert lines[1:3] == ["  line 4: unknown", "  line 5: other.jsonl p6"]
+    assert lines[3] == f"{problems}: 10 problems; 2 left out:"
+    assert f"line 4 (p3): excluded by {exclude}, line 2; take that line out to use it" in lines[4]
     found = {problem["id"] for problem in open_set(tmp_path / "set").problems}
     assert found == {f"p{number}" for number in range(12)} - {"p3", "p5"}
     kinds = [json.loads(line)["kind"] for line in rejected.read_text().splitlines()]
@@ -91,7 +91,9 @@ def test_a_set_without_the_excluded_records(
 def test_an_exclusion_without_effect_is_an_error(
     problems: Path, tiny_gguf: Path, tmp_path: Path
 ) -> None:
-    def told(*parts: str, which: str = "collect", exclude: str | Path = "exclude.txt") -> None:
+    def assert_refused(
+        *parts: str, which: str = "collect", exclude: str | Path = "exclude.txt"
+    ) -> None:
         path = tmp_path / exclude
         result = run(which, problems, "--model", tiny_gguf, "--exclude", path, "--output",
                      tmp_path / "out")  # fmt: skip
@@ -99,12 +101,12 @@ def test_an_exclusion_without_effect_is_an_error(
         assert not (tmp_path / "out" / "set").exists()
 
     (tmp_path / "exclude.txt").write_text("unknown\nnone\n")
-    told("none of its 2 lines matches a record")
+    assert_refused("none of its 2 lines matches a record")
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
-    told("none of its 2 lines matches a record", which="fit")
+    assert_refused("none of its 2 lines matches a record", which="fit")
     (tmp_path / "exclude.txt").write_text("# nothing\n")
-    told("none of its 0 lines matches a record")
-    told("No such file", exclude="missing.txt")
+    assert_refused("none of its 0 lines matches a record")
+    assert_refused("No such file", exclude="missing.txt")
     (tmp_path / "latin.txt").write_bytes("pé1\n".encode("latin-1"))
-    told("not UTF-8 text (byte 1)", exclude="latin.txt")
+    assert_refused("not UTF-8 text (byte 1)", exclude="latin.txt")

@@ -36,14 +36,14 @@ def one(identity: str, source: str, tools: list[Tool], *right: str) -> Problem:
 
 def mixture() -> list[Problem]:
     """Two sources: 30 tools of ten problems each; and problems with three of 120 tools."""
-    dice = random.Random(1)
+    rng = random.Random(1)
     problems = []
     for number in range(30):
         name = f"get_{NOUNS[number % 9]}_{number}"
         problems += [one(f"s{number}-{k}", "simple", [tool(name)], name) for k in range(10)]
     for number in range(150):
         block = 12 * (number % 10)
-        names = [f"make{NOUNS[k % 9].title()}{block + k}" for k in dice.sample(range(12), 5)]
+        names = [f"make{NOUNS[k % 9].title()}{block + k}" for k in rng.sample(range(12), 5)]
         right = names[: 1 + number % 3]
         problems.append(one(f"m{number}", "multi", [tool(name) for name in names], *right))
     return problems
@@ -257,7 +257,7 @@ def test_problems_with_several_calls_are_thinned(problems: list[Problem]) -> Non
     assert 0 < shares[0.5] < shares[1.0]
 
 
-def test_a_plan_beside_another_keeps_its_splits(problems: list[Problem]) -> None:
+def test_a_plan_keeps_the_splits_of_another(problems: list[Problem]) -> None:
     first = make_plan(problems, PlanSettings(multi_share=0.3))
     splits = {planned.id: planned.split for planned in first}
     second = make_plan(problems, PlanSettings(), splits)
@@ -316,10 +316,10 @@ def test_questions_are_joined_within_their_side() -> None:
 def test_no_join_gives_a_name_two_meanings() -> None:
     first, second = questions()[0], questions()[20]
     clash = replace(second, tools=[*second.tools[:1], tool("other", "place")])
-    dice = random.Random(0)
-    assert join_problems([first], [second], 4, dice)
-    assert join_problems([first], [clash], 4, dice) == {}
-    assert join_problems([first], [replace(second, answers=first.answers)], 4, dice) == {}
+    rng = random.Random(0)
+    assert join_problems([first], [second], 4, rng)
+    assert join_problems([first], [clash], 4, rng) == {}
+    assert join_problems([first], [replace(second, answers=first.answers)], 4, rng) == {}
 
 
 def test_a_share_is_joined_and_known_ones_are_only_joined() -> None:
@@ -328,8 +328,8 @@ def test_a_share_is_joined_and_known_ones_are_only_joined() -> None:
     assert 15 < len(joined) < 45
     assert not joined & {planned.id for planned in half}
     splits = {planned.id: planned.split for planned in make_plan(questions())}
-    beside = make_plan(questions(), PlanSettings(joined_share=1), splits)
-    assert beside
-    for planned in beside:
+    kept = make_plan(questions(), PlanSettings(joined_share=1), splits)
+    assert kept
+    for planned in kept:
         assert "+" in planned.id
         assert {splits[part] for part in planned.id.split("+")} == {planned.split}
