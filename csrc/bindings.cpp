@@ -240,7 +240,7 @@ void bind_formats(py::module_& m) {
 
 // The KV cache and the tap
 
-void bind_backend(py::module_& m) {
+void bind_drawing(py::module_& m) {
   m.def("top_k", &top_k, py::arg("logits"), py::arg("masks"), py::arg("k"));
   m.def("draw", &draw, py::arg("tokens"), py::arg("logprobs"), py::arg("path"), py::arg("draws"),
         py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"));
@@ -248,7 +248,9 @@ void bind_backend(py::module_& m) {
   py::class_<Vocabulary, std::shared_ptr<Vocabulary>>(m, "Vocabulary")
       .def(py::init(&make_vocabulary), py::arg("tokens"), py::arg("ends"))
       .def("__len__", &Vocabulary::size);
+}
 
+void bind_ledger(py::module_& m) {
   py::class_<KvLedger>(m, "KvLedger")
       .def(py::init([](int32_t sequences, uint32_t cells, uint32_t prompt) {
              if (sequences < 1 || prompt > cells) {
@@ -280,7 +282,9 @@ void bind_backend(py::module_& m) {
           py::arg("cells"), py::arg("size"))
       .def_property_readonly("used", &KvLedger::used)
       .def_property_readonly("end", &KvLedger::end);
+}
 
+void bind_tap(py::module_& m) {
   py::class_<TensorTap>(m, "TensorTap")
       .def(py::init([](uintptr_t name, uintptr_t bytes, uintptr_t read,
                        std::vector<std::string> names, size_t width, uint32_t ubatch) {
@@ -571,7 +575,9 @@ void bind_search(py::module_& m) {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The native core of toolprm_lite. Its documented face is _core.pyi.";
   bind_formats(m);
-  bind_backend(m);
+  bind_drawing(m);
+  bind_ledger(m);
+  bind_tap(m);
   bind_options(m);
   bind_results(m);
   bind_answers(m);

@@ -361,16 +361,7 @@ def _normalise(raw: Any) -> tuple[Any, bool]:
     if not isinstance(raw, Mapping):
         return {}, False
     schema: Schema = {}
-    optional = False
-    kind = raw.get("type")
-    if isinstance(kind, str):
-        parsed, optional = parse_type(kind)
-        schema.update(parsed or {})
-    elif isinstance(kind, list):
-        names = [parse_type(name)[0] for name in kind if isinstance(name, str)]
-        if names and all(name and set(name) == {"type"} for name in names):
-            unique = list(dict.fromkeys(name["type"] for name in names if name))
-            schema["type"] = unique if len(unique) > 1 else unique[0]
+    optional = _copy_type(raw.get("type"), schema)
     for key in _TEXTS:
         if isinstance(raw.get(key), str):
             schema[key] = raw[key]
@@ -401,13 +392,33 @@ def _normalise(raw: Any) -> tuple[Any, bool]:
         schema["type"] = [schema["type"], "null"]
     if isinstance(raw.get("enum"), list):
         _fit_enum(schema, _plain(raw["enum"]))
+    _fit_default(schema)
+    return schema, optional
+
+
+def _copy_type(kind: Any, schema: Schema) -> bool:
+    """Put a standard type into the schema, with the keywords that `kind` stands for. Whether it
+    says "optional"."""
+    optional = False
+    if isinstance(kind, str):
+        parsed, optional = parse_type(kind)
+        schema.update(parsed or {})
+    elif isinstance(kind, list):
+        names = [parse_type(name)[0] for name in kind if isinstance(name, str)]
+        if names and all(name and set(name) == {"type"} for name in names):
+            unique = list(dict.fromkeys(name["type"] for name in names if name))
+            schema["type"] = unique if len(unique) > 1 else unique[0]
+    return optional
+
+
+def _fit_default(schema: Schema) -> None:
+    """Give the default a value that fits the schema, or drop it."""
     if "default" in schema:
         fitted = _fit(schema["default"], schema)
         if fitted is _MISFIT:
             del schema["default"]
         else:
             schema["default"] = fitted
-    return schema, optional
 
 
 def _copy_subschemas(raw: Mapping[str, Any], schema: Schema) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -75,17 +75,7 @@ class _Row:
 
 
 def _answer(result: SearchResult) -> Iterator[Text]:
-    calls: list[_CallSteps] = []
-    total: Step | None = None
-    for step in result.steps:
-        if step.kind == "FUNC_NAME":
-            calls.append(_CallSteps(step))
-        elif step.kind == "ARG_VALUE":
-            calls[-1].arguments.append(step)
-        elif step.kind == "TOTAL_FINISH":
-            total = step
-        elif calls:
-            calls[-1].ends.append(step)
+    calls, total = _by_call(result.steps)
     calibrated = result.confidence is not None
     rows: list[_Row] = []
     doubts: list[str] = []
@@ -119,18 +109,39 @@ def _answer(result: SearchResult) -> Iterator[Text]:
     if words:
         yield Text(words)
     if not result.complete:
-        closed = len(result.calls)
-        counted = f"{closed} whole call{'' if closed == 1 else 's'}"
-        line = Text(f"incomplete: the response was cut off after {counted}", style="bold yellow")
-        if result.text and not calls:
-            line.append(f": {visible(result.text)}", style="not bold")
-        yield line
-        if result.missing:
-            yield Text(f"missing: {visible(', '.join(result.missing))}", style="yellow")
+        yield from _cut_off(result, begun=bool(calls))
     if result.stopped is not None:
         yield Text(f"stopped early: {_STOPS[result.stopped]}", style="yellow")
     if calibrated and doubts:
         yield Text(f"doubtful: {'; '.join(doubts)}", style="yellow")
+
+
+def _by_call(steps: Iterable[Step]) -> tuple[list[_CallSteps], Step | None]:
+    """The steps of each call, and the one that ended the response."""
+    calls: list[_CallSteps] = []
+    total: Step | None = None
+    for step in steps:
+        if step.kind == "FUNC_NAME":
+            calls.append(_CallSteps(step))
+        elif step.kind == "ARG_VALUE":
+            calls[-1].arguments.append(step)
+        elif step.kind == "TOTAL_FINISH":
+            total = step
+        elif calls:
+            calls[-1].ends.append(step)
+    return calls, total
+
+
+def _cut_off(result: SearchResult, begun: bool) -> Iterator[Text]:
+    """How far an incomplete response has come; `begun`: it has a call's name."""
+    closed = len(result.calls)
+    counted = f"{closed} whole call{'' if closed == 1 else 's'}"
+    line = Text(f"incomplete: the response was cut off after {counted}", style="bold yellow")
+    if result.text and not begun:
+        line.append(f": {visible(result.text)}", style="not bold")
+    yield line
+    if result.missing:
+        yield Text(f"missing: {visible(', '.join(result.missing))}", style="yellow")
 
 
 def _call_rows(call: _CallSteps, calibrated: bool) -> Iterator[_Row]:

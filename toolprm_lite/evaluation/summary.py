@@ -68,11 +68,7 @@ def summarise(
         name, values = oracle
         ceiling = table.accuracy(values, right.get(GREEDY))
         summary["oracle"] = {"strategy": name, **ceiling}
-        for row in rows:
-            row["way"] = {
-                part: _way(row[part], ceiling[part], _find(rows, GREEDY).get(part))
-                for part in ("average", "all")
-            }
+        _add_ways(rows, ceiling)
     if official is not None:
         summary["official"] = {
             "judged": len(shared) * len(columns),
@@ -80,6 +76,15 @@ def summarise(
             "disagree": disagree,
         }
     return summary
+
+
+def _add_ways(rows: Sequence[Record], ceiling: Record) -> None:
+    """How much of the way from greedy to the oracle each strategy comes."""
+    for row in rows:
+        row["way"] = {
+            part: _way(row[part], ceiling[part], _find(rows, GREEDY).get(part))
+            for part in ("average", "all")
+        }
 
 
 def _verdicts(

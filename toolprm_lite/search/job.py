@@ -78,6 +78,18 @@ class Job:
     def waits_for_room(self) -> bool:
         return isinstance(self.request, RowsRequest) and len(self.request.batch.tokens) == 0
 
+    def add_prefill(self, part: Prefill, seconds: float) -> None:
+        """A part of the prompt is done; it took so long, of which the model's time is known where
+        it is the last part."""
+        self.timing.prefill += seconds if part.output is None else part.output.model_seconds
+        reused = 0 if self.prompt_begun else part.reused_tokens
+        self.prompt_begun = True
+        self.prefill = Prefill(
+            self.prefill.reused_tokens + reused,
+            self.prefill.prefill_tokens + part.prefill_tokens,
+            part.output,
+        )
+
     def listen(self) -> None:
         """Report what has happened in the search since the last time."""
         if self.sink is None:

@@ -26,7 +26,6 @@ from toolprm_lite.backends.base import (
     Backend,
     Batch,
     Output,
-    Prefill,
     SequenceOp,
 )
 from toolprm_lite.errors import ContextError, NoRoom
@@ -248,15 +247,7 @@ class Scheduler:
             self._fail_at_prompt(job, error)
             return
         self._prompt_cells = self._backend.prompt_cells
-        spent = clock.now() - began
-        job.timing.prefill += spent if part.output is None else part.output.model_seconds
-        reused = 0 if job.prompt_begun else part.reused_tokens
-        job.prompt_begun = True
-        job.prefill = Prefill(
-            job.prefill.reused_tokens + reused,
-            job.prefill.prefill_tokens + part.prefill_tokens,
-            part.output,
-        )
+        job.add_prefill(part, clock.now() - began)
         if part.output is None and job.stopped is None:
             return
         if not job.begun:
