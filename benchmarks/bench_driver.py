@@ -20,13 +20,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Run in both checkouts, so it uses only what each of them has.
+# Run in both checkouts, so it uses only what both versions of the package have.
 MEASURE = """
 import json, statistics, sys, tempfile
 from pathlib import Path
-sys.path[:0] = ["tests", "tests/support"]  # older checkouts have no support
-from golden import problems
-from tiny_model import TinyLlama
+sys.path.insert(0, sys.argv[2])  # this checkout's tests
+from support.made_problems import problems
+from support.tiny_model import TinyLlama
 from toolprm_lite import SearchConfig, Searcher
 
 def judge(steps):
@@ -50,7 +50,7 @@ def measure(checkout: Path, strategy: str) -> float:
     """Milliseconds outside the model for each model step."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, strategy],
+        [sys.executable, "-c", MEASURE, strategy, str(ROOT / "tests")],
         cwd=checkout, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return float(json.loads(done.stdout.splitlines()[-1]))

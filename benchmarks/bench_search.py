@@ -4,7 +4,7 @@
 
 PROBLEMS is a file of problems, a supervision set, or the folder of BFCL's unpacked wheel, of which
 the bring-up problems are taken. Every problem is prefilled once and asked with each strategy in
-turn, in an order that rotates. "behind the prompt" is all but the prefill; the whole time adds the
+turn, in an order that rotates. "after the prompt" is all but the prefill; the whole time adds the
 prefill that the problem's first strategy paid. Ratios are of each problem's times to greedy's.
 """
 
@@ -92,7 +92,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     print(
-        f"{'':24}{'right':>7}{'decoded':>9}{'drawn':>8}{'behind the prompt ms, p95':>27}"
+        f"{'':24}{'right':>7}{'decoded':>9}{'drawn':>8}{'after the prompt ms, p95':>27}"
         f"{'with it, p95':>17}{'of greedy':>11}{'p95':>7}"
     )
     for name, row in found.items():

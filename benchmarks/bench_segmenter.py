@@ -3,8 +3,8 @@
     pip install jiter partial-json-parser
     python benchmarks/bench_segmenter.py [--json]
 
-The rivals are partial parsers: after every token they read the whole response so far. They are left
-out where they are not installed.
+The compared libraries are partial parsers: after every token they read the whole response so far.
+They are left out where they are not installed.
 """
 
 from __future__ import annotations

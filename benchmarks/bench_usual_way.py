@@ -5,12 +5,12 @@
 - usual: at every step each beam's whole text, prompt included, is prefilled again, M continuations
   are drawn each on its own row, and every candidate is read from its beginning by a second language
   model, which here is the same model opened twice.
-- cached: a stronger rival: prefixes stay in the cache and there is no second model (the policy's
+- cached: a stronger baseline: prefixes stay in the cache and there is no second model (the policy's
   log-probability ranks); the M draws still have a row each.
 - ours: `Searcher.search`.
 
 All three draw under the same constraint, take forced tokens as they are, and stop a row at its
-step's boundary. Both rivals score equal candidates once. Time is wall clock; "after the prompt"
+step's boundary. Both baselines score equal candidates once. Time is wall clock; "after the prompt"
 leaves out the first prefill of the prompt, which all three need.
 """
 

@@ -68,7 +68,7 @@ def search(found: Any) -> Iterator[Row]:
     for name, row in found.items():
         yield (
             f"{name}: {row['right']:.0%} right, {row['decoded_tokens']:,.0f} tokens",
-            f"{row['median_ms']:,.0f} ms behind the prompt, {row['ratio_of_medians']:.2f} x greedy",
+            f"{row['median_ms']:,.0f} ms after the prompt, {row['ratio_of_medians']:.2f} x greedy",
             f"p95 {row['p95_ms']:,.0f} ms; with the prompt {row['median_ms_with_prefill']:,.0f}, "
             f"{row['p95_ms_with_prefill']:,.0f} ms",
         )
@@ -184,7 +184,9 @@ def main() -> None:
             ]
             done = subprocess.run(command, stdout=subprocess.PIPE)
             if done.returncode:
-                sys.exit(f"{benchmark.name} ended with {done.returncode}; mend that and go on")
+                sys.exit(
+                    f"{benchmark.name} ended with {done.returncode}; fix that and run it again"
+                )
             record = {"arguments": benchmark.arguments, "found": json.loads(done.stdout)}
             path.write_text(json.dumps(record))
         record = json.loads(path.read_bytes())

@@ -43,7 +43,7 @@ __all__ = [
     "load_tools",
 ]
 
-_ROOMS = {
+_MODULES = {
     "CallFinished": "search.events",
     "CandidateStep": "reward.base",
     "QueueFull": "errors",
@@ -62,6 +62,6 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -155,7 +155,7 @@ class KvLedger:
         """Append `count` cells, or none and return False when not so many are free."""
 
     def shorten(self, sequence: int, count: int) -> None:
-        """Let go of the last `count` cells, which other sequences may share."""
+        """Release the last `count` cells, which other sequences may share."""
 
     def limit(self, sequences: int, cells: int) -> None:
         """No more than this may be taken; what is taken already stays."""
@@ -164,10 +164,10 @@ class KvLedger:
         """Forks and drops since the last call, [operations, 3] as in `backends.base.Batch`."""
 
     def compact(self) -> _Int32 | npt.NDArray[np.uint32]:
-        """Number the living cells anew; the old place of each, the prompt's included."""
+        """Renumber the used cells; the old place of each, the prompt's included."""
 
     def settle(self) -> None:
-        """Take the end back to behind the last living cell."""
+        """Move the end back to just after the last used cell."""
 
     def place(self, cell: int) -> int: ...
     def tip(self, sequence: int) -> int: ...
@@ -220,7 +220,7 @@ class Vocabulary:
 
 @final
 class Grounding:
-    """Steps held against the conversation: is a value found in it, is it the schema's default, is
+    """Steps compared with the conversation: is a value found in it, is it the schema's default, is
     anything that the user named left unused.
 
     `tools_json` is the segmenter's list, in its order, with the descriptions and defaults that the

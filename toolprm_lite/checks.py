@@ -1,4 +1,4 @@
-"""Values from outside held against what this package can work with."""
+"""Checks of values that come from callers."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ _vocabularies: WeakKeyDictionary[Any, Vocabulary] = WeakKeyDictionary()
 
 
 class Constraint:
-    """A compiled grammar. A matcher stands for one branch's place in it; forking one is cheap."""
+    """A compiled grammar. A matcher is one branch's place in it; forking one is cheap."""
 
     def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
         self.words = vocabulary.words
@@ -267,7 +267,7 @@ class Constraint:
 
 
 class _Tokens:
-    """The duck that llguidance's `TokenizerWrapper` wraps."""
+    """The object that llguidance's `TokenizerWrapper` wraps."""
 
     def __init__(
         self, tokens: list[bytes], eos: int, special: list[int], encode: Callable[[str], list[int]]

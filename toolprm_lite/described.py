@@ -42,6 +42,6 @@ def _room_left(path: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without line breaks, and not without end."""
+    """An error's message without line breaks, of bounded length."""
     text = " ".join(str(error).split("\n"))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

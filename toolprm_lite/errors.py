@@ -1,4 +1,4 @@
-"""The one exception family. Every message says what was wrong, where, and what to do about it."""
+"""All exceptions. Every message says what was wrong, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ModelError(ToolprmError):
 
 
 class ConstraintError(ToolprmError):
-    """A tool schema that can't be turned into a token mask; `constrain="off"` is the way out."""
+    """A tool schema that can't be turned into a token mask; `constrain="off"` avoids it."""
 
 
 class HeadError(ToolprmError):

@@ -30,7 +30,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF, errno.EN
 def read_bounded(source: Path | BinaryIO, most: int) -> bytes:
     """The bytes of a file, or of an open stream, `most` of them.
 
-    Raises `OSError` with errno EFBIG where there are more, which an endless device has.
+    Raises `OSError` with errno EFBIG where there are more, as with an endless device.
     """
     if isinstance(source, Path):
         with source.open("rb") as file:
@@ -55,7 +55,7 @@ def _check_size(size: int, most: int) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old one or the new one.
+    """Write a file so that a reader sees the old one or the new one, also after a crash.
 
     Raises `OSError` with the file's name; what was half written is gone.
     """
@@ -99,7 +99,7 @@ def locked(path: Path, folder: bool = False, nested: bool = False) -> Iterator[N
 
     Others that ask for the same meanwhile get `ConfigError`; with `nested` the caller may hold the
     lock already. The lock ends with the process, however that ends. Temporary files that a killed
-    run left are taken away. Where the file system knows no locks nothing is kept. Raises `OSError`
+    run left are taken away. On a file system without locks this does nothing. Raises `OSError`
     where it can't be written to.
     """
     path = path.resolve()
@@ -126,7 +126,7 @@ def locked(path: Path, folder: bool = False, nested: bool = False) -> Iterator[N
 
 def _lock(place: Path, path: Path, folder: bool) -> int:
     """An open descriptor of `place`, with the lock."""
-    if sys.platform == "win32":  # which opens no folders and removes no open files
+    if sys.platform == "win32":  # Windows opens no folders and removes no open files
         return os.open(os.devnull, os.O_RDONLY)
     import fcntl
 
@@ -141,7 +141,7 @@ def _lock(place: Path, path: Path, folder: bool) -> int:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), place.stat()):
                     return descriptor
-            # The run that had it took the file away when it ended: again.
+            # The run that held it removed the file when it ended: try again.
         except BlockingIOError:
             os.close(descriptor)
             raise ConfigError(
@@ -166,5 +166,5 @@ def state_of(path: str | Path) -> FileState | None:
 
 
 def digest_of(path: Path) -> str:
-    """What tells a file's bytes from others': the beginning of their SHA-256, 16 digits."""
+    """Identifies a file's bytes: the first 16 digits of their SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

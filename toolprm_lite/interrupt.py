@@ -1,4 +1,4 @@
-"""Ctrl-C, which ends a command with exit code 130 at whatever moment it comes.
+"""Ctrl-C ends a command with exit code 130 at any moment.
 
 Python drops a KeyboardInterrupt that is raised within a callback of C code or within a finalizer,
 after an "Exception ignored in". Here it is raised again a moment later. This module watches over
@@ -46,7 +46,7 @@ def notice() -> None:
 
 
 def ignore() -> None:
-    """From now on Ctrl-C does nothing: the exit code is settled."""
+    """From now on Ctrl-C does nothing: the exit code is decided."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _seen:
         # Python remembers that code in a string, such as a dataclass's, was interrupted, and would

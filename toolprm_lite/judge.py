@@ -1,4 +1,4 @@
-"""The judge of finished arguments: JSON Schema draft 2020-12, by jsonschema-rs.
+"""The validator of finished arguments: JSON Schema draft 2020-12, by jsonschema-rs.
 
 The core decides early what is cheap (types, names, enums, bounds, lengths) and asks this judge
 about values whose schema says more. Formats are asserted, as the token masks assert them.
@@ -46,7 +46,7 @@ class ArgumentJudge:
     def __call__(self, function: int, whole: bool, arguments: bytes) -> bool:
         """Whether `arguments`, a JSON object in UTF-8, fit the function of that index.
 
-        `whole`: they are all its arguments; else one of them, which is judged by itself.
+        `whole`: they are all its arguments; else one of them, which is judged alone.
         """
         key = function, whole, arguments
         verdict = self._verdicts.get(key)
@@ -84,7 +84,7 @@ def _validator(schema: str, whole: bool) -> _Validator:
 
 
 def _of_one_argument(schema: Schema) -> Schema:
-    """What the parameters' schema asks of an object that holds one argument only."""
+    """What the parameters' schema requires of an object with one argument only."""
     root = "#/$defs/parameters"
     kept = {key: schema[key] for key in _OF_ARGUMENTS if key in schema}
     return {**moved_references(kept, root), "$defs": {"parameters": moved_references(schema, root)}}

@@ -1,7 +1,7 @@
 """What of a schema a token mask can express. The rest the core and the judge decide.
 
 A mask that allows too much costs dead candidates; one that can't be made costs all tools their
-masks. So what the grammar compiler refuses is left out, as little as will do.
+masks. So what the grammar compiler refuses is left out, as little as possible.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from toolprm_lite.schema import Schema, map_subschemas, moved_references
 
-# In this order: what is most often refused, and least missed, goes first.
+# In this order: what is refused most often and matters least comes first.
 _EXPENDABLE = (
     "pattern", "format", "multipleOf", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties",
@@ -37,7 +37,7 @@ def without_long_enums(schema: Any) -> Any:
 def loosened(parameters: Schema, compiles: Callable[[Schema], bool]) -> Schema:
     """`parameters` without what `compiles` refuses: keywords, or else whole subschemas.
 
-    `compiles` says whether a mask can be made from a schema that stands by itself.
+    `compiles` says whether a mask can be made from a schema on its own.
     """
 
     def fits(schema: Schema) -> bool:

@@ -64,7 +64,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def weights_of(name: str | os.PathLike[str] | None) -> dict[str, str | int | None]:
-    """What tells the weights that `find_model` finds from others: "model", the hub id or the name
+    """Identifies the weights that `find_model` finds: "model", the hub id or the name
     of the file or folder, and "model_bytes", a file's size. Raises as `find_model` does."""
     found = find_model(name)
     if isinstance(found, str):

@@ -1,4 +1,4 @@
-"""What a process can't take along: a forked child has neither the threads nor the running
+"""Forks and the end of the process: a forked child has neither the threads nor the running
 computations of its parent, and a process that ends must not free what a thread still computes with.
 
 Knows nothing of models or searches.
@@ -19,7 +19,7 @@ from toolprm_lite.errors import ModelError
 
 T = TypeVar("T")
 
-_forks = 0  # that this process has behind it since the package was imported
+_forks = 0  # of this process since the package was imported
 _survivor: threading.Thread | None = None  # the parent's only thread that the child has
 _computing: ThreadPoolExecutor | None = None  # one thread
 
@@ -63,7 +63,7 @@ def compute(function: Callable[[], T]) -> T:
 
 class _NativeWork:
     """`with native_work`: code outside Python that a thread must not be in when the process ends,
-    as the C++ runtime would be taken from under it.
+    because the C++ runtime is destroyed then.
 
     The end of the process waits until no daemon thread is in it, and a thread that comes to it
     afterwards stops there.
@@ -74,8 +74,9 @@ class _NativeWork:
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
-        # By thread, how often it has entered. Without the main thread: it can't be at work while
-        # it ends the process, and an interrupt might leave a wrong number, or the lock locked.
+        # By thread, how often it has entered. Without the main thread: it can't be in native work
+        # while it ends the process, and an interrupt might leave a wrong number, or the lock
+        # locked.
         self._threads: dict[threading.Thread, int] = {}
         self._ending = False
 
@@ -113,7 +114,7 @@ class _NativeWork:
         self._begin()
 
     def end(self) -> None:
-        """Wait for those within, and let nobody in any more."""
+        """Wait for those within, and let no other in."""
         with self._changed:
             self._ending = True
             while self._threads:

@@ -1,6 +1,6 @@
 """Messages and tools in, the prompt's text out.
 
-The tools stand before the question, and nothing in a prompt varies with time: a second question on
+The tools come before the question, and nothing in a prompt varies with time: a second question on
 the same tools shares the longest possible beginning with the first.
 
 Messages and tools are untrusted: what they hold of a special token's text stays text. So a prompt
@@ -123,7 +123,7 @@ def render_chat(
     """
     whole = [{"role": "system", "content": instruction}, *messages]
     if chat_template:
-        # Some templates know no system role: then the instruction leads the first user message.
+        # Some templates have no system role: then the instruction precedes the first user message.
         folded = [dict(message) for message in messages]
         if folded[0]["role"] != "user":
             folded.insert(0, {"role": "user", "content": instruction})
@@ -189,7 +189,7 @@ def list_tools(tools: Sequence[Tool], special: SpecialTexts, chat_template: str 
 
 
 def plain_messages(conversation: list[Message], format: CallFormat) -> list[Message]:
-    """Calls and their results written out as text, for templates that know neither."""
+    """Calls and their results written out as text, for templates that have neither."""
     names: dict[str, str] = {}
     plain: list[Message] = []
     for message in conversation:
@@ -315,7 +315,7 @@ def _too_deep(where: str) -> ProblemError:
 def _mark_messages(
     conversation: list[Message], special: SpecialTexts, chat_template: str | None
 ) -> list[Message]:
-    """Everything is untrusted but the roles, which are ours."""
+    """Everything is untrusted except the roles."""
     return [
         {
             key: value if key == "role" else mark(value, special, chat_template)

@@ -1,5 +1,5 @@
-"""JSON Schema, draft 2020-12, as tools use it: what its keywords hold, where references lead, and
-which schemas are too much for a validator or allow nothing.
+"""JSON Schema, draft 2020-12, as tools use it: what its keywords contain, where references lead,
+and which schemas are too much for a validator or allow nothing.
 
 Knows nothing of tools' forms, of models or of calls.
 """
@@ -20,7 +20,7 @@ ONE = (
 )  # fmt: skip
 MANY = ("anyOf", "oneOf", "allOf", "prefixItems")
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-# Of these, the ones that speak of the value itself, not of a part of it.
+# Of these, the ones that apply to the value itself, not to a part of it.
 _IN_PLACE = frozenset(("not", "if", "then", "else", "anyOf", "oneOf", "allOf", "dependentSchemas"))
 _DEFINITIONS = frozenset(("$defs", "definitions"))
 
@@ -29,7 +29,7 @@ MAX_PARTS = 100_000  # schemas that a validator may visit for one value
 
 
 class UnusableSchema(ValueError):
-    """Why a schema can't be used, for people."""
+    """Why a schema can't be used, as a message."""
 
 
 def map_subschemas(schema: Schema, function: Callable[[str, Any], Any]) -> Schema:
@@ -62,13 +62,18 @@ def direct_subschemas(schema: Schema) -> Iterator[tuple[str, Schema]]:
                 yield key, part
 
 
+def pointer_keys(reference: str) -> list[str]:
+    """The keys of a reference "#/..." (RFC 6901), unescaped."""
+    parts = unquote(reference[1:]).split("/")[1:]
+    return [part.replace("~1", "/").replace("~0", "~") for part in parts]
+
+
 def resolve(root: Any, reference: str) -> Any:
     """What a reference into `root`, "#/..." (RFC 6901), points at. Raises `UnusableSchema`."""
     if not reference.startswith("#"):
         raise UnusableSchema(f"its $ref {reference!r} is not a reference into the schema")
     target = root
-    for token in unquote(reference[1:]).split("/")[1:]:
-        key = token.replace("~1", "/").replace("~0", "~")
+    for key in pointer_keys(reference):
         if isinstance(target, dict) and key in target:
             target = target[key]
         elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):
@@ -81,7 +86,7 @@ def resolve(root: Any, reference: str) -> Any:
 
 
 def moved_references(schema: Any, root: str) -> Any:
-    """A copy whose references into the whole schema point below `root`, where it is to stand."""
+    """A copy whose references into the whole schema point below `root`, where it will be put."""
     if not isinstance(schema, dict):
         return schema
     result = map_subschemas(schema, lambda _, part: moved_references(part, root))
@@ -212,7 +217,7 @@ def _graph(root: Schema) -> tuple[list[Schema], list[list[int]], list[list[tuple
 
 
 def _refuse_empty_circles(parts: list[Schema], in_place: list[list[tuple[int, str]]]) -> None:
-    """A schema that leads back to itself for the same value says nothing, and never ends."""
+    """A schema that leads back to itself for the same value constrains nothing, and has no end."""
     state = [0] * len(parts)  # 0 new, 1 on the path, 2 done
     for start in range(len(parts)):
         path = [(start, iter(in_place[start]))] if not state[start] else []
@@ -315,7 +320,7 @@ def _why_no_number(schema: Schema) -> str | None:
             if reason is None and low in schema and high in schema:
                 exclusive = low != "minimum" or high != "maximum"
                 if exclusive and schema[low] == schema[high]:
-                    reason = f"{low} {schema[low]} meets {high} {schema[high]}"
+                    reason = f"{low} {schema[low]} and {high} {schema[high]} leave no value"
             if reason is not None:
                 return reason
     return None

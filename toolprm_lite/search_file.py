@@ -2,7 +2,7 @@
 
 The output is valid at every moment. Each result is one whole line; what an interrupt leaves of a
 line is cut off by the next run, which skips the ids that are answered and retries those that
-failed. The settings that the results were made with are in a file beside the output, so that
+failed. The settings that the results were made with are in a file next to the output, so that
 results of different settings are never mixed.
 """
 
@@ -151,7 +151,7 @@ def search_file(
 
 
 class _Results:
-    """A file of results that are kept, and the settings beside it."""
+    """A file of results, and the file of its settings."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path, self._settings = path, settings
@@ -218,7 +218,9 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Iterator[_Results | _Str
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give --output the path of a file")
     if not path.parent.is_dir():
-        raise ConfigError(f"{path}: there is no folder {path.parent}; make it, or mend --output")
+        raise ConfigError(
+            f"{path}: there is no folder {path.parent}; create it, or change --output"
+        )
     if path.exists() and not path.is_file():
         yield _Stream(path)
         return
@@ -227,7 +229,7 @@ def _opened(path: Path, settings: Mapping[str, Any]) -> Iterator[_Results | _Str
 
 
 def _key(record: Any) -> str | None:
-    """The key of an answer, None of an error, which is to be asked again."""
+    """The key of an answer, None of an error, which is run again."""
     if "calls" not in record and "error" not in record:
         raise ValueError("no result")
     key = id_key(record["id"])

@@ -1,6 +1,6 @@
 """Special tokens' texts inside untrusted text: mark them before a template renders, cut them after.
 
-A tokenizer turns the text of a special token into that token wherever it stands. In a question or
+A tokenizer turns the text of a special token into that token anywhere. In a question or
 a tool's description it must stay text. So untrusted strings get an invisible mark where they hold
 such a text, or could be one part of it, and the rendered prompt is cut at the marks that matter.
 Tokenized piece by piece, no piece holds the text. Knows neither templates nor tokenizers.
@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 # Lone surrogates: no valid text holds one, so marks can't be confused with what a user wrote.
-_MARK = "\udc00"  # cut here if a special token's text would stand around it
+_MARK = "\udc00"  # cut here if a special token's text would lie around it
 _CUT = "\udc01"  # cut here
 _MARKS = re.compile("[\udc00\udc01]")
 

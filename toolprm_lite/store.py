@@ -2,7 +2,7 @@
 file and collections have in common.
 
 A store is valid at every moment. A result is written whole or not at all, a run that was stopped
-goes on from there, and results of other settings are never mixed: `changes` names what differs.
+continues there, and results of other settings are never mixed: `changes` names what differs.
 `files.locked` keeps other runs out. Knows nothing of what a result is.
 """
 

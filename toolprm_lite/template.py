@@ -107,7 +107,7 @@ def _environment() -> _Environment:
 
 
 class _Budget(threading.local):
-    """What one rendering may still do. Of its own in each thread."""
+    """What one rendering may still do, separate for each thread."""
 
     def start(self, variables: Mapping[str, Any]) -> None:
         self.steps, self.size = _STEPS, _SIZE
@@ -399,7 +399,7 @@ def _tojson(
     text = json.dumps(
         value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
     )
-    if ensure_ascii:  # but for marks, which stand in the text of no one
+    if ensure_ascii:  # but not marks, which no text contains
         text = re.sub(r"[^\x00-\x7f]", _escaped, text)
     return text
 

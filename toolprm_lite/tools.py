@@ -73,7 +73,7 @@ class Tool:
     def from_dict(cls, definition: Any, where: str = "") -> Tool:
         """Read one definition: OpenAI, bare, Anthropic or MCP (`input_schema`), BFCL or xLAM.
 
-        `where` says in error messages where the definition stands. Raises `ToolsError`. The
+        `where` names the definition's place in error messages. Raises `ToolsError`. The
         definition is not changed.
         """
         where = where or "tool"
@@ -112,7 +112,7 @@ class Tool:
             json.dumps([name, description, parameters], ensure_ascii=False, default=str).encode()
         except UnicodeEncodeError:
             raise ToolsError(
-                f"{where}: half of a surrogate pair (\\ud800) stands in its text; take it out"
+                f"{where}: half of a surrogate pair (\\ud800) is in its text; remove it"
             ) from None
         except ValueError:  # Python writes no integer of more than 4,300 digits
             raise ToolsError(
@@ -210,7 +210,7 @@ def load_tools(path: str | Path) -> list[Tool]:
                 failure.lineno = number
             raise ToolsError(
                 f"{path}: not JSON: {failure.msg} at line {failure.lineno}, "
-                f"column {failure.colno}; mend it there"
+                f"column {failure.colno}; fix it there"
             ) from None
         except ValueError:
             raise ToolsError(
@@ -318,7 +318,7 @@ def _warn_of_unknown(raw: Mapping[str, Any], where: str) -> None:
     if unknown:
         names = ", ".join(repr(key) for key in list(unknown)[:8])
         warnings.warn(
-            f"{where}: {names} in its schema: not known, so nothing is asked of values by it",
+            f"{where}: {names} in its schema: not known, so it constrains no value",
             SchemaWarning,
             stacklevel=3,
         )
@@ -431,7 +431,7 @@ def _copy_subschemas(raw: Mapping[str, Any], schema: Schema) -> None:
 
 
 def _copy_dependencies(raw: Mapping[str, Any], schema: Schema) -> None:
-    """Both forms: draft 2019-09 took `dependencies` apart."""
+    """Both forms: draft 2019-09 split `dependencies` in two."""
     given = {**_mapping(raw.get("dependencies")), **_mapping(raw.get("dependentRequired"))}
     required = {
         str(name): list(dict.fromkeys(other for other in others if isinstance(other, str)))

@@ -72,7 +72,7 @@ def parse_type(text: str) -> tuple[Schema | None, bool]:
 
 
 class _TypeParser:
-    """Recursive descent over the tokens of a type expression; None stands for a failure."""
+    """Recursive descent over the tokens of a type expression; None is a failure."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.rest = tokens[::-1]

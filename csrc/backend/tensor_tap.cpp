@@ -53,7 +53,7 @@ int TensorTap::place_of(std::string_view name) const {
   return -1;
 }
 
-// One physical batch: its tokens stand in order.
+// One physical batch: its tokens are in order.
 void TensorTap::collect(const void* tensor, size_t place) {
   const uint32_t start = starts_[place];
   const uint32_t end = starts_[place] = std::min(start + ubatch_, tokens_);

@@ -205,7 +205,7 @@ Death CallJudge::end_arguments(CallState& call, Span arguments, uint32_t boundar
     if (!((call.seen[index / 64] >> (index % 64)) & 1)) return Death::kMissingParameter;
   }
   const bool counted = node.min_properties > 0 || node.max_properties != UINT32_MAX;
-  // Where others than the named parameters may occur, `seen` does not tell whether one is repeated.
+  // Where others than the named parameters may occur, `seen` does not show whether one is repeated.
   if (counted || node.additional != kNothing) {
     const JsonValue value = parse_accepted_json(json);
     if (has_duplicate_keys(value)) return Death::kRepeatedKey;

@@ -1,7 +1,7 @@
 // Judges calls while a body reads them: what the tools' schemas allow, what is decided, and the
 // steps. It hears events with spans and JSON, and does not know how a call is written.
 //
-// Dead: a tool's name that no tool has (at the first byte that no name goes on with); a parameter
+// Dead: a tool's name that no tool has (at the first byte that no name continues with); a parameter
 // that the schema does not allow (at the first byte), or twice; a value whose beginning shows a
 // type that the schema does not allow; a string that no listed string goes on with; a value, nested
 // ones included, that breaks the schema or repeats a key (nested names and types at once, the rest

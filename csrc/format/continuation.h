@@ -1,5 +1,5 @@
-// Ways on: what a token does after a value or a call, or in place of the first call. There are few
-// of them, so a search can look at each, drawn or not.
+// Continuations: what a token does after a value or a call, or in place of the first call. There
+// are few of them, so a search can look at each, drawn or not.
 //
 // In a call and in a list they are read from what the body and the list have begun. Between the
 // calls of a format with markers they are: the end of generation, or text that is no call (the end
@@ -35,7 +35,7 @@ struct Way {
   }
 };
 
-// Finds ways on by reading tokens on copies of a response's state.
+// Finds continuations by reading tokens on copies of a response's state.
 class WayFinder {
  public:
   explicit WayFinder(const StepSegmenter& segmenter) : segmenter_(segmenter) {}

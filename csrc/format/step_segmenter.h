@@ -1,5 +1,5 @@
 // Bytes in, steps out: cuts a response into the decisions that earn a reward while it is written,
-// and tells at once when it can no longer become a valid response.
+// and reports at once when it can no longer become a valid response.
 //
 // Three parts read it: the envelope finds where calls begin (envelope.h), the body reads one call
 // (body.h) and tells the judge what it reads, the judge decides (call_judge.h). What a response is,
@@ -13,7 +13,7 @@
 //                 none)
 //   FUNC_FINISH   the end of the call (in JSON its closing brace)
 //   TOTAL_FINISH  the `]` of the list; the end of the response
-// `finish()` says that the model has ended the response. It may do so in text, and behind a marker
+// `finish()` says that the model has ended the response. It may do so in text, and after a marker
 // after a whole call. Dead, beyond what the parts say: more calls than `max_calls` (at the comma,
 // or where one begins); an end with no call where one is required; an end inside a call or a list.
 #pragma once

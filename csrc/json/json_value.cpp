@@ -151,7 +151,7 @@ uint64_t hash_number(const JsonValue& value) {
   constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
   if (!std::isfinite(value.number)) return hash_bytes(value.string, 12);
   if (std::fabs(value.number) >= kExactIntegers) {
-    // Doubles no longer tell neighbouring integers apart, so integers are compared digit by digit.
+    // Doubles can't distinguish neighbouring integers, so integers are compared digit by digit.
     if (value.string.find_first_of(".eE") == std::string::npos) return hash_bytes(value.string, 11);
     char digits[400];  // the largest double has 309
     const int size = std::snprintf(digits, sizeof digits, "%.0f", value.number);

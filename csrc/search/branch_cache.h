@@ -59,7 +59,7 @@ class BranchCache {
 
   // A cache that is shared with other searches: most cells, the prompt's included, and sequences of
   // this one, and most tokens of a batch, though a single row may have more. A search that `waits`
-  // evicts nothing of its own where no row fits.
+  // evicts none of its branches if no row fits.
   void set_room(uint32_t cells, int32_t sequences, uint32_t batch_tokens, bool waits);
   bool waits() const { return waits_; }
 

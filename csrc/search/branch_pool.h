@@ -19,7 +19,7 @@ class BranchPool {
   BranchPool(BranchCache& cache, const StepLog& log, bool trace)
       : cache_(cache), log_(log), trace_(trace) {}
 
-  // The branch that stands for the empty response; the only beam.
+  // The branch of the empty response; the only beam.
   Branch& add_root();
   // A copy of a branch that shares its cells, as part of the round. Returns its id.
   int32_t fork(int32_t parent);
@@ -28,7 +28,7 @@ class BranchPool {
   Branch& operator[](int32_t id) { return *branches_[id]; }
   const Branch& operator[](int32_t id) const { return *branches_[id]; }
 
-  // A branch whose children stand for it, or that nothing was decoded of.
+  // A branch that its children replace, or of which nothing was decoded.
   void remove(int32_t id);
   void drop(int32_t id, std::string_view fate);
   // Of two equal candidates the better one gets the draws of both.

@@ -16,7 +16,7 @@ uint64_t Doubt::count(int32_t beam, uint32_t draws) {
 }
 
 // A step is never likelier right than the steps before it, so the most that a beam's other
-// candidates can add is by how much it stood above the round's best candidate. They waited in the
+// candidates can add is its score minus that of the round's best candidate. They waited in the
 // sequences that they branch off from, whose cells the most likely path holds anyway.
 uint64_t Doubt::look_further(BranchPool& pool, std::vector<bool>& opened) {
   widened_ = true;

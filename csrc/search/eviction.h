@@ -1,4 +1,4 @@
-// Who gives up its cells when no row fits any more.
+// Which branch is evicted when no row fits.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Eviction {
 
 // Evicts in this order: a held branch, an idle candidate (which needs its cells only if it is
 // kept), the least likely open branch. What is evicted is decoded again when its turn comes. A
-// branch that is alone in the cache, or is evicted again and again, is given up. At least one
+// branch that is alone in the cache, or is evicted repeatedly, is dropped. At least one
 // occupant waits.
 Eviction choose_eviction(std::vector<Occupant> occupants);
 

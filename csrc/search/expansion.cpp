@@ -60,8 +60,8 @@ std::vector<Expansion::Child>& Expansion::draw(const Branch& parent) {
   return children_;
 }
 
-// Behind a value or a call that some child ends, and in place of the first call, the likeliest
-// token of each way on that no child takes.
+// After a value or a call that some child ends, and in place of the first call, the most likely
+// token of each continuation that no child takes.
 void Expansion::add_ways(const Branch& parent) {
   const Distribution& next = *parent.next;
   known_ways_.clear();

@@ -1,5 +1,5 @@
-// Takes a branch's next distribution apart: draws are taken at once, equal ones become one child,
-// and the ways on that no draw took are children too.
+// Expands a branch by its next distribution: all draws are taken at once, equal ones become one
+// child, and the continuations that no draw took are children, too.
 #pragma once
 
 #include <cstdint>

@@ -54,7 +54,7 @@ void Growth::log_steps(Branch& branch) {
   }
 }
 
-// Where nothing was drawn that leads here, a repeated call is never worth a look.
+// If no draw leads here, a repeated call is never followed.
 bool Growth::runs_away(const Branch& branch) const {
   for (int32_t at = branch.step; at != branch.beam_step && at >= 0; at = log_[at].previous) {
     const uint32_t copies = log_[at].copies;

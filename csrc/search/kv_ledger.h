@@ -1,5 +1,5 @@
 // Who owns which cell of the KV cache. One ledger serves backends that fork by sequence id and
-// backends that keep all branch tokens in one flat cache behind an ancestor mask.
+// backends that keep all branch tokens in one flat cache with an ancestor mask.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ class KvLedger {
   int32_t fork(int32_t source);
   void drop(int32_t sequence);
   // A new cell at the end of `sequence`; kNone when all are taken. Cells are numbered in order of
-  // arrival, behind the prompt's.
+  // arrival, after the prompt's.
   int32_t append(int32_t sequence);
   // Appends `count` cells, or none and returns false when not so many are free.
   bool extend(int32_t sequence, uint32_t count);
@@ -43,9 +43,9 @@ class KvLedger {
   std::vector<Op> take_ops();
 
   // Flat caches: the end of the cache is reached when arrivals have used all places, though dead
-  // cells may lie between. `compact` numbers the living cells anew, in order, and returns the old
+  // cells may lie between. `compact` renumbers the used cells, in order, and returns the old
   // places of all of them, the prompt's included: new place i holds what was at the i-th. `settle`
-  // moves nothing: it takes the end back to behind the last living cell.
+  // moves nothing: it moves the end back to just after the last used cell.
   uint32_t end() const { return next_place_; }
   std::vector<uint32_t> compact();
   void settle();

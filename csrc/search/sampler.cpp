@@ -204,7 +204,7 @@ void Sampler::draw(const Distribution& distribution, uint64_t path,
     double best = -std::numeric_limits<double>::infinity();
     for (size_t place = 0; place < size; ++place) {
       const double logit = distribution.logprobs[place] / temperature;
-      // Noise of 53 bits stays below 38, so what lies further behind can't win any more.
+      // Noise of 53 bits stays below 38, so what is further below can't win any more.
       if (logit + 38.0 < best) break;
       const double noise = -std::log(
           -std::log(uniform(mix64(row, static_cast<uint64_t>(distribution.tokens[place])))));

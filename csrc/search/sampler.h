@@ -30,7 +30,7 @@ struct SamplerOptions {
 // Draws by the Gumbel-max trick with counter-based noise: the noise depends on (seed, path, draw,
 // token) alone, so neither the order of rows nor a small change of the logits moves other draws,
 // and the draws are independent samples (Gumbel 1954; Maddison, Tarlow and Minka 2014). Draws of
-// different prompts are independent only where `path` tells the prompts apart.
+// different prompts are independent only if `path` differs between them.
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options) : options_(options) {}

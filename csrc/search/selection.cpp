@@ -44,11 +44,11 @@ std::vector<int32_t> Selection::merged(const std::vector<int32_t>& ranked) {
 
 namespace {
 
-// Fills the N places. One decision has one place, though its best variant of each way on is kept
-// with it: what ends here is not scored until the next round. Other variants take places that stay
-// empty. The best response that has ended is always kept: it costs nothing, and what outscores it
-// now may end worse. A search that doubts drops what is far below the best, so that it comes back
-// to one beam and to the cost of greedy decoding.
+// Fills the N places. One decision has one place, though its best variant of each continuation is
+// kept with it: what ends here is not scored until the next round. Other variants take places that
+// stay empty. The best response that has ended is always kept: it costs nothing, and what outscores
+// it now may end worse. A search that doubts drops what is far below the best, so that it comes
+// back to one beam and to the cost of greedy decoding.
 class Places {
  public:
   Places(const SearchOptions& options, const BranchPool& pool, double bar)

@@ -11,7 +11,7 @@
 
 namespace toolprm {
 
-// A score below this share of a better one's is not worth a round of draws.
+// A score below this share of a better one's gets no round of draws.
 inline constexpr double kWorthKeeping = 0.1;
 
 class Selection {

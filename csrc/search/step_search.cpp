@@ -233,7 +233,7 @@ void StepSearch::stop() {
 
 void StepSearch::settle_at_stop(int32_t id, std::vector<Outcome>& outcomes) {
   Branch& branch = pool_[id];
-  if (branch.held) {  // it was never looked at, so it counts for nothing
+  if (branch.held) {  // it was never decoded, so it does not count
     pool_.remove(id);
     return;
   }

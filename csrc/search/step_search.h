@@ -108,7 +108,7 @@ class StepSearch {
   const StepSegmenter& segmenter() const { return *segmenter_; }
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   bool states_wanted() const { return options_.states_wanted; }
-  // Rows of hidden states that the batch in flight asks for.
+  // Rows of hidden states that the batch in flight needs.
   size_t expected_states() const { return expected_states_; }
 
  private:

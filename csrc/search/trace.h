@@ -26,7 +26,7 @@ struct TraceNode {
   bool greedy;
   bool finished;
   bool widened = false;  // its beam's drawn candidates were decoded, too
-  // kept, merged, variant, outscored, unfinished, or what it died of
+  // kept, merged, variant, outscored, unfinished, or why it became invalid
   std::string_view fate;
   int32_t merged_into = -1;  // a node
 };

@@ -26,7 +26,8 @@ from support.questions import record, write_problems
 from toolprm_lite import Searcher, store
 from toolprm_lite.cli import collect as command
 from toolprm_lite.reward.base import FEATURES
-from toolprm_lite.reward.head import FittedModel, load_head, save_head
+from toolprm_lite.reward.head import FittedModel
+from toolprm_lite.reward.head_file import load_head, save_head
 from toolprm_lite.supervision.collect_settings import CollectSettings
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.tasks import masking
@@ -137,7 +138,7 @@ def test_what_is_left_out_is_reported(tiny_gguf: Path, tmp_path: Path) -> None:
     reasons = [json.loads(line) for line in listed.read_text().splitlines()]
     assert len(reasons) == 7
     assert [r["id"] for r in reasons if r["kind"] == "unsupported"] == ["guess"]
-    assert all(r["file"] == str(path) and r["reason"] and r["mend"] for r in reasons)
+    assert all(r["file"] == str(path) and r["reason"] and r["fix"] for r in reasons)
     kept = run(*arguments, "--output", tmp_path / "kept", "--keep-unsupported")
     assert "5 problems, 1 of them corrected; 6 left out:" in kept.stderr
     assert "guess" in {problem["id"] for problem in open_set(tmp_path / "kept").problems}

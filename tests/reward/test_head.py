@@ -18,12 +18,8 @@ from support.heads import CARD, UNITS, make_head, make_steps
 from toolprm_lite.backends.base import ModelInfo
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Reward
-from toolprm_lite.reward.head import (
-    LABELS,
-    Head,
-    load_head,
-    save_head,
-)
+from toolprm_lite.reward.head import LABELS, Head
+from toolprm_lite.reward.head_file import load_head, save_head
 
 INFO = ModelInfo("Small-1", "llama", 100, 6, 4, 512, 8, frozenset())
 

@@ -9,7 +9,8 @@ import pytest
 
 from toolprm_lite.backends.base import ModelInfo
 from toolprm_lite.reward.base import FEATURES, STEP_KINDS
-from toolprm_lite.reward.head import Head, load_head
+from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.head_file import load_head
 from toolprm_lite.reward.shipped import FOLDER, shipped_head
 
 FILES = sorted(FOLDER.glob("*.safetensors"))

@@ -22,14 +22,8 @@ from support.weather import DEAD, RESPONSES, TOOLS, call, search, two_calls
 from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.errors import ConfigError, TrainingError
 from toolprm_lite.reward.base import FEATURES, CandidateStep
-from toolprm_lite.reward.head import (
-    FittedModel,
-    Head,
-    HeadCard,
-    HeadWeights,
-    load_head,
-    save_head,
-)
+from toolprm_lite.reward.head import FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.reward.head_file import load_head, save_head
 from toolprm_lite.training.doubt import DoubtSettings, Measured, choose_doubt, fit_doubt, measure
 
 NEARLY_ALWAYS = 1 - 1e-9

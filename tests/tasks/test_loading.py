@@ -224,7 +224,7 @@ def test_rejected(tmp_path: Path, changes: Any, kind: str, text: str) -> None:
     rejected = refused(write(tmp_path / "own.jsonl", record(**changes)))
     assert (rejected.kind, rejected.line, rejected.id) == (kind, 1, "a")
     assert text in rejected.reason
-    assert rejected.mend
+    assert rejected.fix
     assert str(rejected).startswith(f"{tmp_path / 'own.jsonl'}: line 1 (a): ")
 
 

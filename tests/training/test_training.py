@@ -21,19 +21,13 @@ from toolprm_lite.cli.eval_reward import eval_reward
 from toolprm_lite.cli.train import train
 from toolprm_lite.errors import HeadError, TrainingError
 from toolprm_lite.reward.base import STEP_KINDS
-from toolprm_lite.reward.head import (
-    LABELS,
-    FittedModel,
-    Head,
-    HeadCard,
-    HeadWeights,
-    load_head,
-    save_head,
-)
+from toolprm_lite.reward.head import LABELS, FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.reward.head_file import load_head, save_head
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.training import metrics
+from toolprm_lite.training.calibration import platt
 from toolprm_lite.training.data import Examples, Supervision, open_supervision
-from toolprm_lite.training.fit_head import HeadSettings, _Network, fit_head, platt
+from toolprm_lite.training.fit_head import HeadSettings, _Network, fit_head
 from toolprm_lite.training.report import judge
 from toolprm_lite.training.rivals import RIVAL_KINDS
 from toolprm_lite.training.select import select
@@ -427,7 +421,9 @@ def test_judge_against_loops(data: Supervision) -> None:
 
 
 def run(command: Any, *arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    # click keeps a command's first names of --help; `main` has these.
+    given = [str(argument) for argument in arguments]
+    return CliRunner().invoke(command, given, help_option_names=["-h", "--help"])
 
 
 @pytest.fixture(scope="module")

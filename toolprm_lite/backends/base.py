@@ -76,10 +76,10 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Tokens to decode in one model step, and the sequence operations to carry out before it.
+    """Tokens to decode in one model step, and the sequence operations to do before it.
 
     All arrays are int32. `ops` has shape [operations, 3], see `SequenceOp`, in order. `tokens`,
-    `positions` and `sequences` have shape [tokens]; the tokens of one sequence stand together in
+    `positions` and `sequences` have shape [tokens]; the tokens of one sequence are adjacent, in
     rising order of position. `logits_at` [rows] and `hidden_at` [states] index into `tokens`,
     rising: where top-k log-probabilities, of at most `max_sequences` rows, and hidden states are
     wanted.
@@ -113,13 +113,13 @@ class Output:
 
 
 def check_finite(output: Output) -> None:
-    """Raise `ModelError` for distributions that are none, as those of overflown logits."""
+    """Raise `ModelError` for invalid distributions, such as those of overflowed logits."""
     if not np.isfinite(output.entropy).all():  # it is a sum over all logits of a row
         raise ModelError(NOT_FINITE.format("logits"))
 
 
 class Backend(Protocol):
-    """A model behind the search. Not thread-safe: the caller queues its calls."""
+    """The model that a search uses. Not thread-safe: the caller queues its calls."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -170,14 +170,14 @@ class Backend(Protocol):
     ) -> Prefill:
         """Make `tokens` the prompt of that number, in place of what it was.
 
-        Its branches are dropped first. It goes on from the longest beginning that it shares with
+        Its branches are dropped first. It continues from the longest beginning that it shares with
         what it was, with another prompt (whose cells it then shares), or with one that was held
-        before and is in the cache of prompt states, from which the least recently used are let go.
+        before and is in the cache of prompt states, from which the least recently used are dropped.
 
         `mask` has shape [1, ceil(vocab / 32)]: bit `t % 32` of word `t // 32` allows token t. One
         model step takes at most `chunk` tokens, None is as many as suit the backend. `stop` is
         asked before every step; when it says so the prompt stays as far as it has come, for the
-        next prefill to go on from. Raises `ContextError` when the prompt alone leaves no room,
+        next prefill to continue from. Raises `ContextError` when the prompt alone leaves no room,
         `NoRoom` when with the other prompts less than `room` cells would be left for branches; then
         nothing has changed.
         """
@@ -203,7 +203,7 @@ class Backend(Protocol):
 def model_name(written: bytes, otherwise: str) -> str:
     """The name in a model file, in one line of visible characters; `otherwise` where it has none.
 
-    Files come from strangers: names may be no UTF-8, hold escape sequences, or never end.
+    Files are untrusted: names may be invalid UTF-8, contain escape sequences, or have no end.
     """
     text = written[:_LONGEST_NAME].decode("utf-8", "replace")
     visible = "".join(each if each.isprintable() else " " for each in text)
@@ -250,7 +250,7 @@ def no_room_for_prompt(tokens: int, room: int, context: int) -> NoRoom:
     """The error of a prompt for which other prompts leave no cells."""
     return NoRoom(
         f"a prompt of {tokens} tokens and {room} cells for branches do not fit in a context of "
-        f"{context} beside the other prompts; release some, or give a larger --context"
+        f"{context} with the other prompts; release some, or give a larger --context"
     )
 
 

@@ -13,7 +13,7 @@ _TEXTS_KEPT = 4096
 
 
 class Encoder:
-    """Tokenizes prompts in pieces, and text that stands within a response: without BOS, without
+    """Tokenizes prompts in pieces, and text within a response: without BOS, without
     the space that SentencePiece models put before a text, and without special tokens.
 
     `special` are those that `tokenize` finds by their texts.
@@ -79,11 +79,11 @@ class Encoder:
 
     @cached_property
     def _before(self) -> int:
-        """The tokens that stand before every text: BOS, or none."""
+        """The tokens before every text: BOS, or none."""
         return len(self._tokenize(""))
 
     def _look_special(self) -> dict[str, int]:
-        """Special tokens by their look, and by staying one token whatever stands before them: not
+        """Special tokens by their look, and by staying one token whatever precedes them: not
         all vocabularies say which they are."""
         look = re.compile(rb"<[^\s<>()]{2,}>|<s>|\[/?[A-Z_]{3,}\]")
         special: dict[str, int] = {}

@@ -1,5 +1,5 @@
-"""What every door of a backend sees to: a forked child is refused, the end of the process waits,
-and an interrupt in the middle leaves nothing half done for the next call."""
+"""What every public method of a backend checks: a forked child is refused, the end of the process
+waits, and an interrupt in the middle leaves nothing half done for the next call."""
 
 from __future__ import annotations
 

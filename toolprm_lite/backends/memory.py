@@ -1,4 +1,5 @@
-"""Memory, estimated before it is taken: a system grants more than it has, and kills later."""
+"""Memory, estimated before it is allocated: a system grants more than it has, and kills processes
+later."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ CACHE_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class CachedPrompt(Generic[State]):
-    """The state behind `tokens`, int32 [tokens]."""
+    """The state after `tokens`, int32 [tokens]."""
 
     tokens: Int32Array
     state: State
@@ -32,8 +32,8 @@ class CachedPrompt(Generic[State]):
 class PromptCache(Generic[State]):
     """States of prompts, together at most `limit` bytes; the least recently used one goes first.
 
-    Two prompts are akin when they share half of one: they have the same tools, mostly, and another
-    question. Of these one is kept.
+    Two prompts are similar when they share half of one: they have the same tools, mostly, and
+    another question. Of these one is kept.
     """
 
     def __init__(self, limit: int) -> None:
@@ -61,11 +61,11 @@ class PromptCache(Generic[State]):
         return most, found
 
     def touch(self, entry: CachedPrompt[State]) -> None:
-        """It was used now; it must still be here, so ask before anything is put."""
+        """Mark it as used now; call this before anything is put, while it is still here."""
         self._entries.move_to_end(entry.tokens.tobytes())
 
     def stands_for(self, prompt: Int32Array) -> bool:
-        """Whether there is a state akin to `prompt`, which then was used now."""
+        """Whether there is a state similar to `prompt`; it then counts as used now."""
         for entry in list(self._entries.values()):
             if 2 * common_prefix(entry.tokens, prompt) >= len(prompt):
                 self.touch(entry)
@@ -73,7 +73,7 @@ class PromptCache(Generic[State]):
         return False
 
     def put(self, tokens: Int32Array, state: State, size: int) -> None:
-        """Keep a state of `size` bytes; those that it can stand for are let go."""
+        """Keep a state of `size` bytes; those that it can replace are dropped."""
         for key, entry in list(self._entries.items()):
             if 2 * common_prefix(entry.tokens, tokens) >= len(entry.tokens):
                 self._remove(key)

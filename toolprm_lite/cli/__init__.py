@@ -23,12 +23,12 @@ _COMMANDS = {
     "eval-reward": "Judge reward heads on held-out problems.",
     "fit": "All three: from problems to reward heads and their report.",
     "eval": "Compare strategies on BFCL, ToolAlpaca, or problems of your own.",
-    "sweep": "The budget study: every number of beams and draws.",
+    "sweep": "The budget study: a grid of numbers of beams and draws.",
 }
 
 
 class Failure(click.ClickException):
-    """An error as people see it: one line, exit code 2."""
+    """An error on the command line: one line, exit code 2."""
 
     exit_code = 2
 
@@ -87,7 +87,7 @@ class _Commands(click.Group):
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    """A warning as people see it: one line on stderr. Python shows each text once."""
+    """A warning on the command line: one line on stderr. Python shows each text once."""
     say(f"warning: {' '.join(str(message).split())}")
 
 

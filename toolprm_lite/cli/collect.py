@@ -79,7 +79,7 @@ _OPTIONS: list[Decorator] = [
         help="Share of the problems that are answered without a constraint, too.",
     ),
     _option("--max-tokens", 256, help="Longest response."),
-    _option("--max-step-tokens", 48, help="Longest step; what runs on is given up."),
+    _option("--max-step-tokens", 48, help="Longest step; a longer one is dropped."),
     _option(
         "--match",
         "exact",
@@ -135,12 +135,12 @@ _OPTIONS: list[Decorator] = [
         "--limit",
         type=click.IntRange(1, MOST_PROBLEMS),
         metavar="N",
-        help="Stop after the plan's first N problems; a later run may go on.",
+        help="Stop after the plan's first N problems; a later run may continue.",
     ),
     click.option(
         "--as-is",
         is_flag=True,
-        help="Show the problems as they stand, all of them as test: to judge heads on a benchmark.",
+        help="Show the problems unchanged, all of them as test: to judge heads on a benchmark.",
     ),
     click.option(
         "--beside",
@@ -159,7 +159,7 @@ _OPTIONS: list[Decorator] = [
     click.option(
         "--keep-unsupported",
         is_flag=True,
-        help="Keep problems with answers that the conversation does not tell.",
+        help="Keep problems with answers that the conversation does not support.",
     ),
     click.option(
         "--rejected",
@@ -183,7 +183,7 @@ problem_files = click.argument(
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="The set. A run that was stopped goes on from there.",
+    help="The set. A stopped run continues there.",
 )
 @model_options
 @collect_options
@@ -287,14 +287,15 @@ def _tell_excluded(excluded: Exclusions, records: int) -> None:
 
 def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Rejected]) -> None:
     here = [problem for problem in kept if problem.file == path]
-    mended = sum(bool(problem.repairs) for problem in here)
-    text = f"{path}: {len(here)} problems" + (f", {mended} of them mended" if mended else "")
+    corrected = sum(bool(problem.repairs) for problem in here)
+    text = f"{path}: {len(here)} problems"
+    text += f", {corrected} of them corrected" if corrected else ""
     say(text + (f"; {len(rejected)} left out:" if rejected else ""))
     for kind, count in Counter(record.kind for record in rejected).most_common():
         records = [record for record in rejected if record.kind == kind]
         for record in records[:_SHOWN]:
             where = f"line {record.line}" + ("" if record.id is None else f" ({record.id})")
-            say(f"  {where if record.line else record.id}: {record.reason}; {record.mend}")
+            say(f"  {where if record.line else record.id}: {record.reason}; {record.fix}")
         if count > _SHOWN:
             say(f"  … and {count - _SHOWN} more of {kind}")
 
@@ -323,7 +324,7 @@ def _counts(plan: Sequence[Problem]) -> str:
 
 @contextlib.contextmanager
 def watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
-    """Shows how far the collection is: a bar on a terminal, else a line now and then."""
+    """Shows the progress of a collection: a bar on a terminal, else lines at intervals."""
     started = told = time.monotonic()
     first = now = None  # the first report says what was there already
     skipped = 0
@@ -354,7 +355,7 @@ def watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
             if now is None:
                 raise
             tell(
-                f"stopped at {now.done} of {now.total} problems; the same command goes on from "
+                f"stopped at {now.done} of {now.total} problems; the same command continues "
                 "there, only the shard in work is done again"
             )
             raise click.exceptions.Exit(130) from None

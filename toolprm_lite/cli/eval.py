@@ -1,4 +1,4 @@
-"""`toolprm-lite eval`: strategies side by side on problems with known answers."""
+"""`toolprm-lite eval`: compare strategies on problems with known answers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ source_options = all_of(
             "--sample",
             type=click.IntRange(1, MOST_PROBLEMS),
             metavar="N",
-            help="Ask N problems, as many of each category, none of the bring-up set.",
+            help="Use N problems, as many of each category, none of the bring-up set.",
         ),
         number_option(
             "--sample-seed",
@@ -94,13 +94,13 @@ source_options = all_of(
             type=click.IntRange(0, MOST_PROBLEMS),
             default=0,
             metavar="N",
-            help="Leave out those that --sample N draws: to read others than were read before.",
+            help="Leave out those that --sample N draws: to use others than before.",
         ),
         click.option(
             "--limit",
             type=click.IntRange(1, MOST_PROBLEMS),
             metavar="N",
-            help="Ask the first N.",
+            help="Use the first N.",
         ),
     ]
 )
@@ -110,7 +110,7 @@ seeds_option = number_option(
     1,
     1000,
     metavar="K",
-    help="Ask what draws with K seeds, from --seed on, and report the mean.",
+    help="Run what draws with K seeds, from --seed on, and report the mean.",
 )
 reward_options: Decorator = all_of(
     [
@@ -133,7 +133,7 @@ output_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="The run's folder. A run that was stopped goes on from there.",
+    help="The run's folder. A stopped run continues there.",
 )
 
 
@@ -177,7 +177,7 @@ def eval(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Ask problems with known answers, and compare what strategies make of them.
+    """Run strategies on problems with known answers, and compare them.
 
     The folder gets the settings, a line for each answer with its calls, score and counts, and a
     summary as JSON and Markdown.
@@ -249,7 +249,7 @@ def asking(folder: Path) -> Watch:
             try:
                 yield advance
             except KeyboardInterrupt:
-                note("stopped; the same command goes on from there")
+                note("stopped; the same command continues there")
                 raise click.exceptions.Exit(130) from None
 
     return watch

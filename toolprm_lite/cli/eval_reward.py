@@ -1,4 +1,4 @@
-"""`toolprm-lite eval-reward`: heads side by side on the problems of a split."""
+"""`toolprm-lite eval-reward`: compare heads on the problems of a split."""
 
 from __future__ import annotations
 

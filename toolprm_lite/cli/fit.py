@@ -46,7 +46,7 @@ _NEEDS = ("pyarrow", "jsonschema", "torch", "matplotlib")
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Where set/, heads/, report/ and doubt/ go. A run that was stopped goes on from there.",
+    help="Where set/, heads/, report/ and doubt/ go. A stopped run continues there.",
 )
 @number_option("--epochs", 30, 1, 10000, help="Of each fit, at most.")
 @number_option(
@@ -67,7 +67,7 @@ def fit(
 
     The problems are as in `toolprm-lite collect`.
     """
-    for package in _NEEDS:  # told now, not after hours of collecting
+    for package in _NEEDS:  # reported now, not after hours of collecting
         if importlib.util.find_spec(package) is None:
             raise TrainingError(f"fitting needs {package}: pip install 'toolprm_lite[train]'")
     if values["as_is"]:

@@ -118,9 +118,11 @@ _DRAWS: list[Decorator] = [
     _setting("top_k", help="Tokens that a draw may choose among."),
     _setting("top_p", help="Least probability, together, of the tokens to choose among."),
     _setting("seed", help="Of the draws; equal seeds give equal draws."),
-    _setting("way_floor", help="Least probability of a way on that is looked at undrawn."),
+    _setting(
+        "way_floor", help="Least probability of a way on that is a candidate without being drawn."
+    ),
     _setting("max_tokens", help="Longest response."),
-    _setting("max_step_tokens", help="Longest step; what runs on is given up."),
+    _setting("max_step_tokens", help="Longest step; a longer one is dropped."),
     _setting("max_text_tokens", help="Longest text outside calls; at the limit it declines."),
 ]
 _FORM: list[Decorator] = [
@@ -155,7 +157,7 @@ size_options = all_of(
             type=float,
             metavar="T",
             show_default="the head's own, else 0.5",
-            help="Strategy doubt: look further at steps that cost more than 1 - T of the score.",
+            help="Strategy doubt: widen the search where a step costs over 1 - T of the score.",
         ),
     ]
 )
@@ -169,7 +171,7 @@ search_options = all_of(
         _setting(
             "tool_choice",
             metavar="auto|required|none|NAME",
-            help="Whether to call: as the model likes, at least once, never, or this one tool.",
+            help="Whether to call: the model decides, at least once, never, or this one tool.",
         ),
         click.option("--no-parallel", is_flag=True, help="At most one call in a response."),
         _setting("max_calls", help="Most calls in a response."),
@@ -224,7 +226,7 @@ def open_searcher(values: Mapping[str, Any]) -> Searcher:
     """The model that a command's parameters name. Raises `ModelError`."""
     from toolprm_lite.models import find_model
 
-    find_model(values["model"])  # a wrong path is told before the slow imports
+    find_model(values["model"])  # a wrong path is reported before the slow imports
     from toolprm_lite.search.searcher import Searcher
 
     settings = model_settings(values)

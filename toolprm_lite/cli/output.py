@@ -82,7 +82,7 @@ def drawing(width: int | None = None) -> Iterator[Console]:
 
 
 def open_streams() -> None:
-    """Give standard streams that are closed a place to go, so that no other file gets their number.
+    """Open closed standard streams on the null device, so that no other file gets their number.
 
     Python's own objects stay None, but for stderr: what is said to it is lost, as was asked for.
     """

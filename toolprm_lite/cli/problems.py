@@ -67,7 +67,7 @@ def run(
             try:
                 yield report
             except KeyboardInterrupt:
-                how = "; the same command goes on from there" if path is not None else ""
+                how = "; the same command continues there" if path is not None else ""
                 tell(f"stopped after {written} of {todo}{how}")
                 raise click.exceptions.Exit(130) from None
 

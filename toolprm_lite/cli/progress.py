@@ -1,4 +1,5 @@
-"""How far a command is: a bar on a terminal, else lines now and then or nothing. On stderr only."""
+"""Progress of a command: a bar on a terminal, else lines at intervals or nothing. On stderr
+only."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def progress(
 ) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
     """Two functions: one more is done; say a line.
 
-    `visible` draws a bar; without it `plain` tells in lines how far it is.
+    `visible` draws a bar; without it `plain` prints lines of progress.
     """
     started = told = time.monotonic()
     done = 0
@@ -62,7 +63,7 @@ def _speed(rate: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as people say them."""
+    """A duration in seconds, minutes or hours."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""A result as people read it."""
+"""A result as text for the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STOPS = {
     "max_decode_tokens": "the tokens to decode were used up",
     "cancelled": "it was cancelled",
 }
-_SCORED = ("kept", "merged", "variant", "outscored")  # other fates say why it died
+_SCORED = ("kept", "merged", "variant", "outscored")  # other fates say why it became invalid
 
 
 def show(result: SearchResult, reward: str) -> None:
@@ -273,6 +273,7 @@ def _candidate(entry: TraceNode, kept: Sequence[TraceNode], width: int) -> Text:
 
 
 def _clip(text: str, width: int) -> str:
-    """One line of at most `width` characters; the end tells more than the beginning."""
+    """One line of at most `width` characters; its end is kept, which says more than the
+    beginning."""
     text = visible(text.strip())
     return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"

@@ -11,7 +11,7 @@ from toolprm_lite.reward.base import STEP_KINDS
 
 
 def table(reports: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """The heads side by side, each by its own label."""
+    """The heads in one table, each by its own label."""
     result = Table(title=title, title_justify="left")
     result.add_column("reward model", no_wrap=True)
     for column in ("label", "aggregate"):

@@ -51,13 +51,13 @@ _NO_CALL, _INCOMPLETE = 3, 4
 @click.option(
     "--input",
     metavar="PROBLEMS.jsonl",
-    help="Answer many: a line each, with messages or query, and perhaps id and tools.",
+    help="Answer many: one JSON object a line with messages or query, optionally id and tools.",
 )
 @click.option(
     "--output",
     metavar="RESULTS.jsonl",
     show_default="stdout",
-    help="Where the answers to --input go. A run that was stopped goes on from there.",
+    help="Where the answers to --input go. A stopped run continues there.",
 )
 @model_options
 @search_options
@@ -85,7 +85,9 @@ def search(
     if output is not None and input is None:
         raise click.UsageError("--output is for the answers to --input.")
     if exit_code and input is not None:
-        raise click.UsageError("--exit-code is for one question; each answer to --input tells.")
+        raise click.UsageError(
+            "--exit-code is for one question; each answer to --input says so itself."
+        )
     if not tools_paths and query is not None:
         raise click.UsageError("Give --tools, a JSON file of the tools that may be called.")
     config = search_config(values)
@@ -138,7 +140,7 @@ def _load(paths: Sequence[str]) -> list[Tool] | None:
 
 @contextmanager
 def _waiting(verbose: bool) -> Iterator[None]:
-    """A sign of life on a terminal."""
+    """A progress sign on a terminal."""
     if verbose or not sys.stderr.isatty():
         yield
         return

@@ -52,7 +52,7 @@ Example:
     multiple=True,
     metavar="NAME",
     show_default="greedy",
-    help="What to set beside the grid, as in eval; give it several times.",
+    help="What to compare the grid with, as in eval; give it several times.",
 )
 @reward_options
 @model_options
@@ -70,7 +70,7 @@ def sweep(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Search problems with every N and M, and tell what more beams and more draws are worth.
+    """Search problems with every N and M, and show what more beams and more draws are worth.
 
     The folder gets what eval writes, sweep.json, a heat map grid.png and the curves budget.png.
     """

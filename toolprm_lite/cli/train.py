@@ -42,7 +42,7 @@ def _layers(
     except ValueError:
         raise click.BadParameter("give auto, or layers as in 11,14") from None
     if len(set(layers)) != len(layers):
-        raise click.BadParameter("a layer stands twice")
+        raise click.BadParameter("a layer is given twice")
     return layers
 
 
@@ -141,7 +141,7 @@ def check_installed() -> None:
 def training(
     epochs: int,
 ) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, float], None]]]:
-    """A bar on a terminal: fits, and epochs within the one that runs. Else a line now and then."""
+    """A bar on a terminal: fits, and epochs within the current one. Else lines at intervals."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

@@ -61,7 +61,7 @@ def load_checker(package: Path) -> OfficialChecker:
         try:
             verdict = check(functions, output, truth, language, category, "any")
         except (TypeError, KeyError, AttributeError, ValueError, IndexError):
-            return False  # it stumbles over some values of unexpected types
+            return False  # it fails on some values of unexpected types
         return bool(verdict["valid"])
 
     return right

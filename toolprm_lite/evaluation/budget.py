@@ -1,4 +1,4 @@
-"""The budget study: what N beams and M draws each are worth."""
+"""The budget study: the gain from N beams and from M draws."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def study(
     identities: Sequence[str],
     cells: Sequence[str],
 ) -> Record:
-    """Accuracy and tokens of each cell, and whether more draws are worth more than more beams.
+    """Accuracy and tokens of each cell, and whether more draws gain more than more beams.
 
     `answers` are by strategy, seed and problem; shares and gains are means over seeds. `cells` are
     the grid's (step-beam:REWARD@NxM), the others are there for comparison. Problems whose answers
@@ -42,7 +42,7 @@ def study(
         if all(found[identity]["right"] is not None for runs in answers.values() for found in runs)
     ]
     if not identities:
-        raise DatasetError("no answer can be judged here; ask problems of another category")
+        raise DatasetError("no answer can be judged here; use problems of another category")
     grid: list[Record] = []
     others: list[Record] = []
     right: dict[tuple[int, int], Float64Array] = {}

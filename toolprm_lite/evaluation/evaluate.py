@@ -1,6 +1,6 @@
-"""Asks problems with known answers, and compares what strategies make of them.
+"""Runs strategies on problems with known answers, and compares them.
 
-A run's folder keeps the answers (`runs`): one that was stopped goes on from there.
+A run's folder keeps the answers (`runs`): a stopped run continues there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Answers = dict[str, list[dict[str, Record]]]
 """By strategy, seed and problem."""
 
 Watch = Callable[[int, int], AbstractContextManager[Callable[[], None]]]
-"""Called with the number of problems to ask, and of those that are answered already; gives what is
+"""Called with the number of problems to run, and of those that are answered already; gives what is
 called after each problem. Wraps the asking, so that it sees an interrupt."""
 
 _BFCL_MODEL = "MadeAgents_Hammer2.1-0.5b"  # whose handler reads JSON lists
@@ -48,7 +48,7 @@ class EvalSettings:
         strategies: what is compared; empty is the usual ones, with every head there is.
         search: what all searches have in common; its sizes are those of the usual strategies.
         budget: whole responses in a pool of the usual strategies.
-        seeds: how many seeds, from `search.seed` on, what draws is asked with.
+        seeds: how many seeds, from `search.seed` on, strategies that draw are run with.
         rewards: where rewards are found.
     """
 
@@ -92,7 +92,7 @@ def evaluate(
     official: OfficialChecker | None = None,
     watch: Watch = unwatched,
 ) -> Evaluation:
-    """Ask the problems with all strategies, and write the answers and their summary into `folder`.
+    """Run all strategies on the problems, and write the answers and their summary into `folder`.
 
     `official` judges all answers a second time. Problems of BFCL are also written in BFCL's own
     layout, and those of ToolAlpaca get Hammer's figures. Raises `ConfigError` when the folder holds
@@ -114,8 +114,8 @@ def evaluate(
 def asking(
     searcher: Searcher, folder: Path, settings: EvalSettings
 ) -> Iterator[tuple[RunFolder, Contest]]:
-    """The run's folder, kept from other runs, and what asks problems; within it the rewards are
-    open."""
+    """The run's folder, locked against other runs, and what runs the strategies; within it the
+    rewards are open."""
     base, rewards_from = settings.search, settings.rewards
     with locked(folder, folder=True, nested=True), ExitStack() as stack:
         asked = settings.strategies or usual_strategies(searcher, settings)
@@ -159,7 +159,7 @@ def usual_strategies(searcher: Searcher, settings: EvalSettings) -> tuple[Strate
 def answer_all(
     run: RunFolder, problems: Sequence[Problem], contest: Contest, watch: Watch
 ) -> Answers:
-    """Ask what the folder has no answer to; all answers to the strategies asked."""
+    """Compute what the folder has no answer to; all answers of these strategies."""
     columns = [column for group in contest.columns.values() for column in group]
     todo = sum(len(run.known(columns, problem.id)) < len(columns) for problem in problems)
     with watch(todo, len(problems) - todo) as advance:

@@ -1,4 +1,4 @@
-"""What was wrong with a response: the first that applies, from the whole to the part."""
+"""The kind of error of a response: the first that applies, from the whole to the parts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from toolprm_lite.tasks.matching import Answers, CallLike, MatchRule
 
 FAILURES = {
-    "error": "the problem could not be asked",
+    "error": "the problem could not be run",
     "incomplete": "the response did not end",
     "called": "it should have declined",
     "declined": "it should have called",
     "too few calls": "calls are missing",
-    "too many calls": "there are calls besides",
+    "too many calls": "there are more calls",
     "function": "another function is called",
     "missing argument": "an argument is missing",
     "extra argument": "an argument should not be there",
@@ -22,7 +22,7 @@ FAILURES = {
 
 
 def failure(calls: Sequence[CallLike], answers: Sequence[CallLike], rule: MatchRule) -> str:
-    """The kind of error, of `FAILURES`, in the calls of a response that is known to be wrong."""
+    """Which of `FAILURES` is in the calls of a response that is known to be wrong."""
     key = Answers(answers, (), rule)
     if not key:
         return "called"

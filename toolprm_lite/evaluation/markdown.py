@@ -11,7 +11,7 @@ Record = dict[str, Any]
 
 
 def markdown(summary: Record, title: str) -> str:
-    """The summary as people read it."""
+    """The summary as Markdown."""
     lines = [f"# {title}", "", _scope(summary), "", *_right(summary)]
     rows = summary["strategies"]
     if "f1" in rows[0]:

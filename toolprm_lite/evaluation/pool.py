@@ -1,4 +1,4 @@
-"""One recorded pool of responses serves every strategy that draws whole responses: majority vote,
+"""One recorded pool of responses for all strategies that draw whole responses: majority vote,
 best-of-n by any head, weighted votes, and the oracle. Nothing is decoded twice for them.
 
 `Searcher.record` makes the record; the choices made here are those of the searches that draw the

@@ -33,7 +33,7 @@ class RewardSettings:
 
 
 def judge_names(searcher: Searcher, settings: RewardSettings, call_format: str) -> list[str]:
-    """The names of the heads that judge where none is asked for: all of the folder, ToolPRM first,
+    """The names of the heads that judge if none is named: all of the folder, ToolPRM first,
     else "auto" where one ships, else none. Raises `HeadError` for a folder without a head."""
     heads = settings.heads
     if heads is None:
@@ -68,7 +68,7 @@ def open_reward(
 
 
 def identity(reward: Reward | str, settings: RewardSettings) -> str:
-    """What tells one reward from another: the bytes of a head, the name of a second model."""
+    """What identifies a reward: the bytes of a head, the name of a second model."""
     if isinstance(reward, str):
         return reward
     if isinstance(reward, Head):

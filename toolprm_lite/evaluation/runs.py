@@ -5,7 +5,7 @@
     summary.json, summary.md
 
 The folder is valid at every moment: an answer is one whole line, and what an interrupt leaves of a
-line is cut off. A later run goes on from there, and may add problems, strategies and seeds.
+line is cut off. A later run continues there, and may add problems, strategies and seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FORMAT = 2  # 1: draws did not depend on the prompt
 
 
 class Column(NamedTuple):
-    """What is asked about each problem: a strategy with a seed, None where it draws nothing."""
+    """What is run on each problem: a strategy with a seed, None if it draws nothing."""
 
     strategy: str
     seed: int | None = None
@@ -61,7 +61,7 @@ class RunFolder:
             raise DatasetError(f"{folder}: not an evaluation's folder; give another --output")
         self.settings = current
         folder.mkdir(parents=True, exist_ok=True)
-        # First of all: by this file a run that was stopped knows the folder as its own.
+        # Written first: a later run recognises the folder by this file.
         write_settings(path, current)
         (folder / "answers").mkdir(exist_ok=True)
         remove_partials(folder / "answers")
@@ -80,7 +80,8 @@ class RunFolder:
             self._lines(column.strategy).add(record, f"{line}\n".encode())
 
     def known(self, columns: Iterable[Column], identity: str) -> list[Column]:
-        """The columns that have an answer to this problem; an error is asked again."""
+        """The columns that have an answer to this problem; an answer that is an error is computed
+        again."""
         return [
             column
             for column in columns
@@ -97,7 +98,7 @@ class RunFolder:
         ask: Callable[[Problem, Sequence[Column]], Mapping[Column, Record]],
         advance: Callable[[], None] = lambda: None,
     ) -> None:
-        """Ask what is not answered yet; `ask` takes a problem and the columns not to ask."""
+        """Compute the missing answers; `ask` takes a problem and the columns to skip."""
         for problem in problems:
             known = self.known(columns, problem.id)
             if len(known) < len(columns):

@@ -1,4 +1,4 @@
-"""Strategies side by side on one problem: what each answers, and what it spends on it.
+"""Strategies on one problem: the answer and the cost of each.
 
 Problems are the outer loop and strategies the inner one, so that one prefill serves all of them;
 every strategy that draws whole responses chooses from one recorded pool.
@@ -78,7 +78,7 @@ class Strategy:
                 "step-beam:toolprm@2x8 or best-of-n:orm@16"
             )
         if reward is not None and kind not in REWARDED:
-            raise ConfigError(f"strategy {text!r}: {kind} knows no reward; leave it out")
+            raise ConfigError(f"strategy {text!r}: {kind} has no reward; leave it out")
         stepwise = kind in STEPWISE
         if stepwise != (second is not None) and first is not None:
             form = "NxM" if stepwise else "one number"
@@ -117,7 +117,7 @@ class Strategy:
     def config(self, base: SearchConfig) -> SearchConfig:
         """The settings of its search; those of a pool are `Searcher.record`'s.
 
-        A pool holds what was drawn, and the most likely response: no ways besides.
+        A pool holds what was drawn, and the most likely response, but no undrawn ways on.
         """
         if self.kind in POOLED:
             base = replace(base, way_floor=1.0)
@@ -140,7 +140,7 @@ class Strategy:
 
 
 class Contest:
-    """Asks problems with a list of strategies.
+    """Runs a list of strategies on problems.
 
     `rewards` are by name, each "policy" or a `Reward`; a pool is judged by heads only. What draws
     is asked with each of `seeds` seeds from the base's on, what does not once. Raises `ConfigError`
@@ -181,14 +181,15 @@ class Contest:
             ]
             for strategy in strategies
         }
-        """What is asked about each problem, by strategy."""
+        """What is run on each problem, by strategy."""
         self._base = base
         self._layers = tuple(sorted({layer for head in heads.values() for layer in head.layers}))
 
     def ask(self, problem: Problem, known: Collection[Column] = ()) -> dict[Column, Record]:
         """An answer for each column that is not in `known`.
 
-        A problem that can't be asked, for its tools or its length, gives a record with "error".
+        A problem that can't be run, because of its tools or its length, gives a record with
+        "error".
         """
         answers: dict[Column, Record] = {}
         for seed in (None, *self._bases):
@@ -301,7 +302,7 @@ def _named(problem: Problem) -> Record:
 
 
 def _wrong(problem: Problem) -> bool | None:
-    """The verdict on no answer: None where only a checker from outside can judge any."""
+    """The verdict on a missing answer: None if only an external checker can judge."""
     return None if problem.judge([]) is None else False
 
 

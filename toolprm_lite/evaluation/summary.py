@@ -1,4 +1,4 @@
-"""A run's answers made into figures: accuracy with intervals, tokens, time, kinds of failure."""
+"""Figures of a run's answers: accuracy with intervals, tokens, time, kinds of failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def summarise(
 
     What draws nothing has one seed. Shares and gains are means over seeds; `average_spread` and
     `all_spread` are the standard deviations of the shares that single seeds give. With `official`
-    every answer is judged a second time; where the own judge has no verdict, the official one
+    every answer is judged a second time; if our judge has no verdict, the official one
     is taken. "average" is the mean of the categories in which calls are right, "all" that over
     problems; the bring-up set is in neither, if there is anything else. Gains are over greedy, on
     the same problems; intervals are those of `interval`, with problems within their categories.

@@ -33,8 +33,8 @@ class SweepSettings:
         expand: the numbers of draws for each beam and step.
         most: leaves out cells of a larger product; None is all.
         reward: what judges steps, by name.
-        others: what is set beside the grid.
-        evaluation: how problems are asked; its strategies are not read.
+        others: strategies to compare the grid with.
+        evaluation: how problems are run; its strategies are not read.
 
     Raises `ConfigError` where no cell is left.
     """

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from toolprm_lite import _core
 from toolprm_lite.tools import Tool
+
+if TYPE_CHECKING:
+    from toolprm_lite import _core
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from toolprm_lite import _core
 from toolprm_lite.formats.base import Allowed, CallFormat
 from toolprm_lite.formats.json_calls import call_schema, literal, other_text, write_call
+
+if TYPE_CHECKING:
+    from toolprm_lite import _core
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _TAUGHT = (_OPEN, _CLOSE, '"name"', '"arguments"')
@@ -23,6 +25,8 @@ class Hermes(CallFormat):
     declining = "a short text without a call"
 
     def core(self) -> _core.CallFormat:
+        from toolprm_lite import _core  # `--help` needs no core
+
         return _core.CallFormat(open_marker=_OPEN, close_marker=_CLOSE)
 
     def write(self, calls: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from toolprm_lite.schema import Schema, closed_schema, moved_references
 from toolprm_lite.tools import Tool
 
 # Forced tokens exist only where white space is fixed. What a mask can't express (formats,
-# uniqueItems, not, ...) it leaves free: the segmenter judges the value.
+# uniqueItems, not, ...) it allows: the segmenter judges the value.
 GUIDANCE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -73,7 +73,7 @@ def literal(text: str, special_tokens: Mapping[str, int]) -> str:
 def other_text(marker: str) -> str:
     """The rule TEXT of a Lark grammar: text that makes no call.
 
-    Text that begins like a call, bare or in a fence, is a call gone wrong. The search limits the
+    Text that begins like a call, bare or in a fence, is a malformed call. The search limits the
     text's length: a counted repetition here would make masks slow.
     """
     escaped = re.escape(marker).replace("/", "\\/")

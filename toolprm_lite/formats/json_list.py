@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from toolprm_lite import _core
 from toolprm_lite.formats.base import Allowed, CallFormat
 from toolprm_lite.formats.json_calls import grammar_of, list_schema, write_list
+
+if TYPE_CHECKING:
+    from toolprm_lite import _core
 
 
 class JsonList(CallFormat):
@@ -16,6 +18,8 @@ class JsonList(CallFormat):
     declining = "[]"
 
     def core(self) -> _core.CallFormat:
+        from toolprm_lite import _core  # `--help` needs no core
+
         return _core.CallFormat()
 
     def write(self, calls: Sequence[Mapping[str, Any]]) -> str:

@@ -1,27 +1,21 @@
 """The head: from a step's hidden state and features to the probability that the step is right.
 
-It knows numpy and its file; what fits it is in `toolprm_lite.training`.
+It knows numpy alone; its file is in `head_file`, what fits it in `toolprm_lite.training`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from toolprm_lite.backends.base import NOT_FINITE, ModelInfo
 from toolprm_lite.errors import HeadError
-from toolprm_lite.files import replace_file
-from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
+from toolprm_lite.reward.aggregate import Aggregate
 from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Float32Array, StepBatch
 
 Label = Literal["local", "viable"]
@@ -33,7 +27,6 @@ CLIP = 8.0
 """Standardised inputs are cut off here: some dimensions of a hidden state have rare, huge
 values."""
 
-_FORMAT = 1
 _DECLINED = "declined"  # the feature that is 1 where a response ends without a call
 _CHUNK = 8192  # rows at a time, so that scoring a whole set needs little memory
 
@@ -54,7 +47,7 @@ class HeadCard:
     """What a head is.
 
     Attributes:
-        name: for people, such as `toolprm`.
+        name: shown to users, such as `toolprm`.
         model: what it was fitted to.
         call_format: how that model wrote its calls.
         layers: the hidden states it reads, in the order of its input.
@@ -66,7 +59,7 @@ class HeadCard:
         decline_odds: factor on the odds that declining is right. How often it is differs between
             applications, and from the share that the head was fitted to.
         doubt: the threshold of the search strategy `doubt` that was chosen with it, if any was.
-        notes: settings, data and measured figures, for people.
+        notes: settings, data and measured figures, not read by programs.
     """
 
     name: str
@@ -108,7 +101,7 @@ class HeadWeights:
 
 
 class Head:
-    """A fitted reward model. It implements `Reward`; see `load_head`.
+    """A fitted reward model. It implements `Reward`; `head_file.load_head` reads one.
 
     Raises `HeadError` when the weights do not fit the card.
     """
@@ -205,7 +198,8 @@ class Head:
         features: Sequence[str] | None = None,
     ) -> None:
         """Raise `HeadError` unless the head was fitted to this model (its file may be another
-        one: a GGUF's head serves its torch twin), this call format and these features."""
+        one: a GGUF's head serves the same model under torch), this call format and these
+        features."""
         ours = self.card.model
         theirs = FittedModel(info.name, info.architecture, info.width, info.layers, vocabulary)
         remedy = "train a head for this model, or use the policy's own probability"
@@ -263,9 +257,6 @@ class Head:
             raise HeadError(f"{self.source}: scale must be above 0; fetch or train the head again")
 
 
-_TENSORS = tuple(item.name for item in fields(HeadWeights))
-
-
 def standardise(
     hidden: npt.NDArray[np.floating[Any]],
     features: Float32Array,
@@ -299,103 +290,3 @@ def _shape(model: FittedModel) -> str:
 
 def _list(items: Sequence[object]) -> str:
     return ", ".join(map(str, items))
-
-
-# The file
-
-
-def save_head(path: str | os.PathLike[str], head: Head) -> None:
-    """Write a head to one safetensors file, whole or not at all. Raises `OSError`."""
-    card = {"format": _FORMAT, **asdict(head.card)}
-    tensors = {name: np.ascontiguousarray(getattr(head.weights, name)) for name in _TENSORS}
-    text = json.dumps(card, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    replace_file(Path(path), save(tensors, metadata={"card": text}))
-
-
-def load_head(path: str | os.PathLike[str]) -> Head:
-    """Read a head's file. Raises `HeadError` naming the file when it is missing or broken."""
-    path = Path(path)
-    if not path.is_file():
-        raise HeadError(f"{path}: no such head file; `toolprm-lite train` writes them")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            names = set(file.keys())
-            tensors = {name: file.get_tensor(name) for name in _TENSORS if name in names}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise HeadError(
-            f"{path}: not a whole safetensors file ({error}); fetch or train the head again"
-        ) from error
-    card = _read_card(metadata.get("card"), path)
-    missing = [name for name in _TENSORS if name not in tensors]
-    if missing:
-        raise HeadError(f"{path}: {_list(missing)} missing; fetch or train the head again")
-    return Head(card, HeadWeights(**tensors), source=str(path))
-
-
-def _read_card(text: str | None, path: Path) -> HeadCard:
-    foreign = f"{path}: not a reward head"
-    remedy = "name a file that `toolprm-lite train` wrote"
-    if text is None:
-        raise HeadError(f"{foreign}: it has no card; {remedy}")
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise HeadError(f"{foreign}: its card is no JSON ({error}); {remedy}") from error
-    if not isinstance(data, dict):
-        raise HeadError(f"{foreign}: its card is no JSON object; {remedy}")
-    if data.get("format") != _FORMAT:
-        raise HeadError(
-            f"{path}: the head's format is {data.get('format')!r}, and this version reads "
-            f"{_FORMAT}; use the version that wrote it, or train it again"
-        )
-
-    def take(holder: dict[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
-        value = holder.get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise HeadError(f"{foreign}: its card's {key} is {value!r}; {remedy}")
-        return value
-
-    def take_all(key: str, kind: type) -> tuple[Any, ...]:
-        values = take(data, key, list)
-        if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
-            raise HeadError(f"{foreign}: its card's {key} is {values!r}; {remedy}")
-        return tuple(values)
-
-    def take_one(key: str, allowed: Sequence[str]) -> Any:
-        value = take(data, key, str)
-        if value not in allowed:
-            raise HeadError(
-                f"{path}: the head's {key} is {value!r}, which this version doesn't know "
-                f"({_list(allowed)}); {remedy}"
-            )
-        return value
-
-    data.setdefault("decline_odds", 1.0)  # files from before it have none
-    odds = take(data, "decline_odds", (int, float))
-    if not 0 < odds < math.inf:
-        raise HeadError(f"{foreign}: its card's decline_odds is {odds!r}; {remedy}")
-    doubt = data.get("doubt")
-    if doubt is not None and not 0 <= take(data, "doubt", (int, float)) <= 1:
-        raise HeadError(f"{foreign}: its card's doubt is {doubt!r}; {remedy}")
-    model = take(data, "model", dict)
-    kinds = take_all("kinds", str)
-    if not kinds or not set(kinds) <= set(STEP_KINDS):
-        raise HeadError(f"{foreign}: its card's kinds are {_list(kinds)}; {remedy}")
-    return HeadCard(
-        name=take(data, "name", str),
-        model=FittedModel(
-            **{key: take(model, key, str) for key in ("name", "architecture", "vocabulary")},
-            **{key: take(model, key, int) for key in ("width", "layers")},
-        ),
-        call_format=take(data, "call_format", str),
-        layers=take_all("layers", int),
-        pooled=take(data, "pooled", bool),
-        features=take_all("features", str),
-        kinds=kinds,
-        label=take_one("label", LABELS),
-        aggregate=take_one("aggregate", AGGREGATES),
-        decline_odds=float(odds),
-        doubt=None if doubt is None else float(doubt),
-        notes=take(data, "notes", dict),
-    )

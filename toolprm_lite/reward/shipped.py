@@ -7,7 +7,8 @@ from pathlib import Path
 from toolprm_lite.backends.base import ModelInfo
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import FEATURES
-from toolprm_lite.reward.head import Head, load_head
+from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.head_file import load_head
 
 FOLDER = Path(__file__).parents[1] / "assets" / "heads"
 

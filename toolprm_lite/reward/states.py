@@ -1,4 +1,4 @@
-"""Hidden states asked for, and nothing judged: for what reads a search's record."""
+"""A reward that only requests hidden states, for code that reads a search's record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from toolprm_lite.reward.base import Float32Array, StepBatch
 
 
 class StateReader:
-    """A reward that rewards nothing: it asks for the states of `layers`."""
+    """A constant reward that requests the states of `layers`."""
 
     name = "none"
     pooled = True

@@ -1,4 +1,4 @@
-"""A search in a thread of its own, for an event loop that must not wait."""
+"""A search in its own thread, for an event loop that must not block."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ class _Ended:
 async def in_thread(
     make: Callable[[], Iterator[T]], cancel: threading.Event, check: Callable[[], None]
 ) -> AsyncGenerator[T, None]:
-    """What the iterator gives that `make` makes, made and read in a thread of its own.
+    """The items of the iterator that `make` returns; it is created and read in its own thread.
 
-    A pool would let a call wait for a place in it, where no deadline is looked at. Closed early,
+    In a pool a call would wait for a free thread without checking its deadline. Closed early,
     or in a task that is cancelled, it sets `cancel` and ends when the thread has. `check` is
     called before each wait for the thread and raises where that would have no end.
     """
     check()
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[T | _Ended] = asyncio.Queue()
-    done = threading.Event()  # the thread needs the model no more
+    done = threading.Event()  # the thread does not need the model any more
 
     def tell(item: T | _Ended) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop was closed: there is no listener any more
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
     def work() -> None:

@@ -44,7 +44,7 @@ class SearchConfig:
             the score, and is greedy elsewhere. `greedy` follows the most likely token.
             `best-of-n` draws `samples` whole responses and answers with the best scored one.
         doubt: of `doubt`. A step that costs more than 1 - doubt of the score is not taken before
-            others were looked at. 0 is greedy, 1 is step-beam; None takes what the head's card
+            others were tried. 0 is greedy, 1 is step-beam; None takes what the head's card
             says, else 0.5.
         beams: N, beams retained after each step.
         expand: M, draws for each beam and step.

@@ -43,7 +43,7 @@ Event: TypeAlias = StepDecided | TraceNode | CallFinished | SearchResult
 
 
 class Listener:
-    """Asks a search, which must record its trace, what has happened since the last time."""
+    """Reads from a search, which must record its trace, what has happened since the last call."""
 
     def __init__(self, search: StepSearch, kinds: Sequence[str]) -> None:
         """`kinds` are the steps whose reward is a probability."""

@@ -1,32 +1,29 @@
-"""What bounds a search from outside: a deadline, a budget of tokens, a caller who gives up."""
+"""Limits of a search: a deadline, a budget of tokens, a cancel."""
 
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 from typing import Protocol
 
 from toolprm_lite._core import StepSearch
 from toolprm_lite.errors import ConfigError
+from toolprm_lite.search import clock
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.result import Stop
 
-# Seconds. Looked up here at every reading, so that a test can put another in its place.
-clock = time.perf_counter
-
 STEP_TOKENS = 64  # that one model step takes where there is a deadline
-_POLL = 0.02  # seconds between looks at an event while waiting for the model
+_POLL = 0.02  # seconds between checks of an event while waiting for the model
 
 
 class Cancel(Protocol):
-    """A `threading.Event`, or what is asked like one."""
+    """A `threading.Event`, or an object with the same method."""
 
     def is_set(self) -> bool: ...
 
 
 class OwnCancel:
-    """A search's cancel among those of others: where it can't be asked it counts as set, and
+    """A search's cancel among those of others: if it raises, it counts as set, and
     `error` says why, so that its own search alone fails."""
 
     def __init__(self, event: Cancel) -> None:
@@ -43,7 +40,7 @@ class OwnCancel:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`ends` is a reading of `clock`; any of `cancels` that is set ends the search."""
+    """`ends` is a reading of the clock; any of `cancels` that is set ends the search."""
 
     ends: float | None = None
     max_decode_tokens: int | None = None
@@ -65,7 +62,7 @@ class Limits:
                 raise ConfigError(
                     f"cancel is a {type(event).__name__}; give a threading.Event, or None"
                 )
-        called = clock() if called is None else called
+        called = clock.now() if called is None else called
         ends = None if config.deadline_ms is None else called + config.deadline_ms / 1e3
         events = tuple(event for event in cancels if event is not None)
         return cls(ends, config.max_decode_tokens, events)
@@ -75,7 +72,7 @@ class Limits:
         for event in self.cancels:
             if event.is_set():
                 return "cancelled"
-        if self.ends is not None and clock() >= self.ends:
+        if self.ends is not None and clock.now() >= self.ends:
             return "deadline"
         budget = self.max_decode_tokens
         if budget is not None and search is not None and search.planned_tokens > budget:
@@ -90,6 +87,6 @@ class Limits:
                 return stopped
             patience = _POLL if self.cancels else threading.TIMEOUT_MAX
             if self.ends is not None:
-                patience = min(patience, max(0.0, self.ends - clock()))
+                patience = min(patience, max(0.0, self.ends - clock.now()))
             if lock.acquire(timeout=patience):
                 return None

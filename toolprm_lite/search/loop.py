@@ -14,7 +14,7 @@ from toolprm_lite._core import StepInResponse, StepSearch
 from toolprm_lite.backends.base import Batch, MaskArray, Output, Prefill, check_finite
 from toolprm_lite.process import native_work
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch, checked_rewards
-from toolprm_lite.search import limits as outside
+from toolprm_lite.search import clock
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
 
@@ -55,7 +55,7 @@ class Masks:
         return masks
 
     def follow(self, search: StepSearch) -> None:
-        """Advance with the branches the search has made, and tell it the tokens forced on them."""
+        """Advance with the branches the search has made, and give it the tokens forced on them."""
         constraint, matchers = self.constraint, self.matchers
         while fresh := search.take_new():
             for branch, parent, token in fresh:
@@ -70,7 +70,7 @@ class Masks:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A search that can begin. What it found is asked of `search` afterwards.
+    """A prepared search. Its results are read from `search` afterwards.
 
     `top_k` is how many of a distribution's tokens it wants; `working_set` the cells that it mostly
     fills behind its prompt.
@@ -109,7 +109,6 @@ Answer: TypeAlias = Prefill | Output | Stop | None
 def model_requests(prepared: Prepared, timing: Timing) -> Generator[ModelRequest, Answer, None]:
     """A search to its end, as what it asks of a model, one after the other: the prompt, then model
     steps; None means that a round has ended. `timing` gets the steps and the reward's part."""
-    clock = outside.clock
     search, constraint = prepared.search, prepared.constraint
     masks = None
     forced: list[int] = []
@@ -136,11 +135,11 @@ def model_requests(prepared: Prepared, timing: Timing) -> Generator[ModelRequest
                 pass
         rows = search.next_batch()
         if rows is None:
-            began = clock()
+            began = clock.now()
             steps = _step_batch(search)
             if len(steps.kinds):
                 search.keep(checked_rewards(prepared.reward, steps))
-                timing.reward += clock() - began
+                timing.reward += clock.now() - began
                 timing.reward_calls += 1
             else:
                 search.keep(np.empty(0, np.float32))

@@ -1,6 +1,6 @@
-"""Who has the model. A searcher's model is used by one search, or one queue, at a time.
+"""The lock on a searcher's model, which one search, or one queue, uses at a time.
 
-A stream keeps the model while nobody reads it. A reader that waits for the model then waits for
+A stream keeps the model even while it is not read. A reader that waits for the model then waits for
 itself, so that is refused: by the same thread, and by tasks and threads that were started with the
 reader's context, since the reader mostly waits for them.
 """
@@ -18,10 +18,10 @@ from toolprm_lite.search.result import Stop
 
 
 class Hold:
-    """One possession of the model, from `acquire` to `release`."""
+    """One holder of the model, from `acquire` to `release`."""
 
     def __init__(self) -> None:
-        self.reader: threading.Thread | None = None  # that was last at work with the model
+        self.reader: threading.Thread | None = None  # that used the model last
         self.released = False
 
 
@@ -38,7 +38,7 @@ class ModelLock:
 
     def acquire(self, hold: Hold, limits: Limits) -> Stop | None:
         """Wait for the model: None when `hold` has it, else what came before. Called within the
-        `try` whose `finally` releases `hold`, as an interrupt may come behind it.
+        `try` whose `finally` releases `hold`, because an interrupt may come right after it.
 
         Raises `ToolprmError` where the caller holds it, `ModelError` in a forked child.
         """
@@ -73,11 +73,11 @@ class ModelLock:
         hold = self._hold
         if hold is None:
             return
-        stuck = hold in _holds.get()
+        deadlocked = hold in _holds.get()
         if blocks and hold.reader is threading.current_thread():
-            # A pool's thread may have read a stream that another thread goes on with.
-            stuck = stuck or hold.reader is threading.main_thread() or _in_event_loop()
-        if stuck:
+            # A pool's thread may have read a stream that another thread continues.
+            deadlocked = deadlocked or hold.reader is threading.main_thread() or _in_event_loop()
+        if deadlocked:
             raise ToolprmError(
                 "a stream that this thread or task reads still holds the model; read it to its "
                 "end, or close it first (nor can a reward search with the model that it judges)"

@@ -192,7 +192,7 @@ def _options(config: SearchConfig, reward: Reward) -> SearchOptions:
 
 
 def _hash(tokens: Sequence[int]) -> int:
-    """64 bits that tell prompts apart, equal on every machine: draws depend on them."""
+    """64 bits that identify a prompt, equal on every machine: draws depend on them."""
     data = np.asarray(tokens, "<i4").tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 

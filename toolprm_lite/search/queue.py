@@ -19,7 +19,7 @@ from toolprm_lite.search.searcher import Searcher
 
 
 class SearchQueue:
-    """Searches that threads ask for, each for itself, with one model for all of them.
+    """A queue for threads that ask on their own, with one model for all of them.
 
     What waits is searched together, as by `Searcher.search_many`: a search that is asked for while
     others run joins them at their next model step. There is nothing to close: a thread of the
@@ -148,7 +148,7 @@ class SearchQueue:
             request = SearchRequest(messages, tools, config)
             return self._submit(request, reward, cancel, left).result()
         except BaseException:
-            left.set()  # an interrupt: nobody waits for this search any more
+            left.set()  # an interrupt: no caller waits for this search any more
             raise
 
     def _arrivals(self) -> list[Job]:

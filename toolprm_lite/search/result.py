@@ -29,7 +29,7 @@ class CallConfidence:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A runner-up: another response that was finished, or was still alive, at the end."""
+    """Another response that was finished or not dropped at the end."""
 
     calls: list[Call]
     score: float
@@ -129,7 +129,7 @@ def confidence(steps: Iterable[Step]) -> tuple[list[CallConfidence], float | Non
     A reward judges each step for itself, so its estimates for a whole may be above those for the
     parts. Here a call is no likelier right than the least likely of its steps, and the response no
     likelier than any of its calls. The response has None where its last step, TOTAL_FINISH, is
-    missing or not judged. Of an argument that was written twice the last value stands, and so does
+    missing or not judged. Of an argument that was written twice the last value counts, and so does
     its probability.
     """
     found: list[CallConfidence] = []

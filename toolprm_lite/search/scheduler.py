@@ -30,7 +30,7 @@ from toolprm_lite.backends.base import (
     SequenceOp,
 )
 from toolprm_lite.errors import ContextError, NoRoom
-from toolprm_lite.search import limits as outside
+from toolprm_lite.search import clock
 from toolprm_lite.search.job import Ended, Job
 from toolprm_lite.search.limits import STEP_TOKENS
 from toolprm_lite.search.loop import Answer, Prepared, PromptRequest, RowsRequest, model_requests
@@ -169,7 +169,7 @@ class Scheduler:
                 try:
                     if layers:  # else they stay: another tap may cost the cached prompts
                         self._backend.tap(layers)
-                except self.own as error:  # such as a layer that the model hasn't got
+                except self.own as error:  # such as a layer that the model does not have
                     self._waiting.popleft()
                     self._fail_one(job, error)
                     continue
@@ -189,7 +189,7 @@ class Scheduler:
         """See that the next job can be admitted; else it has ended."""
         if job.prepared is not None:
             return True
-        job.started = outside.clock()
+        job.started = clock.now()
         try:
             prepared = job.prepare()
             if prepared is not None:
@@ -231,7 +231,7 @@ class Scheduler:
         if others:
             room = sum(other.cells for other in others)
             room += max(prepared.working_set, job.cells_max)
-        began = outside.clock()
+        began = clock.now()
         try:
             part = self._backend.prefill(
                 request.tokens, request.mask, prepared.top_k, prompt=prompt, room=room,
@@ -248,7 +248,7 @@ class Scheduler:
             self._fail_at_prompt(job, error)
             return
         self._prompt_cells = self._backend.prompt_cells
-        spent = outside.clock() - began
+        spent = clock.now() - began
         job.timing.prefill += spent if part.output is None else part.output.model_seconds
         reused = 0 if job.prompt_begun else part.reused_tokens
         job.prompt_begun = True
@@ -314,11 +314,11 @@ class Scheduler:
         return STEP_TOKENS if self._timed else _STEP_TOKENS
 
     def _advance(self, job: Job, answer: Answer) -> None:
-        """Let a job go on to its next rows, or to its end."""
+        """Let a job continue to its next rows, or to its end."""
         assert job.requests is not None
         if job.prompt is not None:
             self._give_room(job)
-        began, reward = outside.clock(), job.timing.reward
+        began, reward = clock.now(), job.timing.reward
         try:
             request = job.requests.send(answer)
             while request is None:
@@ -334,7 +334,7 @@ class Scheduler:
             self._fail_one(job, error)
             return
         finally:
-            job.timing.core += outside.clock() - began - (job.timing.reward - reward)
+            job.timing.core += clock.now() - began - (job.timing.reward - reward)
         assert isinstance(request, RowsRequest)
         job.request = request
         job.cells_max = max(job.cells_max, job.cells)
@@ -401,14 +401,14 @@ class Scheduler:
                 batch.logits_at, batch.hidden_at,
             )  # fmt: skip
         self._ops = []
-        began = outside.clock()
+        began = clock.now()
         try:
             output = self._backend.decode(batch, request.masks, request.width)
         except NoRoom:
             self._advance(job, None)
             return
         job.timing.decode += output.model_seconds
-        job.timing.core += outside.clock() - began - output.model_seconds
+        job.timing.core += clock.now() - began - output.model_seconds
         self._steps += 1
         job.stepped = self._steps
         self._advance(job, output)
@@ -417,7 +417,7 @@ class Scheduler:
         batch, masks = merged_batch(self._ops, chosen)
         self._ops = []
         width = max(job.rows.width for job in chosen)
-        began = outside.clock()
+        began = clock.now()
         try:
             output = self._backend.decode(batch, masks, width)
         except NoRoom:  # more than one step takes
@@ -426,7 +426,7 @@ class Scheduler:
             else:
                 self._advance(chosen[0], None)
             return
-        outside_model = outside.clock() - began - output.model_seconds
+        outside_model = clock.now() - began - output.model_seconds
         self._steps += 1
         row = state = 0
         for job in chosen:
@@ -451,7 +451,7 @@ class Scheduler:
 
 def conclude(job: Job, prepared: Prepared | None, own: type[BaseException]) -> None:
     """Make the result of a job that has ended. `own` as in `Scheduler`."""
-    seconds = outside.clock() - job.started if prepared is not None else 0.0
+    seconds = clock.now() - job.started if prepared is not None else 0.0
     try:
         result = job.conclude(Ended(prepared, job.prefill, job.stopped, job.timing, seconds))
     except own as error:

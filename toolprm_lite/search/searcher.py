@@ -19,10 +19,11 @@ from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.reward.base import FEATURES, Reward, RewardChoice
-from toolprm_lite.reward.head import Head, load_head
+from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.head_file import load_head
 from toolprm_lite.reward.policy import FunctionReward, PolicyReward
 from toolprm_lite.reward.shipped import shipped_head
-from toolprm_lite.search import limits as outside
+from toolprm_lite.search import clock
 from toolprm_lite.search.background import in_thread
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.engine import Engine
@@ -170,7 +171,7 @@ class Searcher:
         """
         self.engine.lock.check()
         config = settings(config)
-        called = outside.clock()
+        called = clock.now()
         futures: list[Future[SearchResult]] = []
         jobs: list[Job] = []
         for request in requests:
@@ -201,9 +202,9 @@ class Searcher:
         reward: RewardChoice = "auto",
         cancel: threading.Event | None = None,
     ) -> Generator[Event, None, None]:
-        """Search as `search` does, and tell what happens: see `search.events`.
+        """Search as `search` does, and report what happens: see `search.events`.
 
-        The last event is the result, the same as that of `search`. The search goes on while the
+        The last event is the result, the same as that of `search`. The search runs while the
         iterator is read; from the first event on it holds the model, until it has been read to its
         end, is closed, or is forgotten. Other searches wait meanwhile. One that the reader waits
         for would never begin, so in the reader's thread or task, and in tasks that it started,
@@ -254,7 +255,8 @@ class Searcher:
         reader.
 
         Cancelling the task or `aclose()` cancels the search and waits for its last model step.
-        Leave a loop early only within `contextlib.aclosing`, or the search ends when Python likes.
+        Leave a loop early only within `contextlib.aclosing`, or the search ends when the generator
+        is collected.
         """
         config, stop = settings(config), threading.Event()
         limits = Limits.of(config, cancel, stop)

@@ -1,4 +1,4 @@
-"""From what the core decided to what a person or a program reads."""
+"""From what the core decided to values and text for callers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def made_step(scored: ScoredStep, kinds: Sequence[str]) -> Step:
 
 
 def missing_parts(steps: Sequence[Step], tools: Iterable[Tool]) -> list[str]:
-    """What a response that was cut off behind these steps lacks; see `SearchResult.missing`."""
+    """What a response that was cut off after these steps lacks; see `SearchResult.missing`."""
     missing: list[str] = []
     name = next((step for step in reversed(steps) if step.kind == "FUNC_NAME"), None)
     if name is None:

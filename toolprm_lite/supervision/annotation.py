@@ -30,7 +30,7 @@ from toolprm_lite.tasks.matching import Answers, CallLike, MatchRule, ToolLike
 class DecidedStep(Protocol):
     """A decided step. `previous` is the index of the step before it in the same response, or -1;
     `value` is the decoded JSON of an ARG_VALUE's value. `goes_on` says that the token which decided
-    the step has written the comma behind it: another argument, or another call, must follow."""
+    the step's token includes the comma after it: another argument, or another call, must follow."""
 
     @property
     def kind(self) -> str: ...
@@ -92,7 +92,7 @@ def annotate(
 ) -> list[Label]:
     """The label of each step.
 
-    `steps` may hold many responses; those that begin alike may share their first steps through
+    `steps` may hold many responses; those with equal beginnings may share their first steps through
     `previous`. `answers` are the problem's right calls; `tools` and `rule` are those of `Answers`,
     and unused where `answers` is one already. Raises `ProblemError` for steps that are no
     response, by their index.

@@ -44,14 +44,14 @@ def collect(
     limit: int | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Collect the set of `plan` into `folder`, going on where an earlier run has stopped.
+    """Collect the set of `plan` into `folder`, continuing where an earlier run has stopped.
 
     A shard depends on its own problems alone, so an interrupted collection ends as the same set.
     With `limit` it ends with the shard that holds the plan's problem of that number; a later run
-    may go further. `weights` tells the model's file and precision from others of the same model: a
-    set holds rollouts of one. Raises `ConfigError` for layers that the model does not have,
-    `DatasetError` when `folder` holds something else, `OSError` when it can't be written. `folder`
-    is kept from other runs.
+    may go further. `weights` identifies the model's file and precision among those of the same
+    model: a set holds rollouts of one. Raises `ConfigError` for layers that the model does not
+    have, `DatasetError` when `folder` holds something else, `OSError` when it can't be written.
+    `folder` is kept from other runs.
     """
     with locked(folder, folder=True, nested=True):
         _collect(searcher, plan, folder, settings, report, limit, weights or {})

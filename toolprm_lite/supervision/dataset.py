@@ -78,7 +78,7 @@ def steps_schema(features: int) -> pa.Schema:
         ("tokens", pa.int32()),  # of the response
         ("draws", pa.int32()),
         ("greedy", pa.bool_()),
-        ("goes_on", pa.bool_()),  # its token has the comma behind it, too
+        ("goes_on", pa.bool_()),  # its token includes the comma after it
         ("local", pa.bool_()),
         ("viable", pa.bool_()),
         ("features", pa.list_(pa.float32(), features)),
@@ -117,7 +117,7 @@ class SetWriter:
         self._shards = Shards(folder, last=_STEPS)
 
     def begin(self, manifest: Mapping[str, Any], problems: Sequence[Mapping[str, Any]]) -> bool:
-        """Start the set, or go on with it if it was started with the same manifest and problems.
+        """Start the set, or continue it if it was started with the same manifest and problems.
 
         Returns whether it was there. Raises `DatasetError` when another set is in the folder.
         """

@@ -83,7 +83,7 @@ def plan_problems(usable: Usable, settings: PrepareSettings, plan: PlanSettings)
     if not problems:
         raise ProblemError(
             f"{', '.join(usable.files)}: no problem can be used, {len(usable.rejected)} are left "
-            "out; mend them as said above"
+            "out; fix them as described above"
         )
     if settings.as_is:
         if settings.beside:
@@ -117,7 +117,7 @@ def _refusal(problem: Problem, keep_unsupported: bool) -> tuple[str, str, str] |
         return "tools", described(error), "correct the tool"
     if place is None:
         return None
-    reason = f"the conversation does not tell the value of {place}"
+    reason = f"the conversation does not contain the value of {place}"
     return "unsupported", reason, "give --keep-unsupported to keep it"
 
 

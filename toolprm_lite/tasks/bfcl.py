@@ -35,7 +35,7 @@ LIVE = (
 CATEGORIES = (*NON_LIVE, *LIVE)
 DEFAULT = (*PYTHON, "irrelevance")
 
-# Looked at while the project was built, and so no test.
+# Used during development, so not for tests.
 BRING_UP = {"simple_python": 100, "multiple": 50}
 
 PREFIX = "BFCL_v4"

@@ -28,7 +28,7 @@ class Exclusions:
 
     @classmethod
     def read(cls, path: Path, problems: Sequence[Path | str]) -> Exclusions:
-        """A record's id on each line, optionally behind the name of its file; further words, blank
+        """A record's id on each line, optionally after the name of its file; further words, blank
         lines and lines that begin with # are ignored.
 
         A first word is a file's name if the path of one of `problems` ends with it. Raises

@@ -65,7 +65,7 @@ def _decoded(value: Any, what: str) -> Any:
     try:
         return loads(value)
     except (ValueError, RecursionError):
-        raise Refuse(what, f'"{what}" is text that is not JSON', "mend it") from None
+        raise Refuse(what, f'"{what}" is text that is not JSON', "fix it") from None
 
 
 def _bfcl(
@@ -156,7 +156,7 @@ def possible_answers(path: Path) -> dict[str, Any] | None:
 
 
 def asked_messages(messages: list[Message], repairs: list[str]) -> list[Message]:
-    """The conversation as a model is asked: the user, or a tool, has spoken last."""
+    """The conversation as a model gets it: the last message is the user's or a tool's."""
     last = len(messages)
     while messages[last - 1]["role"] == "assistant" and not messages[last - 1].get("tool_calls"):
         last -= 1

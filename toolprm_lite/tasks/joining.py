@@ -1,4 +1,4 @@
-"""Problems with several calls, made of problems with one: two or three questions asked at once.
+"""Problems with several calls, made of problems with one: two or three questions in one.
 
 Data with several right calls is rare, and most of it calls a different function each time. Here a
 function is called again, with other arguments, wherever there are questions for it.
@@ -33,7 +33,7 @@ def joinable(problem: Problem) -> bool:
 def join_problems(
     firsts: Sequence[Problem], others: Sequence[Problem], max_tools: int, rng: random.Random
 ) -> dict[str, Problem]:
-    """Each of `firsts` asked together with one or two of `others`, where any go with it, by its id.
+    """Each of `firsts` joined with one or two of `others`, if any fit, by its id.
 
     All must be `joinable`. The ids are joined with "+", the source is `SOURCE`. The tools are those
     of all, the right ones first, at most `max_tools` unless more are right.

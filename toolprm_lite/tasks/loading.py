@@ -28,7 +28,7 @@ def load_problems(
     """Read the files, each of one of these forms, recognised by its content.
 
     - This project's: a JSON line each, {"id", "source", "messages" or "query", "tools", "answers"}.
-    - BFCL's question files, with their answers in the folder `possible_answer` beside them. The
+    - BFCL's question files, with their answers in the folder `possible_answer` next to them. The
       first possible answer of a parameter is taken; "" means that it is left out.
     - xLAM's: a JSON list or JSON lines, {"query", "tools", "answers"}, the last two often as text.
     - OpenAI's fine-tuning lines, {"messages", "tools"}: the last assistant message is the answer.
@@ -67,7 +67,7 @@ def load_problems(
             except Refuse as refusal:
                 known = identity if isinstance(record, dict) else None
                 rejected.append(
-                    Rejected(name, line, known, refusal.kind, refusal.reason, refusal.mend)
+                    Rejected(name, line, known, refusal.kind, refusal.reason, refusal.fix)
                 )
                 continue
             unique, number = identity, 1
@@ -117,5 +117,5 @@ def _problem(
 
 
 def _refusal(kind: str, error: ToolprmError) -> Refuse:
-    reason, _, mend = str(error).rpartition("; ")
-    return Refuse(kind, reason or str(error), mend if reason else "mend it")
+    reason, _, fix = str(error).rpartition("; ")
+    return Refuse(kind, reason or str(error), fix if reason else "fix it")

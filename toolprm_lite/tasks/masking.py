@@ -16,7 +16,7 @@ from typing import Any
 
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.prompt import Message
-from toolprm_lite.schema import Schema, map_subschemas
+from toolprm_lite.schema import Schema, map_subschemas, pointer_keys, resolve
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
@@ -154,15 +154,10 @@ def _plain(name: str) -> str:
     return "".join(sign for sign in name.lower() if sign.isalnum())
 
 
-def _pointer(reference: str) -> list[str]:
-    parts = reference.removeprefix("#").strip("/").split("/")
-    return [part.replace("~1", "/").replace("~0", "~") for part in parts if part]
-
-
 def _mask_reference(reference: str, masks: dict[str, str]) -> str:
     if not reference.startswith("#/"):
         return reference
-    parts = _pointer(reference)
+    parts = pointer_keys(reference)
     for place in range(1, len(parts)):
         # "properties" is a keyword here only where it isn't itself a name.
         if parts[place - 1] == "properties" and (place < 2 or parts[place - 2] != "properties"):
@@ -183,10 +178,7 @@ def _views(schemas: Sequence[Any], root: Any) -> list[Schema]:
         views.append(schema)
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
-            target: Any = root
-            for part in _pointer(reference):
-                target = target.get(part) if isinstance(target, dict) else None
-            waiting.append(target)
+            waiting.append(resolve(root, reference))
         waiting += [part for key in _INSIDE for part in schema.get(key, ())]
         waiting += [schema[key] for key in ("if", "then", "else") if key in schema]
         if isinstance(schema.get("dependentSchemas"), dict):

@@ -40,7 +40,7 @@ class Problem:
         check: how a response is judged.
         split: the side of a plan it is on; None outside of a plan.
         masked: its names are random strings.
-        bring_up: it was looked at while the project was built, and is reported apart.
+        bring_up: it was used during development, and is reported separately.
         file: where it was read from.
         repairs: what was changed to make the answers valid under the tools' closed schemas.
         record: what the benchmark's own checker needs, as the benchmark writes it.

@@ -1,4 +1,4 @@
-"""Which answers a conversation supports: a value that nobody could know teaches nothing.
+"""Which answers a conversation supports: a value that no model could know teaches nothing.
 
 Knows problems and grounding features, nothing of models.
 """

@@ -29,7 +29,7 @@ def read_records(path: Path) -> list[tuple[int, Any]]:
     except RecursionError:
         raise ProblemError(f"{path}: the JSON is nested too deep; flatten it") from None
     except _Broken as broken:
-        raise ProblemError(f"{path}: not JSON: {broken}; mend it there") from None
+        raise ProblemError(f"{path}: not JSON: {broken}; fix it there") from None
 
 
 class _Broken(Exception):

@@ -19,16 +19,16 @@ class Rejected:
     id: str | None
     kind: str
     reason: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
         name = "" if self.id is None else f" ({self.id})"
-        return f"{self.file}: line {self.line}{name}: {self.reason}; {self.mend}"
+        return f"{self.file}: line {self.line}{name}: {self.reason}; {self.fix}"
 
 
 class Refuse(Exception):
     """Raised where a record is read; its place is added to make a `Rejected` of it."""
 
-    def __init__(self, kind: str, reason: str, mend: str) -> None:
+    def __init__(self, kind: str, reason: str, fix: str) -> None:
         super().__init__(reason)
-        self.kind, self.reason, self.mend = kind, reason, mend
+        self.kind, self.reason, self.fix = kind, reason, fix

@@ -1,4 +1,5 @@
-"""Right calls held against their tools' schemas: values written as another type are corrected."""
+"""Right calls checked against their tools' schemas: values written as another type are
+corrected."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from toolprm_lite.schema import Schema, closed_schema
+from toolprm_lite.schema import Schema, closed_schema, resolve
 from toolprm_lite.tasks.problem import Call
 from toolprm_lite.tasks.records import loads
 from toolprm_lite.tasks.rejected import Refuse
@@ -37,11 +38,7 @@ class _Checker:
         for _ in range(16):
             if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
                 return schema
-            target: Any = self.schema
-            for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
-                key = part.replace("~1", "/").replace("~0", "~")
-                target = target.get(key) if isinstance(target, dict) and key else target
-            schema = target
+            schema = resolve(self.schema, schema["$ref"])
         return schema
 
 
@@ -58,7 +55,7 @@ def checked_call(call: Call, where: str, tools: Sequence[Tool], repairs: list[st
         raise Refuse(
             "function",
             f"{where} calls {name!r}, which is no tool",
-            "add the tool, or mend the name",
+            "add the tool, or correct the name",
         )
     try:
         checker = _checker(json.dumps(tool.parameters))
@@ -68,13 +65,13 @@ def checked_call(call: Call, where: str, tools: Sequence[Tool], repairs: list[st
         error = checker.error(arguments)
     except RecursionError:
         raise Refuse(
-            "tools", f"the schema of {name!r} refers to itself without end", "mend it"
+            "tools", f"the schema of {name!r} refers to itself without end", "fix it"
         ) from None
     except Exception as broken:  # a pattern that is no expression, a reference to nothing
         raise Refuse(
             "tools",
             f"the schema of {name!r} can't be checked: {type(broken).__name__}: {broken}",
-            "mend the schema",
+            "correct the schema",
         ) from None
     if error is None:
         return {"name": name, "arguments": arguments}
@@ -96,7 +93,9 @@ def checked_call(call: Call, where: str, tools: Sequence[Tool], repairs: list[st
         )
     place = "/".join(map(str, error.absolute_path)) or "its arguments"
     message = error.message if len(error.message) <= 200 else f"{error.message[:200]}…"
-    raise Refuse("value", f"{where}: {place} of {name}: {message}", "mend the value or the schema")
+    raise Refuse(
+        "value", f"{where}: {place} of {name}: {message}", "correct the value or the schema"
+    )
 
 
 def _repaired(

@@ -1,4 +1,4 @@
-"""Questions without answers, as a search is asked them: a JSON object, or a file of JSON lines."""
+"""Questions without answers for a search: a JSON object, or a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolprm_lite.tools import Tool, parse_tools
 
 @dataclass(frozen=True, slots=True)
 class RequestLine:
-    """A line of a file, not read further than its id; `error` says why it can't be asked."""
+    """A line of a file, not read further than its id; `error` says why it can't be run."""
 
     number: int
     text: bytes
@@ -110,7 +110,7 @@ def _parse(text: str) -> Any:
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text.strip() else ""
         raise ProblemError(
-            f"not JSON: {error.msg} at {line}column {error.colno}; mend it there"
+            f"not JSON: {error.msg} at {line}column {error.colno}; fix it there"
         ) from None
     except ValueError:
         raise ProblemError(

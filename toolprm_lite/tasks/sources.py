@@ -1,4 +1,4 @@
-"""The problems that an evaluation asks: of BFCL, of ToolAlpaca, of a file or of a supervision set,
+"""The problems of an evaluation: of BFCL, of ToolAlpaca, of a file or of a supervision set,
 all or a sample of them."""
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_source(
         raise ConfigError("--skip goes with --sample: it leaves out what a smaller sample draws")
     problems = problems[: settings.limit]
     if not problems:
-        raise ConfigError(f"{source}: no problem is left; mend --categories, or the options")
+        raise ConfigError(f"{source}: no problem is left; change --categories, or the options")
     return problems
 
 

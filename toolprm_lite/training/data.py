@@ -269,7 +269,7 @@ class Supervision:
             if first[key] != other[key]:
                 raise TrainingError(
                     f"{name} has another {key.replace('_', ' ')} than {self.names[0]}; name sets "
-                    "that were collected alike"
+                    "that were collected in the same way"
                 )
 
     def _number_problems(self) -> None:

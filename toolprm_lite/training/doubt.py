@@ -1,7 +1,7 @@
 """Chooses the threshold of doubt, and writes it on a head's card.
 
-It takes searches: what a second look finds is not in a recorded set, whose draws are few where the
-greedy response does not go.
+This needs searches: what a widened round finds is not in a recorded set, whose draws are few where
+the greedy response does not go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from toolprm_lite.evaluation.evaluate import Watch, answer_all, unwatched
 from toolprm_lite.evaluation.runs import RunFolder
 from toolprm_lite.evaluation.strategies import Contest, Strategy
 from toolprm_lite.files import locked
-from toolprm_lite.reward.head import Head, load_head, save_head
+from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.head_file import load_head, save_head
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.tasks.problem import Problem
@@ -36,7 +37,7 @@ class DoubtSettings:
 
     Attributes:
         problems: how many validation problems are searched, at most; 0 chooses none.
-        thresholds: those that are tried, beside greedy (0) and the full search (1).
+        thresholds: those that are tried, in addition to greedy (0) and the full search (1).
         search: what all searches have in common, and the sizes N and M of the full one.
     """
 
@@ -118,7 +119,7 @@ def fit_doubt(
 ) -> list[Measured]:
     """Search the problems with every threshold, and write the choice on the head's card.
 
-    `folder` keeps the answers, so that a choice that was stopped goes on from there; `depends` is
+    `folder` keeps the answers, so that a stopped choice continues there; `depends` is
     what they depend on in addition to the search. Returns what was measured; where no problem could
     be searched nothing is chosen. Raises as `evaluate` does.
     """

@@ -1,5 +1,5 @@
 """From problems to reward heads, their report and their threshold of doubt: collect, train, judge,
-choose. A run that was stopped goes on from there."""
+choose. A stopped run continues there."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FitSettings:
         collect: how; its seed is that of training, too.
         limit: stop collecting after the plan's first so many problems; None is all.
         rejected: a file to list the records in that are left out.
-        weights: what tells the model's file and precision from others.
+        weights: what identifies the model's file and precision.
         epochs: of each fit, at most.
         doubt: how the threshold of doubt is chosen.
     """

@@ -1,4 +1,4 @@
-"""Fits a head to supervision. The only file that knows torch."""
+"""Fits a head to supervision sets. The only file here that uses torch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from toolprm_lite.reward.head import (
     HeadWeights,
 )
 from toolprm_lite.tasks.problem import SPLITS, Split
+from toolprm_lite.training.calibration import calibrate
 from toolprm_lite.training.data import Examples
 
 _CHUNK = 8192
@@ -42,7 +43,7 @@ class HeadSettings:
         rank_weight: of the pairwise loss among right and wrong steps of a problem and kind.
         members: networks whose mean logit the head is; they differ by their seeds alone.
         blind: the weight, 0 .. 1, that one more network has in that mean, which is shown the
-            features alone. States tell the training problems' topics apart, too, and of others
+            features alone. States also separate the topics of the training problems, and on others
             they may mislead. All are together one network of as many times the units.
         seed: of the first weights, the order and the dropout.
     """
@@ -61,7 +62,7 @@ class HeadSettings:
 
 
 OnEpoch = Callable[[int, float], None]
-"""Told each epoch's number, from 1, and validation loss."""
+"""Called with each epoch's number, from 1, and its validation loss."""
 
 
 class _Network(nn.Module):
@@ -117,27 +118,8 @@ def fit_head(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learn = _Rows(examples, train, shift, scale, device)
     check = _Rows(examples, validation, shift, scale, device)
-    networks: list[_Network] = []
-    weights: list[float] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-
-        def add(learn: _Rows, check: _Rows, seed: int, weight: float) -> tuple[float, int]:
-            torch.manual_seed(seed)
-            networks.append(_Network(learn.inputs.shape[1], settings).to(device))
-            weights.append(weight)
-            return _descend(networks[-1], learn, check, replace(settings, seed=seed), on_epoch)
-
-        if settings.blind < 1:
-            for member in range(settings.members):
-                share = (1 - settings.blind) / settings.members
-                loss, epoch = add(learn, check, settings.seed + member, share)
-        if settings.blind > 0:
-            states = examples.hidden.shape[1]
-            loss, epoch = add(learn.features(states), check.features(states), settings.seed,
-                              settings.blind)  # fmt: skip
-        network = _joined(networks, weights, len(shift))
-        if len(networks) > 1:
-            loss = _validation_loss(network, check)
+        network, loss, epoch = _fitted(learn, check, examples.hidden.shape[1], settings, on_epoch)
     parameters = {
         name: value.detach().cpu().numpy().astype(np.float32)
         for name, value in network.named_parameters()
@@ -146,7 +128,7 @@ def fit_head(
     calibration[..., 0] = 1
     tensors = HeadWeights(shift=shift, scale=scale, calibration=calibration, **parameters)
     head = Head(card, tensors)
-    calibration = _calibrate(head, examples, validation)
+    calibration = calibrate(head, examples, validation)
     notes = {
         **card.notes,
         "settings": asdict(settings),
@@ -154,6 +136,36 @@ def fit_head(
         "epoch": epoch,
     }
     return Head(replace(card, notes=notes), replace(tensors, calibration=calibration))
+
+
+def _fitted(
+    learn: _Rows, check: _Rows, states: int, settings: HeadSettings, on_epoch: OnEpoch | None
+) -> tuple[_Network, float, int]:
+    """All members and the blind network as one, its validation loss, and the last one's epoch.
+
+    `states`: how many of the inputs, the first ones, are hidden states.
+    """
+    networks: list[_Network] = []
+    weights: list[float] = []
+
+    def add(learn: _Rows, check: _Rows, seed: int, weight: float) -> tuple[float, int]:
+        torch.manual_seed(seed)
+        networks.append(_Network(learn.inputs.shape[1], settings).to(learn.device))
+        weights.append(weight)
+        return _descend(networks[-1], learn, check, replace(settings, seed=seed), on_epoch)
+
+    if settings.blind < 1:
+        for member in range(settings.members):
+            share = (1 - settings.blind) / settings.members
+            loss, epoch = add(learn, check, settings.seed + member, share)
+    if settings.blind > 0:
+        loss, epoch = add(
+            learn.features(states), check.features(states), settings.seed, settings.blind
+        )
+    network = _joined(networks, weights, learn.inputs.shape[1])
+    if len(networks) > 1:
+        loss = _validation_loss(network, check)
+    return network, loss, epoch
 
 
 def _rows_of(examples: Examples, card: HeadCard, split: Split) -> npt.NDArray[np.int64]:
@@ -232,7 +244,7 @@ class _Rows:
         return blind
 
     def order(self, seed: int, epoch: int, together: bool) -> Tensor:
-        """All rows in random order; `together` leaves a problem's rows beside each other."""
+        """All rows in random order; `together` keeps a problem's rows together."""
         random = np.random.default_rng([seed, epoch])
         if not together:
             return torch.from_numpy(random.permutation(len(self))).to(self.device)
@@ -340,52 +352,3 @@ def _moments(
         sums.append((mean + origin).astype(np.float32))
         scales.append(np.where(deviation > 1e-6, deviation, 1).astype(np.float32))
     return np.concatenate(sums), np.concatenate(scales)
-
-
-# Calibration
-
-
-def _calibrate(
-    head: Head, examples: Examples, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    calibration: npt.NDArray[np.float32] = head.weights.calibration.copy()
-    kinds = examples.kinds[rows]
-    logits = head.logits(kinds, examples.features[rows], examples.hidden[rows])
-    labels = examples.labels[rows]
-    for place in range(len(LABELS)):
-        for kind in np.unique(kinds):
-            ours = kinds == kind
-            calibration[place, kind] = platt(logits[ours, place], labels[ours, place])
-    return calibration
-
-
-def platt(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and offset that make logits [steps] probabilities of the labels [steps].
-
-    A weak prior holds them near 1 and 0, so few steps of a kind, or steps of one label, change
-    little; the slope stays above 0, so that calibration never turns the order round.
-    """
-    x = np.asarray(logits, np.float64)
-    y = np.asarray(labels, np.float64)
-    prior = np.array([1.0, 0.0])
-    at = prior.copy()
-
-    def objective(point: npt.NDArray[np.float64]) -> float:
-        z = point[0] * x + point[1]
-        return float((np.logaddexp(0, z) - y * z).sum() + 0.5 * ((point - prior) ** 2).sum())
-
-    value = objective(at)
-    for _ in range(50):
-        p = 0.5 * (1 + np.tanh(0.5 * (at[0] * x + at[1])))
-        gradient = np.array([((p - y) * x).sum(), (p - y).sum()]) + (at - prior)
-        q = p * (1 - p)
-        cross = (q * x).sum()
-        curvature = np.array([[(q * x * x).sum() + 1, cross], [cross, q.sum() + 1]])
-        step = np.linalg.solve(curvature, gradient)
-        size = 1.0
-        while (found := objective(at - size * step)) > value and size > 1e-6:
-            size /= 2
-        if value - found < 1e-10 * max(1.0, abs(value)):
-            break
-        at, value = at - size * step, found
-    return max(float(at[0]), 1e-2), float(at[1])

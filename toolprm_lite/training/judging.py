@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from toolprm_lite.errors import HeadError
-from toolprm_lite.reward.head import FittedModel, Head, load_head
+from toolprm_lite.reward.head import FittedModel, Head
+from toolprm_lite.reward.head_file import load_head
 from toolprm_lite.tasks.problem import SPLITS, Split
 from toolprm_lite.training.data import Supervision, open_supervision
 from toolprm_lite.training.report import draw_reliability, judge, write_report

@@ -1,4 +1,4 @@
-"""How good rewards are: of single steps, of whole trajectories, and as a means to choose.
+"""Metrics of rewards: of single steps, of whole trajectories, and of the choice that they make.
 
 Plain numpy on arrays; knows neither files nor heads.
 """

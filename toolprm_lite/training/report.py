@@ -15,9 +15,9 @@ import numpy.typing as npt
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.evaluation.intervals import bootstrap
 from toolprm_lite.files import replace_file
-from toolprm_lite.reward.aggregate import AGGREGATES
+from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
 from toolprm_lite.reward.base import STEP_KINDS
-from toolprm_lite.reward.chains import chain_scores
+from toolprm_lite.reward.chains import Float64Array, chain_scores
 from toolprm_lite.reward.head import LABELS, Head, Label
 from toolprm_lite.training import metrics
 from toolprm_lite.training.data import Examples, Trajectories
@@ -31,13 +31,13 @@ def judge(
     chosen: npt.NDArray[np.bool_],
     groups: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
-    """What a head is worth on the steps `rows` (bool [steps]) and the trajectories `chosen`
+    """The figures of a head on the steps `rows` (bool [steps]) and the trajectories `chosen`
     (bool [trajectories]) of a split, as JSON.
 
     Steps: for each label the figures over all kinds that the head judges, and for each kind.
     Trajectories: how often a complete one is rightly called right, when the aggregate over its
     steps must reach 0.5. Selection: how often the best-ranked complete trajectory is the right
-    one, beside what other ways to choose give (`selection_by_policy`: the model's own
+    one, compared with what other ways to choose give (`selection_by_policy`: the model's own
     probability of the response), with a 95% interval over problems. `groups` names parts of the
     problems (bool [problems], see `Supervision.groups`) that are judged by themselves, too.
     """
@@ -49,26 +49,16 @@ def judge(
     scores = {
         name: chain_scores(own, examples.previous, name)[trajectories.last] for name in AGGREGATES
     }
-    complete = chosen & trajectories.complete
-    right = trajectories.right[complete]
-    selection = {"all": _selection(scores[head.aggregate], trajectories, chosen)}
-    for name, flag in (("constrained", True), ("unconstrained", False)):
-        ours = chosen & (trajectories.constrained == flag)
-        if ours.any():
-            selection[name] = _selection(scores[head.aggregate], trajectories, ours)
+    ranked = scores[head.aggregate]
     parts = {}
     for name, members in (groups or {}).items():
         ours = chosen & members[trajectories.problem]
         if ours.any():
-            steps_of = rows & members[examples.problem]
+            steps = rows & members[examples.problem]
             parts[name] = {
-                "steps": _steps_of(own, examples, steps_of, head.card.label, head.card.kinds),
-                "selection": _selection(scores[head.aggregate], trajectories, ours),
+                "steps": _steps_of(own, examples, steps, head.card.label, head.card.kinds),
+                "selection": _selection(ranked, trajectories, ours),
             }
-    policy = None
-    if "logprob_total" in head.card.features:
-        total = examples.features[:, head.card.features.index("logprob_total")]
-        policy = _selection(total[trajectories.last], trajectories, chosen)
     return {
         "head": head.name,
         "source": head.source,
@@ -78,32 +68,74 @@ def judge(
         "kinds": list(head.card.kinds),
         "label": head.card.label,
         "aggregate": head.aggregate,
-        "steps": {
-            label: {
-                "all" if kind is None else kind: _steps_of(
-                    rewards[label], examples, rows, label,
-                    head.card.kinds if kind is None else (kind,),
-                )
-                for kind in (None, *head.card.kinds)
-            }
-            for label in LABELS
-        },
-        "trajectories": {
-            "complete": int(complete.sum()),
-            "right": _figure(float(right.mean()) if len(right) else math.nan),
-            **{
-                name: {
-                    "accuracy": _figure(metrics.accuracy(scores[name][complete], right)),
-                    "auc": _figure(metrics.auc(scores[name][complete], right)),
-                }
-                for name in AGGREGATES
-            },
-        },
-        "selection": selection,
-        "selection_by_policy": policy,
+        "steps": _steps(head.card.kinds, rewards, examples, rows),
+        "trajectories": _trajectories(scores, trajectories, chosen & trajectories.complete),
+        "selection": _selections(ranked, trajectories, chosen),
+        "selection_by_policy": _policy_selection(head, examples, trajectories, chosen),
         "groups": parts,
         "reliability": _reliability(head, own, examples, rows),
-    }  # fmt: skip
+    }
+
+
+def _steps(
+    kinds: Sequence[str],
+    rewards: Mapping[Label, npt.NDArray[np.float32]],
+    examples: Examples,
+    rows: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """The figures of the steps `rows` for each label, over all `kinds` and for each one."""
+    return {
+        label: {
+            "all": _steps_of(rewards[label], examples, rows, label, kinds),
+            **{kind: _steps_of(rewards[label], examples, rows, label, (kind,)) for kind in kinds},
+        }
+        for label in LABELS
+    }
+
+
+def _trajectories(
+    scores: Mapping[Aggregate, Float64Array],
+    trajectories: Trajectories,
+    complete: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """How well each aggregate tells the right ones of the trajectories `complete`."""
+    right = trajectories.right[complete]
+    return {
+        "complete": int(complete.sum()),
+        "right": _figure(float(right.mean()) if len(right) else math.nan),
+        **{
+            name: {
+                "accuracy": _figure(metrics.accuracy(score[complete], right)),
+                "auc": _figure(metrics.auc(score[complete], right)),
+            }
+            for name, score in scores.items()
+        },
+    }
+
+
+def _selections(
+    ranked: Float64Array, trajectories: Trajectories, chosen: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Of all chosen trajectories, and of those with and without a constraint, if any are."""
+    selections = {"all": _selection(ranked, trajectories, chosen)}
+    for name, flag in (("constrained", True), ("unconstrained", False)):
+        ours = chosen & (trajectories.constrained == flag)
+        if ours.any():
+            selections[name] = _selection(ranked, trajectories, ours)
+    return selections
+
+
+def _policy_selection(
+    head: Head,
+    examples: Examples,
+    trajectories: Trajectories,
+    chosen: npt.NDArray[np.bool_],
+) -> dict[str, Any] | None:
+    """By the model's own probability of the response, None where the head doesn't read it."""
+    if "logprob_total" not in head.card.features:
+        return None
+    total = examples.features[:, head.card.features.index("logprob_total")]
+    return _selection(total[trajectories.last], trajectories, chosen)
 
 
 def _steps_of(
@@ -217,7 +249,7 @@ def draw_reliability(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise TrainingError(
-            f"drawings need {error.name}: pip install 'toolprm_lite[train]'"
+            f"plots need {error.name}: pip install 'toolprm_lite[train]'"
         ) from error
 
     figure = Figure(figsize=(3.1 * len(STEP_KINDS), 3.4), layout="constrained", dpi=120)

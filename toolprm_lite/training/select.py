@@ -1,4 +1,4 @@
-"""Chooses among heads: on the validation problems, and by what carries over to other sources."""
+"""Chooses among heads: on the validation problems, and by what transfers to other sources."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TELLING = 20  # problems with right and wrong responses that a source must have
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One fit on the way to a choice; `loss` is the validation loss."""
+    """One fit among those compared; `loss` is the validation loss."""
 
     layers: tuple[int, ...]
     pooled: bool
@@ -45,7 +45,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A head and what it was chosen from; `carried` tells for each weight of the blind network and
+    """A head and what it was chosen from; `carried` has for each weight of the blind network and
     odds of declining how often the best-ranked response was right on sources held out."""
 
     head: Head
@@ -55,7 +55,7 @@ class Selected:
 
 
 OnFit = Callable[[str, int, int], None]
-"""Told what is fitted next, how many fits are done, and how many there will be."""
+"""Called with what is fitted next, how many fits are done, and how many there will be."""
 
 
 def select(
@@ -78,21 +78,7 @@ def select(
     `settings.members`. At last label and aggregate. These are chosen by how often the best-ranked
     trajectory is the right one. Raises `TrainingError`.
     """
-    base = HeadCard(
-        name=rival,
-        model=data.model,
-        call_format=data.call_format,
-        layers=tuple(layers or data.layers),
-        pooled=False,
-        features=data.features,
-        kinds=RIVAL_KINDS[rival],
-        label=label or "viable",
-    )
-    if not base.layers:
-        raise TrainingError(
-            f"{', '.join(data.names)}: no layer that all sets share; name sets that were "
-            "collected alike"
-        )
+    base = _base_card(data, rival, layers, label)
     inputs = list(_inputs(data, layers))
     changes: list[list[dict[str, float]]] = [
         [{"weight_decay": value} for value in (0.01, 1.0)],
@@ -103,14 +89,7 @@ def select(
     held = _telling_sources(data, trajectories)
     fits = len(inputs) + sum(map(len, changes)) + 2 * len(held) + 1
     trials = _Trials(data, base, fits, on_fit, on_epoch)
-    for chosen in inputs:
-        trials.attempt(chosen, replace(settings, members=1))
-    for group in changes:
-        best = trials.tried[trials.best()]
-        for change in group:
-            changed = replace(best.settings, **change)  # type: ignore[arg-type]
-            trials.attempt((best.layers, best.pooled), changed)
-    place = trials.best()
+    place = _best_fit(trials, inputs, changes, settings)
     best, card = trials.tried[place], trials.heads[place].card
     chosen = (best.layers, best.pooled)
     examples = trials.examples(chosen)
@@ -129,15 +108,38 @@ def select(
     if use["decline_odds"] != 1:
         head = head.with_decline_odds(use["decline_odds"])
     uses = _uses(head, examples, trajectories, label)
-    best_use = _plainest(uses)
-    notes = {
-        **head.card.notes,
-        "data": data.counts(examples),
-        "validation_selection": best_use["selection"],
-        "fits_tried": trials.done,
-    }
-    card = replace(head.card, label=best_use["label"], aggregate=best_use["aggregate"], notes=notes)
-    return Selected(Head(card, head.weights), trials.tried, uses, carried)
+    notes = {"data": data.counts(examples), "fits_tried": trials.done}
+    return Selected(_put_to_use(head, uses, notes), trials.tried, uses, carried)
+
+
+def _base_card(
+    data: Supervision, rival: Rival, layers: Sequence[int] | None, label: Label | None
+) -> HeadCard:
+    """What all fits have on their cards. Raises `TrainingError` without layers to read."""
+    card = HeadCard(
+        name=rival,
+        model=data.model,
+        call_format=data.call_format,
+        layers=tuple(layers or data.layers),
+        pooled=False,
+        features=data.features,
+        kinds=RIVAL_KINDS[rival],
+        label=label or "viable",
+    )
+    if not card.layers:
+        raise TrainingError(
+            f"{', '.join(data.names)}: no layer that all sets share; name sets that were "
+            "collected in the same way"
+        )
+    return card
+
+
+def _put_to_use(head: Head, uses: Sequence[dict[str, Any]], notes: Mapping[str, Any]) -> Head:
+    """The head with the chosen label and aggregate, and with more notes on its card."""
+    best = _plainest(uses)
+    notes = {**head.card.notes, **notes, "validation_selection": best["selection"]}
+    card = replace(head.card, label=best["label"], aggregate=best["aggregate"], notes=notes)
+    return Head(card, head.weights)
 
 
 _Input = tuple[tuple[int, ...], bool]  # the layers whose states are read, and whether pooled ones
@@ -198,9 +200,25 @@ class _Trials:
         return fit_head(examples, card, how, self._on_epoch)
 
 
-def _inputs(
-    data: Supervision, layers: Sequence[int] | None
-) -> Iterator[tuple[tuple[int, ...], bool]]:
+def _best_fit(
+    trials: _Trials,
+    inputs: Sequence[_Input],
+    changes: Sequence[Sequence[Mapping[str, float]]],
+    settings: HeadSettings,
+) -> int:
+    """Fit with each input, then with each group's changes to the best so far. The place of the
+    least validation loss."""
+    for chosen in inputs:
+        trials.attempt(chosen, replace(settings, members=1))
+    for group in changes:
+        best = trials.tried[trials.best()]
+        for change in group:
+            changed = replace(best.settings, **change)  # type: ignore[arg-type]
+            trials.attempt((best.layers, best.pooled), changed)
+    return trials.best()
+
+
+def _inputs(data: Supervision, layers: Sequence[int] | None) -> Iterator[_Input]:
     groups = [(layer,) for layer in data.layers] if layers is None else []
     whole = tuple(data.layers if layers is None else layers)
     for group in [*groups, *([whole] if whole not in groups else [])]:
@@ -212,7 +230,7 @@ def _inputs(
 def _telling_sources(
     data: Supervision, trajectories: Trajectories
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """The sources whose train and validation problems tell something of a choice, bool [problems]
+    """The sources whose train and validation problems can decide a choice, bool [problems]
     each, and without which there is something to learn from."""
     sources = {name: rows for name, rows in data.groups().items() if name.startswith("source ")}
     found = {}
@@ -313,7 +331,7 @@ def _uses(
 def _plainest(uses: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The first that comes within one standard error, its own, of the best.
 
-    A few problems more or less decide nothing, and the first ones are what theory asks for: the
+    A few problems more or less are no evidence, and the first ones follow from theory: the
     probability that all so far can still become right compares responses of any length.
     """
     best = max(use["selection"] for use in uses)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolprm_lite.reward.head import Label, save_head
+from toolprm_lite.reward.head import Label
+from toolprm_lite.reward.head_file import save_head
 from toolprm_lite.tasks.problem import SPLITS
 from toolprm_lite.training.data import open_supervision
 from toolprm_lite.training.fit_head import HeadSettings, OnEpoch

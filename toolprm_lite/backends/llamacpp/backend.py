@@ -48,7 +48,7 @@ from toolprm_lite.special_texts import SpecialTexts
 
 
 class LlamaCppBackend:
-    """A GGUF model behind the `Backend` protocol.
+    """A GGUF model as a `Backend`.
 
     `gpu_layers`: blocks to keep on a GPU, -1 = all that can be. `threads`: None = the physical
     cores this process may use. `context`: KV cells that prompt and branches share, rounded up to
@@ -155,7 +155,7 @@ class LlamaCppBackend:
     def tap(self, layers: Sequence[int]) -> None:
         """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
-        Where llama.cpp can't copy a layer out by itself, a new context is made for the first
+        Where llama.cpp can't copy a layer out on its own, a new context is made for the first
         layers and after the last, so the next prefill reuses nothing and branches are gone. Raises
         `ModelError` for a layer that the model hasn't got.
         """

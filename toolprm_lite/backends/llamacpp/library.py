@@ -12,7 +12,7 @@ from toolprm_lite.terminal import visible
 
 TESTED_VERSION = "0.3.36"
 
-# What must be there; older releases of llama-cpp-python lack some of these.
+# Required functions; older releases of llama-cpp-python lack some of these.
 _NEEDED = (
     "llama_model_load_from_file",
     "llama_init_from_model",
@@ -34,7 +34,7 @@ _NEEDED = (
 )
 
 # llama.cpp has one log for the whole process, and a thread may be in its callback at any time: it
-# is made once. The last errors make a failed load explain itself.
+# is made once. The last errors explain a failed load.
 _log_errors: deque[str] = deque(maxlen=4)
 _log_callback: Any = None
 _verbose = False

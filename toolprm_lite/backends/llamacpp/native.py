@@ -83,7 +83,7 @@ class Native:
     def free(self) -> None:
         if inherited(self._forks):
             return
-        with native_work:  # the garbage collector may come here in any thread
+        with native_work:  # the garbage collector may call this in any thread
             self._free_context()
             if self.model:
                 self.llama.llama_model_free(self.model)

@@ -30,7 +30,8 @@ def sequence_limits(
     if max_sequences is None:
         max_sequences = 32 if stateful else 128
     if max_prompts is None:
-        # On a CPU a row costs nearly what it costs alone, and it attends to all prompts' cells.
+        # On a CPU a row in a batch costs nearly as much as alone, and it attends to the cells of
+        # all prompts.
         max_prompts = 16 if on_gpu and not stateful else 4
     if max_prompts < 1:
         raise ModelError(f"max_prompts is {max_prompts}; it must be at least 1")

@@ -199,7 +199,7 @@ def make_tap(
     if LayerInputTap.supported(library, version, info.architecture, layers, info.layers):
         return LayerInputTap(library, layers, info.width)
     if stateful:
-        # Its batches are computed in another order, which the callback isn't told.
+        # Its batches are computed in another order, which the callback does not know.
         raise ModelError(
             f"hidden states can't be read from {info.name} "
             f"({info.architecture}) with llama-cpp-python {version}; search without a head"

@@ -1,7 +1,7 @@
 """The backend itself: it composes the model, the tokenizer and the sequences.
 
 One batch of one row holds everything: prompts, and the tokens of all branches in order of arrival.
-A mask from the ledger tells each token its ancestors. Knows nothing of tools, steps or
+A mask from the ledger gives each token its ancestors. Knows nothing of tools, steps or
 beams.
 """
 
@@ -45,14 +45,14 @@ from toolprm_lite.process import compute, inherited, native_work
 from toolprm_lite.special_texts import SpecialTexts
 
 _PREFILL = 2048  # prompt tokens of one forward pass
-_MASKED_PREFILL = 512  # of one that needs a mask, beside other prompts
+_MASKED_PREFILL = 512  # of one that needs a mask, with other prompts present
 _MAX_CONTEXT = 8192
 _MAX_SEQUENCES = 128
 _MAX_PROMPTS = 16
 
 
 class TorchBackend:
-    """A transformers model behind the `Backend` protocol.
+    """A transformers model as a `Backend`.
 
     `model` is a causal language model with plain attention (full or sliding window) in every block,
     `tokenizer` its fast tokenizer; both may be the application's own, and are left as they were
@@ -156,7 +156,7 @@ class TorchBackend:
     def tap(self, layers: Sequence[int]) -> None:
         """Choose the layers whose inputs are returned as `hidden`, each 0 .. layers.
 
-        Raises `ModelError` for a layer that the model hasn't got.
+        Raises `ModelError` for a layer that the model does not have.
         """
         wanted = tuple(layers)
         for layer in wanted:
@@ -245,7 +245,7 @@ class TorchBackend:
         return self._model.output(logits, masks, k, hidden, time.perf_counter() - started)
 
     def close(self) -> None:
-        """Let go of model and cache. Safe to call twice."""
+        """Release model and cache. Safe to call twice."""
         if inherited(self._guard.forks):
             return
         self._model.close()

@@ -1,4 +1,4 @@
-"""The likeliest tokens, chosen where the logits are: `_core.top_k` for a GPU."""
+"""The most likely tokens, selected on the device of the logits: `_core.top_k` for a GPU."""
 
 from __future__ import annotations
 

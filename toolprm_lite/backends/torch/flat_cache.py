@@ -43,7 +43,7 @@ class FlatCache(Cache):
 
     `write_at(begin, end)` says where the next forward pass puts its tokens; attention sees places
     0 .. end. `write_to(places, end)` does so with a tensor, which may change between replays of a
-    recorded pass. One more cell, `spare`, takes what nobody shall see.
+    recorded pass. One more cell, `spare`, takes values that are never read.
     """
 
     def __init__(self, layers: int, cells: int) -> None:
@@ -143,9 +143,9 @@ class _FlatLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def flat_attention(config: Any) -> Iterator[None]:
-    """Let the model that `config` belongs to attend by this module's function, meanwhile.
+    """Within the context, the model that `config` belongs to attends by this module's function.
 
-    The model may be the application's own, which goes on to use it in its way.
+    The model may be the application's own, which still uses it in its own way.
     """
     before = config._attn_implementation
     config._attn_implementation = ATTENTION
@@ -175,7 +175,7 @@ def _attend(
     """Queries [1, heads, rows, dim] over keys and values [1, key heads, places, dim].
 
     Without a mask the rows are the whole cache, causal. With one, the query heads that share a key
-    head stand below each other as rows of one product: keys and values are read once for all of
+    head are stacked as rows of one product: keys and values are read once for all of
     them and never repeated.
     """
     _, heads, rows, _ = query.shape

@@ -20,7 +20,7 @@ from toolprm_lite.errors import ModelError
 
 EXTRA = "pip install 'toolprm_lite[torch]'"
 
-# Seen to agree with a full forward pass; any other architecture is tried out when it is opened.
+# Tested against a full forward pass; any other architecture is tested when it is opened.
 TESTED = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma3_text"})
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -61,7 +61,7 @@ def choose_dtype(name: str, device: torch.device, config: Any) -> torch.dtype:
     seconds = {
         dtype: _seconds_of_product(dtype, width, inner) for dtype in (torch.float32, torch.bfloat16)
     }
-    # float32 unless the gain is plain: its states are those the heads' figures are about.
+    # float32 unless the gain is large: the heads were measured with float32 states.
     faster = seconds[torch.bfloat16] < 0.75 * seconds[torch.float32]
     return torch.bfloat16 if faster else torch.float32
 
@@ -116,7 +116,7 @@ def load_model(
     except ModelError:
         raise
     except Exception as error:
-        # transformers raises what it likes: OSError, ValueError, KeyError, SafetensorError, ...
+        # transformers raises several types: OSError, ValueError, KeyError, SafetensorError, ...
         if not path.exists():
             raise ModelError(
                 f"{source}: no such file or folder, and as a model of the hub it can't be loaded "
@@ -131,7 +131,8 @@ def load_model(
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep warnings, retries and progress bars of the libraries from the terminal, meanwhile."""
+    """Within the context, keep warnings, retries and progress bars of the libraries from the
+    terminal."""
     log: Any = transformers.utils.logging
     level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     hub = logging.getLogger("huggingface_hub")

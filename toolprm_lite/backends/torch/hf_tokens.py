@@ -90,7 +90,9 @@ def read_vocabulary(
         if token < size:
             entry = added.get(token)
             texts[token] = entry["content"] if entry else text
-            if texts[token] != f"[PAD{token}]":  # a GGUF file's filling, which writes nothing
+            if (
+                texts[token] != f"[PAD{token}]"
+            ):  # padding of a GGUF file's vocabulary, which writes nothing
                 tokens[token] = entry["content"].encode() if entry else read(text)
     stops = {token for token in ends if token < size}
     stops |= {token for token, text in texts.items() if text in _ENDS}

@@ -136,7 +136,7 @@ class Sequences:
         self._positions[begin : begin + length] = np.arange(length)
 
     def _keep(self, prompt: int) -> None:
-        """Put a prompt's state into the cache, unless one there can stand for it."""
+        """Put a prompt's state into the cache, unless one there can replace it."""
         tokens = self.prompts[prompt]
         if not len(tokens) or self.cache.stands_for(tokens):
             return
@@ -203,7 +203,7 @@ class Sequences:
         for branch in [branch for branch, owner in self._owners.items() if owner == prompt]:
             del self._owners[branch]
             self._ledger.drop(self._held.pop(branch))
-        self._ledger.take_ops()  # nobody asks for them
+        self._ledger.take_ops()  # they are not used
 
     # Places
 
@@ -213,7 +213,7 @@ class Sequences:
         return Placed(begin, end, positions, allowed, self._positions[:end])
 
     def _make_places(self, count: int) -> None:
-        """See that `count` places are free at the end."""
+        """Make sure that `count` places are free at the end."""
         if self._ledger.end + count > self._cells:
             self._compact()
 

@@ -130,7 +130,7 @@ class StaticStep:
     def _record(self, pool: Any) -> None:
         self._numbers.copy_(self._host_numbers)
         self._allowed.copy_(self._host_allowed)
-        # What allocates or tunes itself at its first run must have done so before.
+        # Allocation and autotuning at the first run must be done before.
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

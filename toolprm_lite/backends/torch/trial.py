@@ -34,7 +34,7 @@ def try_out(
         raise
     except Exception as error:
         raise ModelError(
-            f"{source} ({kind}) can't be driven branch by branch ({first_line(error)}); use its "
+            f"{source} ({kind}) can't be run branch by branch ({first_line(error)}); use its "
             "GGUF file with --backend llamacpp"
         ) from error
     spread = float(plain.float().std())
