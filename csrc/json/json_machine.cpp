@@ -199,6 +199,8 @@ JsonByte BasicJsonMachine<Depth>::close(bool object) {
   return event(object ? JsonEvent::kObjectEnd : JsonEvent::kArrayEnd);
 }
 
+// One function for all states within a string: with escapes in one of their own, raw UTF-8 was read
+// 5% slower.
 template <int Depth>
 JsonByte BasicJsonMachine<Depth>::string_byte(unsigned char byte) {
   switch (lexical_) {

@@ -1,10 +1,9 @@
 """What a response is, how it is cut into steps and of what it dies: the specification of the step
 segmenter (`csrc/format`), as a plain-Python twin that is written to be read.
 
-The native one must agree with it on every prefix of every response
-(`tests/core/test_segmenter.py`): a change of the rules is a change here first. Formats may differ
-in what is around calls (`response`, `tagged`, `list_of_calls`) and in how one call is written
-(`call`); the rest asks the schemas.
+The native one must agree with it on every prefix of every response (`test_segmenter.py`): a change
+of the rules is a change here first. Formats may differ in what is around calls (`response`,
+`tagged`, `list_of_calls`) and in how one call is written (`call`); the rest asks the schemas.
 
 It answers every question by reading the whole response again from its first byte, by recursive
 descent. Where the native segmenter keeps a state, this one has only its current place: running
