@@ -147,7 +147,10 @@ def test_alternatives_are_judged_in_bounded_time() -> None:
     ("schema", "reason"),
     [
         ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum 5 is above maximum 3"),
-        ({"type": "number", "exclusiveMinimum": 2, "maximum": 2}, "exclusiveMinimum 2 and"),
+        (
+            {"type": "number", "exclusiveMinimum": 2, "maximum": 2},
+            "exclusiveMinimum 2 and maximum 2 leave no value",
+        ),
         (False, "its schema is false"),
         ({"type": "string", "enum": []}, "its enum is empty"),
         ({"type": "string", "minLength": 4, "maxLength": 1}, "minLength 4 is above"),

@@ -421,7 +421,9 @@ def test_judge_against_loops(data: Supervision) -> None:
 
 
 def run(command: Any, *arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    # click keeps a command's first names of --help; `main` has these.
+    given = [str(argument) for argument in arguments]
+    return CliRunner().invoke(command, given, help_option_names=["-h", "--help"])
 
 
 @pytest.fixture(scope="module")
