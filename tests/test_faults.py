@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -60,9 +61,11 @@ def test_two_runs_and_an_input_that_vanishes(kind: Kind, tiny_gguf: Path, tmp_pa
     finish(kind.arguments(problems, tiny_gguf, whole))
     arguments = kind.arguments(problems, tiny_gguf, output)
     process = started(kind, arguments, output)
+    process.send_signal(signal.SIGSTOP)  # else it may end before the second has started
     second = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
     assert process.poll() is None
     problems.unlink()
+    process.send_signal(signal.SIGCONT)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert second.returncode == 2
