@@ -509,14 +509,14 @@ def test_a_set_that_keeps_another_ones_splits(tiny_gguf: Path, tmp_path: Path) -
     first = ["collect", path, "--model", tiny_gguf, *QUICK, "--keep-unsupported"]
     result = run(*first, "--multi-share", "0", "--output", tmp_path / "one")
     assert result.exit_code == 0, result.stderr
-    kept_splits = [*first, "--beside", tmp_path / "one"]
+    kept_splits = [*first, "--keep-splits", tmp_path / "one"]
     result = run(*kept_splits, "--output", tmp_path / "two")
     (split,) = {problem["split"] for problem in open_set(tmp_path / "one").problems}
     assert result.exit_code == 0, result.stderr
     (added,) = open_set(tmp_path / "two").problems
     assert (added["id"], added["split"]) == ("p20", split)
     assert_error(
-        run(*kept_splits, "--as-is", "--output", tmp_path / "x"), "--beside goes with a plan"
+        run(*kept_splits, "--as-is", "--output", tmp_path / "x"), "--keep-splits goes with a plan"
     )
     path.write_text(f"{json.dumps(record(5))}\n")
     assert_error(run(*kept_splits, "--output", tmp_path / "x"), "is not among these files")
@@ -528,7 +528,7 @@ def test_questions_asked_together(tiny_gguf: Path, tmp_path: Path) -> None:
     first = ["collect", path, "--model", tiny_gguf, *QUICK, "--keep-unsupported"]
     assert run(*first, "--output", tmp_path / "alone").exit_code == 0
     splits = {problem["id"]: problem["split"] for problem in open_set(tmp_path / "alone").problems}
-    joined = [*first, "--joined-share", "1", "--beside", tmp_path / "alone"]
+    joined = [*first, "--joined-share", "1", "--keep-splits", tmp_path / "alone"]
     result = run(*joined, "--output", tmp_path / "joined")
     assert result.exit_code == 0, result.stderr
     assert "with several calls" in result.stderr
@@ -538,7 +538,7 @@ def test_questions_asked_together(tiny_gguf: Path, tmp_path: Path) -> None:
         parts = problem["id"].split("+")
         assert len(problem["answers"]) == len(parts) > 1
         assert {splits[part] for part in parts} == {problem["split"]}
-    again = [*joined, "--beside", tmp_path / "joined"]
+    again = [*joined, "--keep-splits", tmp_path / "joined"]
     result = run(*again, "--output", tmp_path / "again")
     assert result.exit_code == 0, result.stderr
 

@@ -23,7 +23,7 @@ from toolprm_lite.evaluation import bfcl_results, budget, plots, toolalpaca
 from toolprm_lite.evaluation.failures import failure
 from toolprm_lite.evaluation.markdown import markdown
 from toolprm_lite.evaluation.runs import Column, RunFolder, slug
-from toolprm_lite.evaluation.strategies import Contest, Strategy
+from toolprm_lite.evaluation.strategies import Comparison, Strategy
 from toolprm_lite.evaluation.summary import summarise
 from toolprm_lite.tasks import bfcl
 from toolprm_lite.tasks.problem import Problem
@@ -282,8 +282,8 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
              "step-beam:policy@1x4", "weighted-vote:toolprm@4", "doubt:toolprm@2x8/0.6",
              "doubt:policy@2x8"]  # fmt: skip
     strategies = [Strategy.parse(name) for name in names]
-    contest = Contest(searcher, strategies, {"toolprm": head, "policy": "policy"}, BASE)
-    answers = by_name(contest.ask(item()))
+    comparison = Comparison(searcher, strategies, {"toolprm": head, "policy": "policy"}, BASE)
+    answers = by_name(comparison.ask(item()))
     assert sorted(answers) == sorted(names)
     for name, kind, reward, sizes in (
         ("greedy", "greedy", "policy", {}),
@@ -304,9 +304,9 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
     assert answers["greedy"]["right"]
     assert answers["majority@16"]["any_right"]
     known = [Column(name, 0) for name in names[1:]]
-    assert contest.ask(item(), known).keys() == {Column("greedy")}
+    assert comparison.ask(item(), known).keys() == {Column("greedy")}
     wrong = by_name(
-        contest.ask(item(right=[{"name": "weather", "arguments": {"city": "Nowhere"}}]))
+        comparison.ask(item(right=[{"name": "weather", "arguments": {"city": "Nowhere"}}]))
     )
     assert wrong["greedy"]["failure"] == "value"
     assert not any(answer["any_right"] for answer in wrong.values())
@@ -314,7 +314,7 @@ def test_a_contest_answers_as_the_searches_do(searcher: Searcher) -> None:
 
 def test_a_pool_has_no_undrawn_ways(searcher: Searcher) -> None:
     strategies = [Strategy.parse("majority@4")]
-    answer = Contest(searcher, strategies, {}, BASE).ask(item())[Column("majority@4", 0)]
+    answer = Comparison(searcher, strategies, {}, BASE).ask(item())[Column("majority@4", 0)]
     plain = SearchConfig(
         constrain="off", temperature=1.0, samples=4, strategy="best-of-n", way_floor=1.0
     )
@@ -328,7 +328,7 @@ def test_a_response_that_does_not_end_is_wrong() -> None:
     searcher = Searcher(MockBackend({call("Paris" * 30): 1.0}))
     base = SearchConfig(constrain="off", max_tokens=20)
     strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
-    answers = by_name(Contest(searcher, strategies, {}, base).ask(item(right=[])))
+    answers = by_name(Comparison(searcher, strategies, {}, base).ask(item(right=[])))
     for given in answers.values():
         assert (given["complete"], given["right"]) == (False, False)
         assert given["failure"] == "incomplete"
@@ -339,7 +339,7 @@ def test_a_problem_that_cannot_be_asked_is_counted(searcher: Searcher) -> None:
     strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
     broken = item()
     broken.tools.append(broken.tools[0])
-    answers = by_name(Contest(searcher, strategies, {}, BASE).ask(broken))
+    answers = by_name(Comparison(searcher, strategies, {}, BASE).ask(broken))
     assert answers.keys() == {"greedy", "majority@4"}
     for given in answers.values():
         assert "both named 'weather'" in given["error"]
@@ -348,9 +348,9 @@ def test_a_problem_that_cannot_be_asked_is_counted(searcher: Searcher) -> None:
 
 def test_rewards_that_are_missing_or_cannot_judge_a_pool(searcher: Searcher) -> None:
     with pytest.raises(ConfigError, match="there is no reward 'orm'"):
-        Contest(searcher, [Strategy.parse("best-of-n:orm")], {}, BASE)
+        Comparison(searcher, [Strategy.parse("best-of-n:orm")], {}, BASE)
     with pytest.raises(ConfigError, match="judged by a head, and policy is none"):
-        Contest(searcher, [Strategy.parse("best-of-n:policy")], {"policy": "policy"}, BASE)
+        Comparison(searcher, [Strategy.parse("best-of-n:policy")], {"policy": "policy"}, BASE)
 
 
 # Runs
@@ -542,8 +542,8 @@ def test_one_strategys_error_is_its_own() -> None:
             return Searcher(MockBackend({"[]": 1.0})).search("q", TOOLS, BASE)
 
     strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
-    contest = Contest(Deaf(), strategies, {}, BASE)  # type: ignore[arg-type]
-    found = by_name(contest.ask(item(right=[])))
+    comparison = Comparison(Deaf(), strategies, {}, BASE)  # type: ignore[arg-type]
+    found = by_name(comparison.ask(item(right=[])))
     assert found["greedy"]["right"]
     assert found["majority@4"]["error"] == "too long"
 
@@ -553,8 +553,8 @@ def test_an_answer_that_broke_off_has_no_verdict_where_none_can_be_given() -> No
     short = replace(BASE, max_tokens=3)
     java = replace(item(), check="unknown", answers=[])
     strategies = [Strategy.parse("greedy")]
-    (own,) = Contest(searcher, strategies, {}, short).ask(item()).values()
-    (none,) = Contest(searcher, strategies, {}, short).ask(java).values()
+    (own,) = Comparison(searcher, strategies, {}, short).ask(item()).values()
+    (none,) = Comparison(searcher, strategies, {}, short).ask(java).values()
     assert (own["complete"], own["right"]) == (False, False)
     assert (none["complete"], none["right"]) == (False, None)
 

@@ -19,17 +19,19 @@ from toolprm_lite.evaluation import budget
 from toolprm_lite.evaluation.intervals import interval
 from toolprm_lite.evaluation.markdown import markdown
 from toolprm_lite.evaluation.runs import Column, RunFolder
-from toolprm_lite.evaluation.strategies import Contest, Strategy
+from toolprm_lite.evaluation.strategies import Comparison, Strategy
 from toolprm_lite.evaluation.summary import summarise
 from toolprm_lite.tasks.problem import Problem
 
 VOTE = "majority@4"
 
 
-def contest(*names: str, seeds: int = 3, **settings: Any) -> Contest:
+def comparison(*names: str, seeds: int = 3, **settings: Any) -> Comparison:
     strategies = [Strategy.parse(name) for name in names]
     base = replace(BASE, **settings)
-    return Contest(Searcher(MockBackend(RESPONSES)), strategies, {"policy": "policy"}, base, seeds)
+    return Comparison(
+        Searcher(MockBackend(RESPONSES)), strategies, {"policy": "policy"}, base, seeds
+    )
 
 
 # Asking
@@ -38,23 +40,23 @@ def contest(*names: str, seeds: int = 3, **settings: Any) -> Contest:
 def test_what_draws_is_asked_with_every_seed_and_what_does_not_once() -> None:
     once = ("greedy", "doubt:policy@2x4/0")
     often = (VOTE, "step-beam:policy@1x4", "doubt:policy@2x4/0.9")
-    columns = contest(*once, *often, seed=7).columns
+    columns = comparison(*once, *often, seed=7).columns
     assert all(columns[name] == [Column(name)] for name in once)
     assert all(columns[name] == [Column(name, seed) for seed in (7, 8, 9)] for name in often)
     for settings in ({"temperature": 0.0}, {"top_k": 1}):
-        assert contest(VOTE, **settings).columns == {VOTE: [Column(VOTE)]}
+        assert comparison(VOTE, **settings).columns == {VOTE: [Column(VOTE)]}
 
 
 def test_each_seed_is_the_search_of_that_seed() -> None:
     name = "step-beam:policy@1x4"
-    asked = contest("greedy", name, VOTE, temperature=2.0)
+    asked = comparison("greedy", name, VOTE, temperature=2.0)
     answers = asked.ask(item())
     assert answers.keys() == {
         Column("greedy"),
         *(Column(each, seed) for each in (name, VOTE) for seed in range(3)),
     }
     for seed in range(3):
-        alone = contest(name, VOTE, seeds=1, seed=seed, temperature=2.0).ask(item())
+        alone = comparison(name, VOTE, seeds=1, seed=seed, temperature=2.0).ask(item())
         for column, expected in alone.items():
             assert answers[column]["calls"] == expected["calls"]
             counts = [found["stats"]["decode_tokens"] for found in (answers[column], expected)]
@@ -65,7 +67,7 @@ def test_each_seed_is_the_search_of_that_seed() -> None:
 
 def test_seeds_beyond_the_largest_are_refused() -> None:
     with pytest.raises(ConfigError, match="seed"):
-        contest(VOTE, seeds=2, seed=(1 << 64) - 1)
+        comparison(VOTE, seeds=2, seed=(1 << 64) - 1)
 
 
 # Runs

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from toolprm_lite import __version__, interrupt
-from toolprm_lite.cli.output import in_one_line, open_streams, say
+from toolprm_lite.cli.output import in_one_line, open_streams, print_message
 from toolprm_lite.described import described
 
 _COMMANDS = {
@@ -72,7 +72,7 @@ class _Commands(click.Group):
             raise
         except BaseException as error:
             if interrupt.seen() or isinstance(error, KeyboardInterrupt):
-                say("stopped")
+                print_message("stopped")
                 raise click.exceptions.Exit(interrupt.EXIT_CODE) from None
             if isinstance(error, Failure):
                 raise
@@ -88,14 +88,14 @@ class _Commands(click.Group):
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
     """A warning on the command line: one line on stderr. Python shows each text once."""
-    say(f"warning: {' '.join(str(message).split())}")
+    print_message(f"warning: {' '.join(str(message).split())}")
 
 
 def say_traceback(error: Exception) -> None:
     """Where an error comes from, on stderr."""
     for part in traceback.format_exception(error):
         for line in part.splitlines():
-            say(line)
+            print_message(line)
 
 
 def _closed_pipe(error: Exception) -> bool:

@@ -23,7 +23,7 @@ from toolprm_lite.cli.options import (
     number_option,
     open_searcher,
 )
-from toolprm_lite.cli.output import console, in_one_line, say
+from toolprm_lite.cli.output import console, in_one_line, print_message
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
 from toolprm_lite.errors import DatasetError
 from toolprm_lite.formats import FORMATS
@@ -143,7 +143,7 @@ _OPTIONS: list[Decorator] = [
         help="Show the problems unchanged, all of them as test: to judge heads on a benchmark.",
     ),
     click.option(
-        "--beside",
+        "--keep-splits",
         multiple=True,
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         metavar="SET",
@@ -275,14 +275,14 @@ def tell_usable(usable: Usable) -> None:
 def _tell_excluded(excluded: Exclusions, records: int) -> None:
     """How many records were left out and which lines matched none."""
     path, lines, unmatched = excluded.path, len(excluded.entries), excluded.unmatched
-    say(
+    print_message(
         f"{path}: {records} records left out; {len(unmatched)} of its {lines} lines match no record"
         + (":" if unmatched else "")
     )
     for line in unmatched[:_SHOWN]:
-        say(f"  {line}")
+        print_message(f"  {line}")
     if len(unmatched) > _SHOWN:
-        say(f"  … and {len(unmatched) - _SHOWN} more")
+        print_message(f"  … and {len(unmatched) - _SHOWN} more")
 
 
 def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Rejected]) -> None:
@@ -290,23 +290,23 @@ def _sum_up(path: str, kept: Sequence[Problem], rejected: Sequence[Rejected]) ->
     corrected = sum(bool(problem.repairs) for problem in here)
     text = f"{path}: {len(here)} problems"
     text += f", {corrected} of them corrected" if corrected else ""
-    say(text + (f"; {len(rejected)} left out:" if rejected else ""))
+    print_message(text + (f"; {len(rejected)} left out:" if rejected else ""))
     for kind, count in Counter(record.kind for record in rejected).most_common():
         records = [record for record in rejected if record.kind == kind]
         for record in records[:_SHOWN]:
             where = f"line {record.line}" + ("" if record.id is None else f" ({record.id})")
-            say(f"  {where if record.line else record.id}: {record.reason}; {record.fix}")
+            print_message(f"  {where if record.line else record.id}: {record.reason}; {record.fix}")
         if count > _SHOWN:
-            say(f"  … and {count - _SHOWN} more of {kind}")
+            print_message(f"  … and {count - _SHOWN} more of {kind}")
 
 
 def tell_plan(usable: Usable, plan: Sequence[Problem], limit: int | None) -> None:
     """What will be collected."""
     left_out = len(usable.problems) - len(plan)
     dropped = f" ({left_out} left out by it)" if left_out > 0 else ""
-    say(f"plan: {_counts(plan)}{dropped}")
+    print_message(f"plan: {_counts(plan)}{dropped}")
     if limit is not None and limit < len(plan):
-        say(f"of these the first: {_counts(plan[:limit])}")
+        print_message(f"of these the first: {_counts(plan[:limit])}")
 
 
 def _counts(plan: Sequence[Problem]) -> str:
@@ -325,36 +325,37 @@ def _counts(plan: Sequence[Problem]) -> str:
 @contextlib.contextmanager
 def watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
     """Shows the progress of a collection: a bar on a terminal, else lines at intervals."""
-    started = told = time.monotonic()
+    started = last_shown = time.monotonic()
     first = now = None  # the first report says what was there already
     skipped = 0
     with contextlib.ExitStack() as stack:
-        show, tell = stack.enter_context(_bar()) if sys.stderr.isatty() else (None, say)
+        bar = stack.enter_context(_bar()) if sys.stderr.isatty() else (None, print_message)
+        show, report = bar
 
         def watch(progress: Progress) -> None:
-            nonlocal started, told, first, now, skipped
+            nonlocal started, last_shown, first, now, skipped
             now = progress
             if first is None:
                 first, started = progress, time.monotonic()
                 if first.done:
-                    tell(f"{folder}: {first.done} of {first.total} problems are there already")
+                    report(f"{folder}: {first.done} of {first.total} problems are there already")
             if progress.skipped is not None:
                 skipped += 1
-                tell(f"skipped: {progress.skipped}")
+                report(f"skipped: {progress.skipped}")
             seconds = time.monotonic() - started
             text = _line(progress, first.done, seconds)
             if show is not None:
                 show(progress, text)
-            elif time.monotonic() - told >= PLAIN_SECONDS:
-                told = time.monotonic()
-                tell(f"{progress.done}/{progress.total} problems · {text}")
+            elif time.monotonic() - last_shown >= PLAIN_SECONDS:
+                last_shown = time.monotonic()
+                report(f"{progress.done}/{progress.total} problems · {text}")
 
         try:
             yield watch
         except KeyboardInterrupt:
             if now is None:
                 raise
-            tell(
+            report(
                 f"stopped at {now.done} of {now.total} problems; the same command continues "
                 "there, only the shard in work is done again"
             )
@@ -362,7 +363,7 @@ def watching(folder: Path) -> Iterator[Callable[[Progress], None]]:
     if now is not None:
         after = f", {skipped} skipped" if skipped else ""
         seconds = time.monotonic() - started
-        say(
+        print_message(
             f"{folder}: {now.done} problems, {now.steps} steps{after} · greedy right "
             f"{_percent(now)} · {seconds:.1f} s"
         )

@@ -24,7 +24,7 @@ from toolprm_lite.cli.options import (
     search_config,
     size_options,
 )
-from toolprm_lite.cli.output import say, tell, write
+from toolprm_lite.cli.output import print_message, print_text, write
 from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.json_lines import json_line
@@ -198,7 +198,7 @@ def eval(
     if as_json:
         write(json_line(found.summary))
     else:
-        tell(found.text.removesuffix("\n"))
+        print_text(found.text.removesuffix("\n"))
 
 
 def eval_settings(source: str, values: Mapping[str, Any]) -> EvalSettings:
@@ -233,7 +233,7 @@ def read_problems(source: SourceSettings) -> list[Problem]:
     """The problems to ask; says what is left out. Raises `ToolprmError`."""
     from toolprm_lite.tasks.sources import read_source
 
-    return read_source(source, lambda reason: say(f"left out: {reason}"))
+    return read_source(source, lambda reason: print_message(f"left out: {reason}"))
 
 
 def asking(folder: Path) -> Watch:
@@ -243,7 +243,7 @@ def asking(folder: Path) -> Watch:
     @contextlib.contextmanager
     def watch(todo: int, answered: int) -> Iterator[Callable[[], None]]:
         if answered:
-            say(f"{folder}: {answered} problems are answered already")
+            print_message(f"{folder}: {answered} problems are answered already")
         visible = sys.stderr.isatty() and todo > 1
         with progress(todo, visible, plain=True) as (advance, note):
             try:

@@ -24,7 +24,7 @@ from toolprm_lite.cli.options import (
     number_option,
     open_searcher,
 )
-from toolprm_lite.cli.output import say, tell
+from toolprm_lite.cli.output import print_message, print_text
 from toolprm_lite.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def fit(
 
     def begins(stage: Stage, folder: Path, done: bool) -> None:
         number = _STAGES.index(stage) + 1
-        say(f"{number} of {steps}: {_told(stage, folder, done)}")
+        print_message(f"{number} of {steps}: {_fitted_to(stage, folder, done)}")
 
     files = fitting.fit(
         problems,
@@ -113,13 +113,13 @@ def fit(
         ),
     )
     model = "" if values["model"] is None else f" --model {values['model']}"
-    tell(f"use it: toolprm-lite search{model} --reward {files['toolprm']}")
+    print_text(f"use it: toolprm-lite search{model} --reward {files['toolprm']}")
 
 
 _STAGES: tuple[Stage, ...] = ("collect", "train", "judge", "doubt")
 
 
-def _told(stage: Stage, folder: Path, done: bool) -> str:
+def _fitted_to(stage: Stage, folder: Path, done: bool) -> str:
     if stage == "collect":
         return f"collecting into {folder}"
     if stage == "train" and done:
@@ -137,10 +137,10 @@ def _tell_measured(measured: Sequence[Measured]) -> None:
     from toolprm_lite.training.doubt import choose_doubt
 
     if not len(measured[0].right):
-        say("no validation problem could be searched; the threshold is the default")
+        print_message("no validation problem could be searched; the threshold is the default")
         return
     chosen = choose_doubt(measured)
     for each in measured:
         mark = "  <- chosen" if each is chosen else ""
         right, tokens = each.right.mean(), each.tokens.mean()
-        tell(f"doubt {each.doubt:4.2f}: {right:6.1%} right, {tokens:8.1f} tokens{mark}")
+        print_text(f"doubt {each.doubt:4.2f}: {right:6.1%} right, {tokens:8.1f} tokens{mark}")

@@ -31,12 +31,12 @@ def in_one_line(text: str) -> str:
     return visible(text.replace("\n", " "))
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Write a line to stderr."""
     click.echo(in_one_line(text), err=True)
 
 
-def tell(text: str) -> None:
+def print_text(text: str) -> None:
     """Write text of one or more lines to stdout. Raises `OSError` as `write` does."""
     write(f"{visible(text, keep=chr(10))}\n".encode(_encoding(), "backslashreplace"))
 

@@ -13,7 +13,7 @@ import click
 
 from toolprm_lite.cli import say_traceback
 from toolprm_lite.cli.options import open_searcher
-from toolprm_lite.cli.output import say, write
+from toolprm_lite.cli.output import print_message, write
 from toolprm_lite.cli.progress import progress
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.files import MOST_DEFINITIONS, MOST_PROBLEMS, read_bounded
@@ -52,14 +52,14 @@ def run(
     @contextmanager
     def watch(todo: int) -> Iterator[Report]:
         visible = sys.stderr.isatty() and (path is not None or not sys.stdout.isatty())
-        with progress(todo, visible and todo >= _LONG) as (advance, tell):
+        with progress(todo, visible and todo >= _LONG) as (advance, note):
             written = 0
 
             def report(error: Exception | None, message: str) -> None:
                 nonlocal written
                 written += 1
                 if error is not None:
-                    tell(f"Error: {message}")
+                    note(f"Error: {message}")
                     if model["verbose"]:
                         say_traceback(error)
                 advance()
@@ -68,7 +68,7 @@ def run(
                 yield report
             except KeyboardInterrupt:
                 how = "; the same command continues there" if path is not None else ""
-                tell(f"stopped after {written} of {todo}{how}")
+                note(f"stopped after {written} of {todo}{how}")
                 raise click.exceptions.Exit(130) from None
 
     found = search_file(
@@ -77,7 +77,8 @@ def run(
     if path is not None:
         before = f", {found.before} there already" if found.before else ""
         seconds = time.perf_counter() - started
-        say(f"{path}: {found.answered} answered, {found.failed} failed{before} · {seconds:.1f} s")
+        counts = f"{found.answered} answered, {found.failed} failed{before}"
+        print_message(f"{path}: {counts} · {seconds:.1f} s")
     if found.failed:
         raise click.exceptions.Exit(1)
 

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from toolprm_lite.cli.output import console, in_one_line, say
+from toolprm_lite.cli.output import console, in_one_line, print_message
 
 PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -16,11 +16,11 @@ PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 def progress(
     total: int, visible: bool, plain: bool = False
 ) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
-    """Two functions: one more is done; say a line.
+    """Two functions: one more is done; print a line.
 
     `visible` draws a bar; without it `plain` prints lines of progress.
     """
-    started = told = time.monotonic()
+    started = last_shown = time.monotonic()
     done = 0
 
     def rate() -> float:
@@ -29,14 +29,14 @@ def progress(
     if not visible:
 
         def count() -> None:
-            nonlocal done, told
+            nonlocal done, last_shown
             done += 1
-            if plain and time.monotonic() - told >= PLAIN_SECONDS:
-                told = time.monotonic()
+            if plain and time.monotonic() - last_shown >= PLAIN_SECONDS:
+                last_shown = time.monotonic()
                 left = (total - done) / rate()
-                say(f"{done}/{total} · {_speed(rate())} · {duration(left)} left")
+                print_message(f"{done}/{total} · {_speed(rate())} · {duration(left)} left")
 
-        yield count, say
+        yield count, print_message
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft

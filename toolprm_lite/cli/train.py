@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from toolprm_lite.cli.options import MOST_SEED, number_option
-from toolprm_lite.cli.output import WIDTH, console, drawing, say, tell
+from toolprm_lite.cli.output import WIDTH, console, drawing, print_message, print_text
 from toolprm_lite.cli.progress import PLAIN_SECONDS
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import LABELS
@@ -124,7 +124,7 @@ def tell_trained(reports: Sequence[Mapping[str, Any]], folder: Path) -> None:
         terminal.print(table(reports, "validation (settings were chosen on it)"))
     for report in reports:
         states = ", ".join(map(str, report["layers"])) + (" and pooled" if report["pooled"] else "")
-        tell(f"{folder / report['head']}.safetensors: layers {states}")
+        print_text(f"{folder / report['head']}.safetensors: layers {states}")
 
 
 def check_installed() -> None:
@@ -150,14 +150,14 @@ def training(
         *columns, console=terminal, transient=True, disable=not terminal.is_terminal
     ) as bar:
         task = bar.add_task("reading")
-        now, before, told = "", 0, time.monotonic()
+        now, before, last_shown = "", 0, time.monotonic()
 
         def on_fit(what: str, done: int, total: int) -> None:
-            nonlocal now, before, told
+            nonlocal now, before, last_shown
             now, before = what, done
-            if not terminal.is_terminal and time.monotonic() - told >= PLAIN_SECONDS:
-                told = time.monotonic()
-                say(f"{what} ({done + 1} of {total})")
+            if not terminal.is_terminal and time.monotonic() - last_shown >= PLAIN_SECONDS:
+                last_shown = time.monotonic()
+                print_message(f"{what} ({done + 1} of {total})")
             bar.update(task, description=what, total=total * epochs, completed=done * epochs)
 
         def on_epoch(epoch: int, loss: float) -> None:

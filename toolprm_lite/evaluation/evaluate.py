@@ -19,7 +19,7 @@ from toolprm_lite.evaluation.bfcl_results import OfficialChecker, write_results
 from toolprm_lite.evaluation.markdown import markdown
 from toolprm_lite.evaluation.rewards import RewardSettings, identity, judge_names, open_reward
 from toolprm_lite.evaluation.runs import Column, RunFolder, slug
-from toolprm_lite.evaluation.strategies import Contest, Strategy
+from toolprm_lite.evaluation.strategies import Comparison, Strategy
 from toolprm_lite.files import locked, replace_file
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.searcher import Searcher
@@ -99,13 +99,13 @@ def evaluate(
     answers of other settings or another run is writing to it, `DatasetError` when it holds
     something else, `HeadError` for a reward that is not there.
     """
-    with asking(searcher, folder, settings) as (run, contest):
-        answers = answer_all(run, problems, contest, watch)
+    with asking(searcher, folder, settings) as (run, comparison):
+        answers = answer_all(run, problems, comparison, watch)
         summary = figures.summarise(problems, answers, official)
         if settings.source.source == "toolalpaca":
             _add_f1(summary, problems, answers)
         if settings.source.source == "bfcl":
-            _write_bfcl(run, problems, contest.columns)
+            _write_bfcl(run, problems, comparison.columns)
         text = write_summary(run, summary, settings.source)
     return Evaluation(summary, text)
 
@@ -113,7 +113,7 @@ def evaluate(
 @contextmanager
 def asking(
     searcher: Searcher, folder: Path, settings: EvalSettings
-) -> Iterator[tuple[RunFolder, Contest]]:
+) -> Iterator[tuple[RunFolder, Comparison]]:
     """The run's folder, locked against other runs, and what runs the strategies; within it the
     rewards are open."""
     base, rewards_from = settings.search, settings.rewards
@@ -124,12 +124,12 @@ def asking(
             name: open_reward(name, searcher, rewards_from, base.call_format, stack)
             for name in names
         }
-        contest = Contest(searcher, list(dict.fromkeys(asked)), rewards, base, settings.seeds)
+        comparison = Comparison(searcher, list(dict.fromkeys(asked)), rewards, base, settings.seeds)
         recorded = run_settings(settings)
         recorded["rewards"] = {
             name: identity(reward, rewards_from) for name, reward in rewards.items()
         }
-        yield RunFolder(folder, recorded), contest
+        yield RunFolder(folder, recorded), comparison
 
 
 def run_settings(settings: EvalSettings) -> Record:
@@ -157,15 +157,16 @@ def usual_strategies(searcher: Searcher, settings: EvalSettings) -> tuple[Strate
 
 
 def answer_all(
-    run: RunFolder, problems: Sequence[Problem], contest: Contest, watch: Watch
+    run: RunFolder, problems: Sequence[Problem], comparison: Comparison, watch: Watch
 ) -> Answers:
     """Compute what the folder has no answer to; all answers of these strategies."""
-    columns = [column for group in contest.columns.values() for column in group]
+    columns = [column for group in comparison.columns.values() for column in group]
     todo = sum(len(run.known(columns, problem.id)) < len(columns) for problem in problems)
     with watch(todo, len(problems) - todo) as advance:
-        run.fill(problems, columns, contest.ask, advance)
+        run.fill(problems, columns, comparison.ask, advance)
     return {
-        name: [run.answers(column) for column in group] for name, group in contest.columns.items()
+        name: [run.answers(column) for column in group]
+        for name, group in comparison.columns.items()
     }
 
 

@@ -139,7 +139,7 @@ class Strategy:
         return base.temperature > 0 and base.top_k > 1
 
 
-class Contest:
+class Comparison:
     """Runs a list of strategies on problems.
 
     `rewards` are by name, each "policy" or a `Reward`; a pool is judged by heads only. What draws
@@ -219,8 +219,8 @@ class Contest:
                 else:
                     answers[str(group[0])] = self._search(problem, group[0], base)
             except (ContextError, ConstraintError, ToolsError, ProblemError) as error:
-                told = {"right": _wrong(problem), "error": " ".join(str(error).splitlines())}
-                answers |= {str(strategy): {**_named(problem), **told} for strategy in group}
+                answer = {"right": _wrong(problem), "error": " ".join(str(error).splitlines())}
+                answers |= {str(strategy): {**_named(problem), **answer} for strategy in group}
         return answers
 
     def _choose(
@@ -239,14 +239,14 @@ class Contest:
             began = time.perf_counter()
             drawn, score = _chosen(pool, strategy, self._rewards)
             spent = 1e3 * (time.perf_counter() - began)
-            told = Stats(**{**asdict(stats), "ms": {**stats.ms, "reward": spent}})
+            pooled = Stats(**{**asdict(stats), "ms": {**stats.ms, "reward": spent}})
             answers[str(strategy)] = _answer(
                 problem,
                 [] if drawn is None else drawn.calls,
                 complete=drawn is not None,
                 score=score,
                 any_right=any_right,
-                stats=told,
+                stats=pooled,
             )
         return answers
 

@@ -31,7 +31,7 @@ async def in_thread(
     queue: asyncio.Queue[T | _Ended] = asyncio.Queue()
     done = threading.Event()  # the thread does not need the model any more
 
-    def tell(item: T | _Ended) -> None:
+    def put(item: T | _Ended) -> None:
         with contextlib.suppress(
             RuntimeError
         ):  # the loop was closed: there is no listener any more
@@ -40,13 +40,13 @@ async def in_thread(
     def work() -> None:
         try:
             for item in make():
-                tell(item)
+                put(item)
         except BaseException as error:
             done.set()
-            tell(_Ended(error))
+            put(_Ended(error))
         else:
             done.set()
-            tell(_Ended(None))
+            put(_Ended(None))
 
     threading.Thread(target=work, name="toolprm-search").start()
     ended = False

@@ -31,13 +31,13 @@ class PrepareSettings:
         keep_unsupported: also those with answers that the conversation does not give.
         exclude: a file of the ids of records to leave out.
         as_is: show the problems unchanged, all of them as test.
-        beside: sets whose problems are left out and whose splits are kept.
+        kept_splits: sets whose problems are left out and whose splits are kept.
     """
 
     keep_unsupported: bool = False
     exclude: Path | None = None
     as_is: bool = False
-    beside: tuple[Path, ...] = ()
+    kept_splits: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def plan_problems(usable: Usable, settings: PrepareSettings, plan: PlanSettings)
     """The plan of the usable problems.
 
     Raises `ProblemError` where none is left, `ConfigError` for settings that exclude each other,
-    and `DatasetError` where a set in `beside` is of other files.
+    and `DatasetError` where a set in `kept_splits` is of other files.
     """
     problems = usable.problems
     if not problems:
@@ -86,11 +86,11 @@ def plan_problems(usable: Usable, settings: PrepareSettings, plan: PlanSettings)
             "out; fix them as described above"
         )
     if settings.as_is:
-        if settings.beside:
-            raise ConfigError("--beside goes with a plan of its own; leave out --as-is")
+        if settings.kept_splits:
+            raise ConfigError("--keep-splits goes with a plan of its own; leave out --as-is")
         planned = as_is(problems)
     else:
-        planned = make_plan(problems, plan, _splits(settings.beside, problems))
+        planned = make_plan(problems, plan, _splits(settings.kept_splits, problems))
     if not planned:
         raise ProblemError(
             f"no problem is left of the {len(problems)} that can be used; give more problems, or "

@@ -145,12 +145,12 @@ def read_calls(answers: Any) -> list[Call]:
 
 def possible_answers(path: Path) -> dict[str, Any] | None:
     """BFCL's answers by id, where the file has such a sibling."""
-    beside = path.parent / "possible_answer" / path.name
-    if not beside.is_file():
+    answers_file = path.parent / "possible_answer" / path.name
+    if not answers_file.is_file():
         return None
     return {
         str(record.get("id")): record.get("ground_truth")
-        for _, record in read_records(beside)
+        for _, record in read_records(answers_file)
         if isinstance(record, dict)
     }
 

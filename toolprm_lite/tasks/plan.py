@@ -26,29 +26,29 @@ from toolprm_lite.tasks.offered import (
 )
 from toolprm_lite.tasks.plan_settings import PlanSettings
 from toolprm_lite.tasks.problem import SPLITS, Problem, Split
-from toolprm_lite.tasks.splits import side_of, sides_beside, split_functions
+from toolprm_lite.tasks.splits import side_of, sides_around, split_functions
 from toolprm_lite.tools import Tool
 
 
 def make_plan(
     problems: Sequence[Problem],
     settings: PlanSettings | None = None,
-    beside: Mapping[str, Split] | None = None,
+    kept_splits: Mapping[str, Split] | None = None,
 ) -> list[Problem]:
     """Give every problem its split, its tools and its mask, and put all in a fair order.
 
     Problems whose functions fall on several sides are left out. Problems that share tools and mask
     follow each other; otherwise each beginning of the plan is a sample of all sources and splits.
 
-    `beside` are the splits of problems of an earlier plan, by id: they are left out but for joins,
-    and their functions stay on their sides, so that heads may be fitted to both.
+    `kept_splits` are the splits of problems of an earlier plan, by id: they are left out but for
+    joins, and their functions stay on their sides, so that heads may be fitted to both.
     """
     settings = settings or PlanSettings()
-    known = [problem for problem in problems if beside and problem.id in beside]
+    known = [problem for problem in problems if kept_splits and problem.id in kept_splits]
     taken = {
-        name: SPLITS.index(beside[problem.id])
+        name: SPLITS.index(kept_splits[problem.id])
         for problem in problems
-        if beside and problem.id in beside
+        if kept_splits and problem.id in kept_splits
         for name in right_names(problem)
     }
     problems = [
@@ -58,10 +58,10 @@ def make_plan(
             len(problem.answers) < 2
             or fraction(f"{settings.seed}/multi/{problem.id}") < settings.multi_share
         )
-        and not (beside and problem.id in beside)
+        and not (kept_splits and problem.id in kept_splits)
     ]
-    if beside:
-        sides = sides_beside(problems, taken, settings)
+    if kept_splits:
+        sides = sides_around(problems, taken, settings)
     else:
         sides = split_functions(problems, settings)
     by_side: list[list[Problem]] = [[], [], []]

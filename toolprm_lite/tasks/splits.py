@@ -36,7 +36,7 @@ def split_functions(problems: Sequence[Problem], settings: PlanSettings) -> dict
     return {name: search.side[place] for place, name in enumerate(functions)}
 
 
-def sides_beside(
+def sides_around(
     problems: Sequence[Problem], taken: Mapping[str, int], settings: PlanSettings
 ) -> dict[str, int]:
     """Sides of functions of which some are `taken`: the others follow those of their problem."""

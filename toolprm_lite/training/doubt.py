@@ -18,7 +18,7 @@ import numpy.typing as npt
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.evaluation.evaluate import Watch, answer_all, unwatched
 from toolprm_lite.evaluation.runs import RunFolder
-from toolprm_lite.evaluation.strategies import Contest, Strategy
+from toolprm_lite.evaluation.strategies import Comparison, Strategy
 from toolprm_lite.files import locked
 from toolprm_lite.reward.head import Head
 from toolprm_lite.reward.head_file import load_head, save_head
@@ -125,11 +125,13 @@ def fit_doubt(
     """
     judge = load_head(head)
     strategies = settings.strategies(judge.name)
-    contest = Contest(searcher, list(strategies.values()), {judge.name: judge}, settings.search)
+    comparison = Comparison(
+        searcher, list(strategies.values()), {judge.name: judge}, settings.search
+    )
     recorded = {**asdict(settings.search), **(depends or {}), "rewards": {}}
     with locked(folder, folder=True, nested=True):
         run = RunFolder(folder, recorded)
-        answers = answer_all(run, problems, contest, watch)
+        answers = answer_all(run, problems, comparison, watch)
     names = {problem.id for problem in problems}
     measured = measure(
         {
