@@ -144,6 +144,7 @@ _OPTIONS: list[Decorator] = [
     ),
     click.option(
         "--keep-splits",
+        "kept_splits",
         multiple=True,
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         metavar="SET",
