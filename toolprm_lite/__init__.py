@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toolprm_lite.search.request import RequestsFailed, SearchRequest
     from toolprm_lite.search.result import SearchResult
     from toolprm_lite.search.searcher import Searcher
+    from toolprm_lite.search.trace import TraceNode
     from toolprm_lite.tools import Tool, load_tools
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "StepDecided",
     "Tool",
     "ToolprmError",
+    "TraceNode",
     "load_tools",
 ]
 
@@ -57,6 +59,7 @@ _MODULES = {
     "StepDecided": "search.events",
     "Tool": "tools",
     "ToolprmError": "errors",
+    "TraceNode": "search.trace",
     "load_tools": "tools",
 }
 
