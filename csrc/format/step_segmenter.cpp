@@ -1,5 +1,6 @@
 #include "format/step_segmenter.h"
 
+#include <stdexcept>
 #include <type_traits>
 
 namespace toolprm {
@@ -37,6 +38,13 @@ StepSegmenter::StepSegmenter(ToolSchema tools, CallFormat format, Limits limits,
       envelope_(format_, opening_of(body_), limits.max_calls),
       judge_(std::move(tools), std::move(judge)) {
   delimiters_ += ",]";
+  const std::string& close = format_.close_marker;
+  if (!close.empty() && (is_json_space(static_cast<unsigned char>(close.front())) ||
+                         close.front() == opening_of(body_).first)) {
+    // White space between calls is skipped, and another call may follow in one pair of markers.
+    throw std::invalid_argument(
+        "the close marker begins with white space or like a call, so it could never be read");
+  }
 }
 
 bool StepSegmenter::kill(SegmenterState& state, Death death) const {

@@ -54,7 +54,8 @@ class StepSegmenter {
     bool require_call = false;
   };
 
-  // Without a judge, what the schema nodes do not decide counts as valid.
+  // Without a judge, what the schema nodes do not decide counts as valid. Throws
+  // std::invalid_argument for a close marker that could never be read.
   StepSegmenter(ToolSchema tools, CallFormat format, Limits limits,
                 std::shared_ptr<const ArgumentJudge> judge = nullptr);
 

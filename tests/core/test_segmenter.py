@@ -1371,3 +1371,9 @@ def test_what_merges_continues_equally(rng: random.Random) -> None:
             for rest in rng.sample(rests, min(len(rests), 12)):
                 known = outcome(tools, options, first + rest)
                 assert known == outcome(tools, options, second + rest), (first, second, rest)
+
+
+@pytest.mark.parametrize("marker", [" </call>", "\n", "{end}"])
+def test_a_close_marker_that_could_never_be_read_is_refused(marker: str) -> None:
+    with pytest.raises(ValueError, match="the close marker begins with white space or like a call"):
+        _core.Segmenter("[]", _core.CallFormat(open_marker="<call>", close_marker=marker))
