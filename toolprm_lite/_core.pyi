@@ -498,8 +498,8 @@ class StepSearch:
         """Sampled tokens that have been decoded once the batch in flight is."""
 
     def stop(self) -> None:
-        """Decode no more, not even the batch in flight: candidates at a boundary are scored as
-        ever, by `next_batch` and `keep`, and the search is done."""
+        """Decode no more, not even the batch in flight: candidates at a boundary are still scored
+        by `next_batch` and `keep`, and the search is done."""
 
     def reward_inputs(self) -> RewardInputs:
         """Of the steps that wait for a reward."""

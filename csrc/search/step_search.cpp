@@ -206,7 +206,7 @@ uint64_t StepSearch::planned_tokens() const {
 
 // Stopping
 
-// A branch at a boundary is a candidate as ever. A whole response that is still being written
+// A branch at a boundary stays a candidate. A whole response that is still being written
 // counts for what it has decided; every other open branch is replaced by the beam that it
 // continues. A beam all of whose branches have died is no answer while there are others, nor is one
 // that half of its draws have left behind: what they decided replaces it.

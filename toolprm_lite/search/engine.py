@@ -1,7 +1,7 @@
 """The only driver of a model: it owns the backend, the lock and the scheduler.
 
 A lone search is one job; a stream is a job whose events are wanted; several jobs share model steps.
-Whoever wants results drives: the model is locked while jobs run.
+The caller that wants results drives its jobs, and holds the model's lock while they run.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Ended:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A search that an engine drives. `prepare` and `conclude` are called by whoever has the model;
+    """A search that an engine drives. The holder of the model calls `prepare` and `conclude`;
     `prepare` gives None for a search that needs no model step. `sink` gets the events, where they
     are wanted, in the thread that drives. The result, or the error, goes into `future`."""
 
