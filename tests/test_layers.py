@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 ROOMS = """
     __main__
     cli
-    training
+    training tuning
     evaluation supervision search_file
     search
     reward
@@ -26,7 +26,8 @@ ROOMS = """
     backends
     tasks
     prompt
-    formats
+    instruction
+    formats signatures
     template tools
     special_texts judge type_names mask_schema
     schema store

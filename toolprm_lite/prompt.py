@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from toolprm_lite import instruction
 from toolprm_lite.errors import ProblemError, TemplateWarning
 from toolprm_lite.formats import CallFormat, write_json
+from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.template import TemplateFailed, render_template, template_literals
 from toolprm_lite.tools import Tool
@@ -27,6 +29,7 @@ _ROLES = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
     "tool": "tool", "function": "tool",
 }  # fmt: skip
+PLAIN = PromptStyle()
 _MAX_DEPTH = 100  # of a past call's arguments
 _MAX_BITS = 1000  # of an integer in them
 
@@ -71,6 +74,7 @@ def render_prompt(
     eos_token: str = "",
     tool_choice: str = "auto",
     parallel: bool = True,
+    style: PromptStyle = PLAIN,
 ) -> list[str]:
     """The prompt up to where the model begins to write its response, in pieces of text.
 
@@ -87,12 +91,11 @@ def render_prompt(
         except TemplateFailed as error:
             _warn(error, "the tools are explained in the system message instead")
     plain = plain_messages(conversation, format)
-    own = explain_tools(
-        tools,
+    own = instruction.explain(
+        list_tools(tools, special, chat_template, style),
         format,
-        chat_template=chat_template,
-        special=special,
-        tool_choice=tool_choice,
+        style,
+        tool_choice=mark(tool_choice, special, chat_template),
         parallel=parallel,
     )
     system = [m["content"] for m in plain if m["role"] == "system" and m["content"].strip()]
@@ -152,40 +155,14 @@ def _gaps(special: SpecialTexts, chat_template: str | None) -> frozenset[str]:
     return special.gaps_of(template_literals(chat_template) if chat_template else ())
 
 
-def explain_tools(
+def list_tools(
     tools: Sequence[Tool],
-    format: CallFormat,
-    *,
-    chat_template: str | None,
     special: SpecialTexts,
-    tool_choice: str = "auto",
-    parallel: bool = True,
+    chat_template: str | None,
+    style: PromptStyle = PLAIN,
 ) -> str:
-    """The instruction for models whose chat template doesn't explain tools in this format."""
-    listing = list_tools(tools, special, chat_template)
-    shape = format.write([{"name": "function_name", "arguments": {"parameter_name": "value"}}])
-    several = " Call several functions if the request asks for several things." if parallel else ""
-    if tool_choice == "none":
-        ending = f"Do not call a function now: answer {format.declining}."
-    elif tool_choice == "required":
-        ending = "Call at least one function."
-    elif tool_choice != "auto":
-        ending = f"Call the function {mark(tool_choice, special, chat_template)}."
-    else:
-        ending = f"If no function fits the request, answer {format.declining}."
-    return (
-        "You answer requests by calling functions. These are the functions, each with the JSON "
-        f"Schema of its parameters:\n{listing}\n\n"
-        f"Answer with {format.answer} only, in this form:\n{shape}\n"
-        f"Take the values from the request. Leave out optional parameters that the request does "
-        f"not mention.{several} {ending}"
-    )
-
-
-def list_tools(tools: Sequence[Tool], special: SpecialTexts, chat_template: str | None) -> str:
-    """The tools in JSON, one a line."""
-    written = [write_json(tool.to_dict()) for tool in tools]
-    return "\n".join(mark(written, special, chat_template))
+    """The tools, one after the other, as they may go into a prompt."""
+    return "\n".join(mark(instruction.list_tools(tools, style), special, chat_template))
 
 
 def plain_messages(conversation: list[Message], format: CallFormat) -> list[Message]:

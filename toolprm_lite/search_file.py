@@ -55,6 +55,7 @@ class SearchFileSettings:
         config: how to search.
         reward: what judges steps: auto, policy, a head's file, generative[:PATH].
         model: the model's name, as `find_model` takes it.
+        adapter: its adapter, as `adapter_for` takes it.
     """
 
     source: str
@@ -62,6 +63,7 @@ class SearchFileSettings:
     config: SearchConfig
     reward: str = "auto"
     model: str | None = None
+    adapter: str | None = "auto"
 
     def recorded(self) -> Record:
         """What results depend on. A larger context or more threads don't change them."""
@@ -74,7 +76,7 @@ class SearchFileSettings:
             {
                 "input": self.source,
                 "tools": digest,
-                **weights_of(self.model),
+                **weights_of(self.model, self.adapter),
                 "reward": self.reward,
                 "reward_file": digest_of(head) if head.is_file() else None,
                 **asdict(self.config),

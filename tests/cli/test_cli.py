@@ -179,6 +179,7 @@ def test_options_reach_the_search(fake: FakeSearcher, gguf: str) -> None:
         "--expand", "5", "--samples", "7", "--temperature", "0.3", "--top-k", "9", "--top-p", "0.9",
         "--seed", "4", "--max-tokens", "99", "--max-text-tokens", "8", "--tool-choice", "required",
         "--no-parallel", "--constrain", "off", "--call-format", "hermes", "--aggregate", "min",
+        "--prompt", "schemas+2", "--adapter", "lora.gguf",
         "--gpu-layers", "2", "--threads", "1", "--context", "512", "--verbose",
         "--device", "cuda:1", "--dtype", "bfloat16", "--deadline-ms", "250.5",
         "--max-decode-tokens", "300",
@@ -187,12 +188,13 @@ def test_options_reach_the_search(fake: FakeSearcher, gguf: str) -> None:
         strategy="best-of-n", beams=3, expand=5, samples=7, temperature=0.3, top_k=9, top_p=0.9,
         seed=4, max_tokens=99, max_text_tokens=8, tool_choice="required", parallel=False,
         constrain="off", call_format="hermes", aggregate="min", deadline_ms=250.5,
+        prompt="schemas+2",
         max_decode_tokens=300,
     )  # fmt: skip
     assert fake.opened == [
         {
             "model": gguf, "backend": "auto", "gpu_layers": 2, "threads": 1, "context": 512,
-            "verbose": True, "device": "cuda:1", "dtype": "bfloat16",
+            "verbose": True, "device": "cuda:1", "dtype": "bfloat16", "adapter": "lora.gguf",
         }
     ]  # fmt: skip
     assert fake.tools == load_tools(TOOLS)

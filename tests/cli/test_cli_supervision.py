@@ -79,7 +79,7 @@ def test_options_reach_the_settings(problems: Path, tiny_gguf: Path, tmp_path: P
     given = {
         "draws": 3, "temperature": 0.5, "top_k": 9, "seed": 4, "unconstrained_share": 0.3,
         "max_tokens": 30, "max_step_tokens": 20, "match": "bfcl", "call_format": "hermes",
-        "shard": 3,
+        "prompt": "signatures+1", "shard": 3,
     }  # fmt: skip
     planned = {"mask_share": 0.2, "refusal_share": 0.3, "multi_share": 0.9, "joined_share": 0.1,
                "max_tools": 2, "group": 1}  # fmt: skip

@@ -13,7 +13,10 @@ from toolprm_lite.supervision.dataset import SetWriter
 
 WIDTH = 12
 FEATURES = [*CERTAINTY, "found"]
-MODEL = {"name": "mock", "architecture": "mock", "width": WIDTH, "layers": 4, "vocabulary": "ab12"}
+MODEL = {
+    "name": "mock", "architecture": "mock", "width": WIDTH, "layers": 4, "vocabulary": "ab12",
+    "adapter": "",
+}  # fmt: skip
 
 
 def write_set(
@@ -125,6 +128,7 @@ def write_set(
         "format": 1,
         "model": MODEL,
         "call_format": "json-list",
+        "prompt": "schemas",
         "layers": [1, 2],
         "features": FEATURES,
         "pooled": True,

@@ -43,7 +43,8 @@ class ModelInfo:
 
     `width` is the size of a hidden state, `layers` the number of blocks, `context` the number of
     KV cells that prompts and all branches share. Branch sequences are 1 .. max_sequences; prompts
-    are 0 .. max_prompts - 1, and prompt p is the sequence -p.
+    are 0 .. max_prompts - 1, and prompt p is the sequence -p. `adapter` is the identity of the one
+    in use ("" is none), and `prompt` how tools were explained to it in training.
     """
 
     name: str
@@ -58,6 +59,8 @@ class ModelInfo:
     bos_token: str = ""
     eos_token: str = ""
     max_prompts: int = 1
+    adapter: str = ""
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

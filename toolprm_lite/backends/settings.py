@@ -14,6 +14,7 @@ class ModelSettings:
     """The arguments of `Searcher.from_model` that the command line has; see there."""
 
     model: str | None = None
+    adapter: str | None = "auto"
     backend: BackendName = "auto"
     gpu_layers: int = 0
     device: str = "auto"
@@ -31,4 +32,6 @@ class ModelSettings:
     def identity(self) -> dict[str, Any]:
         """What tells the weights and the precision from others, for the settings of a run. Raises
         `ModelError` where the model is not there."""
-        return {**weights_of(self.model), "backend": self.backend, "dtype": self.dtype}
+        return {
+            **weights_of(self.model, self.adapter), "backend": self.backend, "dtype": self.dtype,
+        }  # fmt: skip

@@ -22,6 +22,7 @@ _COMMANDS = {
     "train": "Fit reward heads to what was collected.",
     "eval-reward": "Judge reward heads on held-out problems.",
     "fit": "All three: from problems to reward heads and their report.",
+    "tune": "Train an adapter, with which a model calls functions better.",
     "eval": "Compare strategies on BFCL, ToolAlpaca, or problems of your own.",
     "sweep": "The budget study: a grid of numbers of beams and draws.",
 }

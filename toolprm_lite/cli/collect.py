@@ -92,6 +92,12 @@ _OPTIONS: list[Decorator] = [
         type=click.Choice(["auto", *FORMATS]),
         help="How calls are written; auto is as the model's chat template teaches.",
     ),
+    _option(
+        "--prompt",
+        "auto",
+        metavar="STYLE",
+        help="How tools are explained to a model whose template doesn't, as in search.",
+    ),
     number_option(
         "--shard",
         12,

@@ -73,6 +73,13 @@ model_options = all_of(
             help="GGUF file, transformers folder or hub id of the model.",
         ),
         click.option(
+            "--adapter",
+            metavar="FILE|none",
+            default="auto",
+            show_default="the embedded model's own",
+            help="Low-rank changes of the model's weights, as `toolprm-lite tune` writes them.",
+        ),
+        click.option(
             "--backend",
             type=click.Choice(["auto", "llamacpp", "torch"]),
             default="auto",
@@ -135,6 +142,12 @@ _FORM: list[Decorator] = [
         "call_format",
         type=click.Choice(["auto", *FORMATS]),
         help="How calls are written; auto is as the model's chat template teaches.",
+    ),
+    _setting(
+        "prompt",
+        metavar="STYLE",
+        help="How tools are explained to a model whose template doesn't: schemas, signatures, "
+        "signatures-short, or with worked examples, as in schemas+2.",
     ),
 ]
 

@@ -46,6 +46,7 @@ def run(
         config=config,
         reward=reward,
         model=model["model"],
+        adapter=model["adapter"],
     )
     started = time.perf_counter()
 

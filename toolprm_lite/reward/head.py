@@ -40,6 +40,7 @@ class FittedModel:
     width: int
     layers: int
     vocabulary: str
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class HeadCard:
         name: shown to users, such as `toolprm`.
         model: what it was fitted to.
         call_format: how that model wrote its calls.
+        prompt: how tools were explained to it, see `SearchConfig.prompt`.
         layers: the hidden states it reads, in the order of its input.
         pooled: whether it also reads their means over the step's tokens.
         features: names of the feature columns.
@@ -73,6 +75,7 @@ class HeadCard:
     aggregate: Aggregate = "last"
     decline_odds: float = 1.0
     doubt: float | None = None
+    prompt: str = "schemas"
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -201,7 +204,9 @@ class Head:
         one: a GGUF's head serves the same model under torch), this call format and these
         features."""
         ours = self.card.model
-        theirs = FittedModel(info.name, info.architecture, info.width, info.layers, vocabulary)
+        theirs = FittedModel(
+            info.name, info.architecture, info.width, info.layers, vocabulary, info.adapter
+        )
         remedy = "train a head for this model, or use the policy's own probability"
         if _shape(ours) != _shape(theirs):
             raise HeadError(
@@ -212,6 +217,12 @@ class Head:
             raise HeadError(
                 f"{self.source}: the head was fitted to {ours.name}, whose vocabulary is another "
                 f"one than that of {theirs.name}; {remedy}"
+            )
+        if ours.adapter != info.adapter:
+            raise HeadError(
+                f"{self.source}: the head was fitted to {ours.name} with "
+                f"{ours.adapter or 'no adapter'}, and it is used with {info.adapter or 'none'}; "
+                "set --adapter to the one it was fitted with, or train a head for this one"
             )
         if self.card.call_format != call_format:
             raise HeadError(

@@ -14,8 +14,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from toolprm_lite.errors import HeadError
+from toolprm_lite.errors import ConfigError, HeadError
 from toolprm_lite.files import replace_file
+from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.reward.aggregate import AGGREGATES
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.head import LABELS, FittedModel, Head, HeadCard, HeadWeights
@@ -56,7 +57,9 @@ def load_head(path: str | os.PathLike[str]) -> Head:
 
 def _read_card(text: str | None, path: Path) -> HeadCard:
     data = _card_json(text, path)
-    data.setdefault("decline_odds", 1.0)  # files from before it have none
+    # What files from before these fields have none of.
+    data.setdefault("decline_odds", 1.0)
+    data.setdefault("prompt", "schemas")
     card = _Fields(data, path)
     odds = card.take("decline_odds", (int, float))
     if not 0 < odds < math.inf:
@@ -64,14 +67,17 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
     doubt = data.get("doubt")
     if doubt is not None and not 0 <= card.take("doubt", (int, float)) <= 1:
         card.refuse(f"doubt is {doubt!r}")
-    model = _Fields(card.take("model", dict), path)
+    model = _Fields({"adapter": "", **card.take("model", dict)}, path)
     kinds = card.take_all("kinds", str)
     if not kinds or not set(kinds) <= set(STEP_KINDS):
         card.refuse(f"kinds are {', '.join(kinds)}")
     return HeadCard(
         name=card.take("name", str),
         model=FittedModel(
-            **{key: model.take(key, str) for key in ("name", "architecture", "vocabulary")},
+            **{
+                key: model.take(key, str)
+                for key in ("name", "architecture", "vocabulary", "adapter")
+            },
             **{key: model.take(key, int) for key in ("width", "layers")},
         ),
         call_format=card.take("call_format", str),
@@ -83,8 +89,17 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
         aggregate=card.take_one("aggregate", AGGREGATES),
         decline_odds=float(odds),
         doubt=None if doubt is None else float(doubt),
+        prompt=_prompt(card),
         notes=card.take("notes", dict),
     )
+
+
+def _prompt(card: _Fields) -> str:
+    name: str = card.take("prompt", str)
+    try:
+        return PromptStyle.parse(name).name
+    except ConfigError:
+        card.refuse(f"prompt is {name!r}")
 
 
 def _card_json(text: str | None, path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from toolprm_lite.checks import check_integer, check_number
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
+from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
 
 Strategy = Literal["step-beam", "doubt", "greedy", "best-of-n"]
@@ -60,6 +61,10 @@ class SearchConfig:
     How the model writes:
         call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
             chat template teaches, else the JSON list.
+        prompt: how tools are explained to a model whose chat template doesn't: `schemas` (JSON) or
+            `signatures` (half as long), both also with `+1` to `+3` worked examples, or
+            `signatures-short`, the wording that adapters are trained on. `auto` is what the head,
+            the adapter or else this model was measured with.
         constrain: token masks from the tools' schemas. `auto` is on.
         temperature: of the draws; 0 draws the most likely token only.
         top_k: tokens a draw may choose among, after the mask.
@@ -93,6 +98,7 @@ class SearchConfig:
     decline_odds: float | None = None
 
     call_format: str = "auto"
+    prompt: str = "auto"
     constrain: Constrain = "auto"
     temperature: float = 0.8
     top_k: int = 64
@@ -119,6 +125,8 @@ class SearchConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
                 )
+        if self.prompt != "auto":
+            PromptStyle.parse(self.prompt)
         if self.aggregate is not None and self.aggregate not in AGGREGATES:
             raise ConfigError(
                 f"aggregate is {self.aggregate!r}; it must be one of {', '.join(AGGREGATES)}"

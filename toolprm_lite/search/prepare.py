@@ -17,6 +17,7 @@ from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
+from toolprm_lite.instruction import PromptStyle, default_style
 from toolprm_lite.judge import ArgumentJudge
 from toolprm_lite.prompt import render_prompt
 from toolprm_lite.reward.base import RequestReward, Reward
@@ -50,6 +51,15 @@ class Preparer:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
         info = self._backend.info
         return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
+
+    def prompt_style(self, name: str = "auto", reward: Reward | None = None) -> PromptStyle:
+        """How tools are explained; `name` as in `SearchConfig.prompt`."""
+        if name != "auto":
+            return PromptStyle.parse(name)
+        if isinstance(reward, Head):
+            return PromptStyle.parse(reward.card.prompt)
+        info = self._backend.info
+        return PromptStyle.parse(info.prompt) if info.prompt else default_style(info.name)
 
     def prepare(
         self,
@@ -87,6 +97,7 @@ class Preparer:
             eos_token=info.eos_token,
             tool_choice=choice,
             parallel=config.parallel,
+            style=self.prompt_style(config.prompt, reward),
         )
         prompt = self._encoder.prompt(pieces)
         constraint = self._constraint(tools, form, config)

@@ -17,6 +17,7 @@ from toolprm_lite.backends.open import BackendName, open_backend
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
+from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.reward.base import FEATURES, Reward, RewardChoice
 from toolprm_lite.reward.head import Head
@@ -61,6 +62,7 @@ class Searcher:
         model: str | os.PathLike[str] | object | None = None,
         *,
         tokenizer: object | None = None,
+        adapter: str | os.PathLike[str] | None = "auto",
         backend: BackendName = "auto",
         gpu_layers: int = 0,
         device: str = "auto",
@@ -77,6 +79,9 @@ class Searcher:
                 the embedded model's name, or a transformers model that the application holds
                 already, with its `tokenizer`; None is the embedded model.
             tokenizer: of a model that is given as an object.
+            adapter: file of low-rank changes of the weights (LoRA), as `toolprm-lite tune` writes
+                it: GGUF, or for torch also safetensors. None or "none" is the model as it is;
+                "auto" is the one that ships for the embedded model, if any.
             backend: `auto` chooses by the model: llamacpp for GGUF files, torch for all else.
                 `torch` reads GGUF files, too: unpacked, in full precision.
             gpu_layers: blocks to keep on a GPU, -1 all, at most 4096 (llamacpp).
@@ -92,12 +97,14 @@ class Searcher:
             verbose: let llama.cpp's own log through.
 
         Raises:
-            ModelError: the file is missing, is not a model, can't be driven, or does not fit.
+            ModelError: a file is missing or broken, is not a model or not its adapter, or can't be
+                driven, or does not fit into memory.
             ConfigError: a setting that is out of its range, or doesn't fit the model.
         """
         opened = open_backend(
             model,
             tokenizer=tokenizer,
+            adapter=adapter,
             backend=backend,
             gpu_layers=gpu_layers,
             device=device,
@@ -364,6 +371,10 @@ class Searcher:
     def call_format(self, name: str = "auto") -> CallFormat:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
         return self.engine.preparer.call_format(name)
+
+    def prompt_style(self, name: str = "auto") -> PromptStyle:
+        """How tools are explained without a head; `name` as in `SearchConfig.prompt`."""
+        return self.engine.preparer.prompt_style(name)
 
     def job(
         self,

@@ -24,7 +24,7 @@ class CollectSettings:
         max_tokens: longest response.
         max_step_tokens: longest step.
         match: the rule by which a step equals the answer.
-        call_format: as in `SearchConfig`.
+        call_format, prompt: as in `SearchConfig`.
         shard: problems in a shard, at least.
         plan: how the problems were prepared.
     """
@@ -39,6 +39,7 @@ class CollectSettings:
     max_step_tokens: int = 48
     match: MatchRule = "exact"
     call_format: str = "auto"
+    prompt: str = "auto"
     shard: int = 12
     plan: PlanSettings = field(default_factory=PlanSettings)
 
@@ -63,5 +64,6 @@ class CollectSettings:
             max_tokens=self.max_tokens,
             max_step_tokens=self.max_step_tokens,
             call_format=self.call_format,
+            prompt=self.prompt,
             constrain="on" if constrained else "off",
         )

@@ -40,12 +40,13 @@ _STEPS, _TRAJECTORY_FILE, _STATES = ".parquet", ".trajectories.parquet", ".safet
 _MANIFEST = {
     "model": dict,
     "call_format": str,
+    "prompt": str,
     "layers": list,
     "features": list,
     "pooled": bool,
     "settings": dict,
 }
-_MODEL = {"name", "architecture", "width", "layers", "vocabulary"}
+_MODEL = {"name", "architecture", "width", "layers", "vocabulary", "adapter"}
 
 _TRAJECTORIES: list[tuple[str, pa.DataType]] = [
     ("problem", pa.string()),
@@ -364,6 +365,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: {error}; collect the set again") from None
+    if isinstance(manifest, dict):
+        manifest.setdefault("prompt", "schemas")  # sets from before these fields have none
+        if isinstance(manifest.get("model"), dict):
+            manifest["model"].setdefault("adapter", "")
     if (
         not isinstance(manifest, dict)
         or "format" not in manifest

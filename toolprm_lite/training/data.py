@@ -120,8 +120,10 @@ class Supervision:
             int(model["width"]),
             int(model["layers"]),
             str(model["vocabulary"]),
+            str(model["adapter"]),
         )
         self.call_format: str = first["call_format"]
+        self.prompt: str = first["prompt"]
         self.features: tuple[str, ...] = tuple(first["features"])
         self.layers: tuple[int, ...] = tuple(
             layer
@@ -265,7 +267,7 @@ class Supervision:
                     f"{name} is of another model than {self.names[0]}: {key} is "
                     f"{other['model'][key]}, not {first['model'][key]}; name sets of one model"
                 )
-        for key in ("call_format", "features"):
+        for key in ("call_format", "prompt", "features"):
             if first[key] != other[key]:
                 raise TrainingError(
                     f"{name} has another {key.replace('_', ' ')} than {self.names[0]}; name sets "

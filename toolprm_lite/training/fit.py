@@ -188,6 +188,7 @@ def _choose_doubt(
             max_tokens=collecting.max_tokens,
             max_step_tokens=collecting.max_step_tokens,
             call_format=collecting.call_format,
+            prompt=collecting.prompt,
         ),
     )
     problems = sample(read_set(folder / "set", "validation"), how.problems, collecting.seed)

@@ -54,6 +54,7 @@ def _check_fitted(head: Head, data: Supervision, name: str) -> None:
     for what, one, other in (
         ("model", _identity(theirs.model), _identity(data.model)),
         ("call format", theirs.call_format, data.call_format),
+        ("prompt", theirs.prompt, data.prompt),
         ("features", theirs.features, data.features),
     ):
         if one != other:
@@ -65,4 +66,4 @@ def _check_fitted(head: Head, data: Supervision, name: str) -> None:
 
 
 def _identity(model: FittedModel) -> tuple[Any, ...]:
-    return model.architecture, model.width, model.layers, model.vocabulary
+    return model.architecture, model.width, model.layers, model.vocabulary, model.adapter

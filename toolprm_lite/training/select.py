@@ -120,6 +120,7 @@ def _base_card(
         name=rival,
         model=data.model,
         call_format=data.call_format,
+        prompt=data.prompt,
         layers=tuple(layers or data.layers),
         pooled=False,
         features=data.features,

@@ -32,6 +32,7 @@ from toolprm_lite.backends.base import (
 )
 from toolprm_lite.backends.cores import available_cores
 from toolprm_lite.backends.guard import Guard, guarded
+from toolprm_lite.backends.llamacpp.adapter import LoadedAdapter
 from toolprm_lite.backends.llamacpp.batch import BatchBuffer
 from toolprm_lite.backends.llamacpp.library import forget_log, load_library, log_reason
 from toolprm_lite.backends.llamacpp.model import cell_bytes, check_file, load_model, read_info
@@ -56,14 +57,15 @@ class LlamaCppBackend:
     branches; None = 128, or 32 for a recurrent or hybrid model, whose branches each hold a state
     of their own. `max_prompts`: prompts that searches may use at once; None = 4, or 16 on a GPU if
     the model is none of these. `prompt_cache`: bytes of memory for the states of prompts that are
-    not in use. `verbose` lets llama.cpp's log through.
+    not in use. `adapter`: a GGUF file of low-rank changes of the weights. `verbose` lets
+    llama.cpp's log through.
 
     Hidden states (`tap`) are the residual stream: layer L is the input of block L, as
     transformers' `hidden_states[L]`. L = number of blocks is the last block's output before the
     final norm (transformers gives that entry after the norm).
 
-    Raises `ModelError` for a missing package, a missing or broken file, or a model that can't
-    write text.
+    Raises `ModelError` for a missing package, a missing or broken file, a model that can't write
+    text, or an adapter of another model.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LlamaCppBackend:
         max_sequences: int | None = None,
         max_prompts: int | None = None,
         prompt_cache: int = CACHE_BYTES,
+        adapter: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
         check_options(gpu_layers=gpu_layers, threads=threads, context=context)
@@ -93,6 +96,8 @@ class LlamaCppBackend:
         with native_work:
             free_at_exit(self._native)
             self._native.model = load_model(llama, self._file, gpu_layers)
+            if adapter is not None:
+                self._native.adapter = LoadedAdapter(llama, self._native.model, adapter)
             limits = sequence_limits(
                 max_sequences, max_prompts, stateful=self._native.stateful, on_gpu=gpu_layers != 0
             )

@@ -86,10 +86,12 @@ def cell_bytes(llama: Any, model: Any, gpu_layers: int, ubatch: int) -> int:
 def read_info(
     native: Native, file: Path, vocabulary: Vocabulary, max_sequences: int, max_prompts: int
 ) -> ModelInfo:
-    """What the model and its open context say about themselves."""
+    """What the model and its open context say about themselves. Raises `ModelError` for an
+    adapter of another model."""
     llama, model = native.llama, native.model
+    adapter = native.adapter
     template = llama.llama_model_chat_template(model, None)
-    return ModelInfo(
+    info = ModelInfo(
         name=model_name(metadata(llama, model, "general.name"), file.stem),
         architecture=metadata(llama, model, "general.architecture").decode("utf-8", "replace"),
         vocab_size=vocabulary.size,
@@ -102,4 +104,9 @@ def read_info(
         bos_token=vocabulary.text(llama.llama_vocab_bos(vocabulary.handle)),
         eos_token=vocabulary.text(llama.llama_vocab_eos(vocabulary.handle)),
         max_prompts=max_prompts,
+        adapter="" if adapter is None else adapter.card.identity,
+        prompt="" if adapter is None else adapter.card.prompt,
     )
+    if adapter is not None:
+        adapter.card.check(info.name, info.architecture, adapter.file)
+    return info

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolprm_lite.backends.llamacpp.adapter import LoadedAdapter
 from toolprm_lite.backends.llamacpp.library import forget_log, log_reason
 from toolprm_lite.backends.llamacpp.tap import Tap
 from toolprm_lite.errors import ModelError
@@ -34,6 +35,7 @@ class Native:
         self.llama = llama
         self._forks = forks()
         self.model: Any = None
+        self.adapter: LoadedAdapter | None = None  # freed with the model
         self.context: Any = None
         self.memory: Any = None  # the context's
         self.batch = self.ubatch = 0  # tokens that the context takes, and computes at once
@@ -77,6 +79,8 @@ class Native:
         self.memory = llama.llama_get_memory(self.context)
         if not self.memory:
             raise ModelError(f"{file} is not a model that writes text, such as an embedder")
+        if self.adapter is not None:
+            self.adapter.use(llama, self.context)
         self.batch = int(llama.llama_n_batch(self.context))
         self.ubatch = int(llama.llama_n_ubatch(self.context))
 

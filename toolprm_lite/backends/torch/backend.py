@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from toolprm_lite.backends.adapters import AdapterCard
 from toolprm_lite.backends.base import (
     RESPONSE_ROOM,
     Batch,
@@ -28,6 +29,7 @@ from toolprm_lite.backends.base import (
 from toolprm_lite.backends.guard import Guard, guarded
 from toolprm_lite.backends.options import check_options
 from toolprm_lite.backends.prompts import CACHE_BYTES
+from toolprm_lite.backends.torch.adapter import merge_adapter
 from toolprm_lite.backends.torch.device_memory import check_context
 from toolprm_lite.backends.torch.flat_model import FlatModel
 from toolprm_lite.backends.torch.hf_models import (
@@ -59,6 +61,7 @@ class TorchBackend:
     between calls. `context`: cells that prompt and branches share; None = the model's own, at most
     8192. `max_sequences`: live branches. `max_prompts`: prompts that searches may use at once.
     `prompt_cache`: bytes of the device's memory for the states of prompts that are not in use.
+    `adapter`: the card of an adapter that the weights contain already.
 
     Hidden states (`tap`) are the residual stream: layer L is the input of block L, as
     `hidden_states[L]`. L = number of blocks is the last block's output before the final norm.
@@ -77,6 +80,7 @@ class TorchBackend:
         max_sequences: int = _MAX_SEQUENCES,
         max_prompts: int = _MAX_PROMPTS,
         prompt_cache: int = CACHE_BYTES,
+        adapter: AdapterCard | None = None,
     ) -> None:
         self._guard = Guard()
         config = model.config.get_text_config()
@@ -106,6 +110,8 @@ class TorchBackend:
             bos_token=tokenizer.bos_token or "",
             eos_token=tokenizer.eos_token or "",
             max_prompts=max_prompts,
+            adapter="" if adapter is None else adapter.identity,
+            prompt="" if adapter is None else adapter.prompt,
         )
         self._sequences = Sequences(self._model.cache, self._info, prompt_cache)
         if config.model_type not in TESTED:
@@ -121,17 +127,29 @@ class TorchBackend:
         threads: int | None = None,
         context: int | None = None,
         prompt_cache: int = CACHE_BYTES,
+        adapter: str | os.PathLike[str] | None = None,
     ) -> TorchBackend:
         """Open a transformers folder, a GGUF file or a hub id.
 
-        `threads` sets torch's own, for the whole process. Raises `ModelError`.
+        `threads` sets torch's own, for the whole process. `adapter`: a GGUF or safetensors file of
+        low-rank changes, added to the weights. Raises `ModelError`.
         """
         check_options(threads=threads, context=context)
         if threads is not None:
             torch.set_num_threads(threads)
         with native_work:
             model, tokenizer, name = compute(lambda: load_model(source, device, dtype))
-            return cls(model, tokenizer, name=name, context=context, prompt_cache=prompt_cache)
+            card = None
+            if adapter is not None:
+                card = compute(lambda: merge_adapter(model, name, adapter))
+            return cls(
+                model,
+                tokenizer,
+                name=name,
+                context=context,
+                prompt_cache=prompt_cache,
+                adapter=card,
+            )
 
     @property
     def info(self) -> ModelInfo:

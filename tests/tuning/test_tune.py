@@ -1,0 +1,248 @@
+"""Training adapters: what is trained on, that a stop loses nothing, and what people see."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+pytest.importorskip("pyarrow")
+
+from support.commands import COMMAND, assert_error, run  # noqa: E402
+from support.questions import record, write_problems  # noqa: E402
+from toolprm_lite import Searcher  # noqa: E402
+from toolprm_lite.backends.torch.adapter import read_adapter  # noqa: E402
+from toolprm_lite.cli import tune as command  # noqa: E402
+from toolprm_lite.tasks.plan import make_plan  # noqa: E402
+from toolprm_lite.tasks.problem import Problem  # noqa: E402
+from toolprm_lite.tools import parse_tools  # noqa: E402
+from toolprm_lite.tuning import run as tuning  # noqa: E402
+from toolprm_lite.tuning.encoding import in_schema_order  # noqa: E402
+from toolprm_lite.tuning.passes import pass_problems, split_ids, validation_problems  # noqa: E402
+from toolprm_lite.tuning.settings import TuneSettings  # noqa: E402
+from toolprm_lite.tuning.sharing import share_tools  # noqa: E402
+
+FAST = ["--rank", "2", "--passes", "2", "--batch", "4", "--threads", "1", "--dtype", "float32"]
+
+
+STRONG = ["--learning-rate", "0.03", "--passes", "6", "--name", "mine"]
+
+
+def problem(number: int, **changes: Any) -> Problem:
+    read = record(number, **changes)
+    return Problem(
+        id=read["id"], source=read.get("source", "made"),
+        messages=[{"role": "user", "content": read["query"]}], tools=parse_tools(read["tools"]),
+        answers=read["answers"],
+    )  # fmt: skip
+
+
+PROBLEMS = [problem(number) for number in range(60)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_problems(tmp_path / "problems.jsonl", *map(record, range(40)))
+
+
+def tune(file: Path, output: Path, model: Path, *more: Any) -> Any:
+    return run("tune", file, "--model", model, "--output", output, *FAST, *map(str, more))
+
+
+# What is trained on
+
+
+def test_no_pass_calls_or_offers_a_function_of_another_split() -> None:
+    settings = TuneSettings()
+    ids = split_ids(make_plan(PROBLEMS, settings.plan))
+    by_id = {p.id: p for p in PROBLEMS}
+    elsewhere = {by_id[i].answers[0]["name"] for i in ids["validation"] | ids["test"]}
+    assert elsewhere
+    assert not ids["train"] & (ids["validation"] | ids["test"])
+    passes = [pass_problems(PROBLEMS, ids, number, settings) for number in range(2)]
+    for shown in passes:
+        assert {part for p in shown for part in p.id.split("+")} <= ids["train"]
+        plain = [p for p in shown if not p.masked]
+        assert plain
+        assert not {tool.name for p in plain for tool in p.tools} & elsewhere
+    assert passes[0] != passes[1]
+    assert passes[0] == pass_problems(PROBLEMS, ids, 0, settings)
+    checked = validation_problems(make_plan(PROBLEMS, settings.plan), settings)
+    assert {part for p in checked for part in p.id.split("+")} <= ids["validation"]
+
+
+def test_a_pass_is_balanced() -> None:
+    declining = [problem(100 + n, id=f"d{n}", answers=[]) for n in range(60)]
+    other = [problem(n, id=f"o{n}", source="other") for n in range(40)]
+    every = [*PROBLEMS, *declining, *other]
+    settings = TuneSettings(per_source=10, decline_share=0.2)
+    ids = {"train": {p.id for p in every}, "validation": set(), "test": set()}
+    plan = TuneSettings().plan
+    settings = TuneSettings(
+        per_source=10, decline_share=0.2,
+        plan=type(plan)(refusal_share=0.0, joined_share=0.0, mask_share=0.0),
+    )  # fmt: skip
+    shown = pass_problems(every, ids, 0, settings)  # type: ignore[arg-type]
+    assert Counter(p.source for p in shown if p.answers) == {"made": 10, "other": 10}
+    assert sum(not p.answers for p in shown) == 5
+
+
+def test_problems_share_the_tools_of_all_members() -> None:
+    shared = share_tools(PROBLEMS, 4, 3, 0)
+    assert sorted(p.id for p in shared) == sorted(p.id for p in PROBLEMS)
+    for p in shared:
+        assert len(p.tools) <= 3
+        assert p.answers[0]["name"] in {tool.name for tool in p.tools}
+    sizes = Counter(tuple(tool.name for tool in p.tools) for p in shared)
+    assert max(len(names) for names in sizes) > 1
+
+
+def test_arguments_are_in_the_order_of_the_schema() -> None:
+    inner = {"type": "object", "properties": {"c": {}, "d": {}}}
+    schema = {"type": "object", "properties": {"a": {}, "b": {"type": "array", "items": inner}}}
+    tools = parse_tools([{"name": "f", "parameters": schema}])
+    call = {"name": "f", "arguments": {"z": 1, "b": [{"d": 1, "c": 2}], "a": 3}}
+    assert json.dumps(in_schema_order([call], tools)[0]["arguments"]) == (
+        '{"a": 3, "b": [{"c": 2, "d": 1}], "z": 1}'
+    )
+
+
+# Training
+
+
+def test_tuning_lowers_the_loss(file: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    result = tune(file, output, tiny_gguf, *STRONG)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == (
+        f"use it: toolprm-lite search --model {tiny_gguf} --adapter {output / 'adapter.gguf'}\n"
+    )
+    assert "weights to train; some" in result.stderr
+    card = json.loads((output / "card.json").read_text())
+    validation = card["notes"]["validation"]
+    assert validation["after"]["loss"] < 0.9 * validation["before"]["loss"]
+    assert card["name"] == "mine"
+    assert card["model"] == "tiny llama"
+    with Searcher.from_model(tiny_gguf, adapter=output / "adapter.gguf") as searcher:
+        assert searcher.info.adapter == f"mine@{card['digest'][:12]}"
+    again = tune(file, output, tiny_gguf, *STRONG)
+    assert "steps are done already" in again.stderr
+
+
+def weights(folder: Path) -> Any:
+    from transformers import LlamaConfig
+
+    return read_adapter(folder / "adapter_model.safetensors", "llama", LlamaConfig()).parts
+
+
+def test_a_stopped_training_ends_with_the_same_weights(
+    file: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tune(file, tmp_path / "whole", tiny_gguf).exit_code == 0
+    monkeypatch.setattr(tuning, "KEEP_SECONDS", 0.0)
+    kept = tuning.write_state
+    count = 0
+
+    def stop(path: Path, state: Any) -> None:
+        nonlocal count
+        kept(path, state)
+        count += 1
+        if count in (3, 7):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "write_state", stop)
+    codes = [tune(file, tmp_path / "parts", tiny_gguf).exit_code for _ in range(3)]
+    assert codes == [130, 130, 0]
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert one.keys() == other.keys()
+    for key, pair in one.items():
+        for left, right in zip(pair, other[key], strict=True):
+            assert (left == right).all()
+    cards = [json.loads((tmp_path / f / "card.json").read_text()) for f in ("whole", "parts")]
+    assert cards[0] == cards[1]
+
+
+def test_a_killed_training_continues(file: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    arguments = [*COMMAND, "tune", file, "--model", tiny_gguf, "--output", output, *FAST]
+    process = subprocess.Popen(
+        [*arguments, "--passes", "200", "--patience", "1000"], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (output / "settings.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    result = tune(file, output, tiny_gguf, "--passes", "3")
+    assert_error(result, "other settings", "passes was 200, is 3")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("broken", "not a whole state of a training"),
+        ("settings", "give an empty folder"),
+    ],
+)
+def test_broken_folders_are_refused(
+    change: str, message: str, file: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    if change == "broken":
+        assert tune(file, output, tiny_gguf).exit_code == 0
+        (output / "state.safetensors").write_bytes(b"x" * 100)
+    else:
+        output.mkdir()
+        (output / "settings.json").write_text("[")
+    assert_error(tune(file, output, tiny_gguf), message)
+
+
+def test_a_full_disk_is_one_error(
+    file: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("toolprm_lite.tuning.state.replace_file", full)
+    result = tune(file, tmp_path / "out", tiny_gguf)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit)
+    assert "No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--most-tokens", "5"], "too long|longer than 5 tokens|no validation problem"),
+        (["--prompt", "x"], "prompt is 'x'"),
+        (["--learning-rate", "0"], "learning_rate"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    more: list[str], message: str, file: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    result = tune(file, tmp_path / "out", tiny_gguf, *more)
+    assert result.exit_code == 2
+    assert any(part in result.stderr for part in message.split("|")), result.stderr
+
+
+def test_defaults_are_those_of_the_settings() -> None:
+    given = {parameter.name: parameter.default for parameter in command.tune.params}
+    settings = TuneSettings()
+    for name in settings.__slots__:
+        if name in given and getattr(settings, name) is not None:
+            assert given[name] == getattr(settings, name), name
+    for name in ("mask_share", "refusal_share", "joined_share", "max_tools", "seed"):
+        assert given[name] == getattr(settings.plan, name), name

@@ -1,0 +1,241 @@
+"""`toolprm-lite tune`: an adapter from files of problems with known answers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolprm_lite.cli.collect import problem_files, tell_plan, tell_usable
+from toolprm_lite.cli.options import MOST_PROBLEMS, MOST_SEED, number_option
+from toolprm_lite.cli.output import print_message, print_text
+from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
+from toolprm_lite.errors import TrainingError
+from toolprm_lite.formats import FORMATS
+
+if TYPE_CHECKING:
+    from toolprm_lite.tuning.run import Estimate
+    from toolprm_lite.tuning.settings import TuneSettings
+    from toolprm_lite.tuning.state import Check
+    from toolprm_lite.tuning.tune import Progress
+
+_EPILOG = """\b
+Example:
+  toolprm-lite tune problems.jsonl --model model.gguf --output adapter/
+  toolprm-lite search --model model.gguf --adapter adapter/adapter.gguf ...
+"""
+_SHARE = click.FloatRange(0, 1)
+
+
+# The defaults are those of `TuneSettings`, which is slow to import.
+@click.command(epilog=_EPILOG)
+@problem_files
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Where the adapter goes, as GGUF and safetensors, with its card. A stopped run continues "
+    "there.",
+)
+@click.option(
+    "--model",
+    metavar="PATH",
+    show_default="the embedded SmolLM2-135M",
+    help="GGUF file, transformers folder or hub id of the model.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Where torch computes: cpu, cuda, cuda:1, mps; auto is a GPU where there is one.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="What torch computes in; auto is the fastest that fits. The adapter itself is float32.",
+)
+@click.option("--threads", type=int, show_default="as torch is set", help="Threads to train with.")
+@click.option("--name", default="adapter", show_default=True, help="Of the adapter, on its card.")
+@number_option("--rank", 16, 1, 1024, help="Of the changes; twice the rank is twice the size.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="At the beginning.")
+@number_option("--passes", 3, 1, 1000, help="Over the problems, each with other masks and tools.")
+@number_option("--batch", 8, 1, 1 << 20, help="Responses of one step, at least.")
+@number_option(
+    "--most-tokens", 1280, 1, 1 << 17, help="Longest prompt and response; computed at once."
+)
+@click.option(
+    "--per-source",
+    type=click.IntRange(1, MOST_PROBLEMS),
+    metavar="N",
+    show_default="all",
+    help="Problems of one source in a pass, at most; each pass draws others.",
+)
+@click.option(
+    "--decline-share",
+    default=0.12,
+    show_default=True,
+    type=_SHARE,
+    help="Share of the problems that are answered without a call, at most.",
+)
+@click.option(
+    "--mask-share",
+    default=0.5,
+    show_default=True,
+    type=_SHARE,
+    help="Share of the problems whose names become random strings.",
+)
+@click.option(
+    "--refusal-share",
+    default=0.05,
+    show_default=True,
+    type=_SHARE,
+    help="Share of the problems that lose their right tools.",
+)
+@click.option(
+    "--joined-share",
+    default=0.1,
+    show_default=True,
+    type=_SHARE,
+    help="Share of the single questions that are asked two or three at once.",
+)
+@number_option("--max-tools", 6, 1, 1 << 10, help="Tools offered, at most.")
+@number_option("--seed", 0, 0, MOST_SEED, help="Of it all.")
+@number_option("--patience", 4, 1, 1000, help="Checks without a better loss, then it ends.")
+@click.option(
+    "--call-format",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *FORMATS]),
+    help="How calls are written; auto is as the model's chat template teaches.",
+)
+@click.option(
+    "--prompt",
+    default="signatures-short",
+    show_default=True,
+    metavar="STYLE",
+    help="How tools are explained to a model whose template doesn't, as in search.",
+)
+@click.option(
+    "--exclude",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Leave out the records whose ids FILE lists, as in collect.",
+)
+@click.option(
+    "--keep-unsupported",
+    is_flag=True,
+    help="Keep problems with answers that the conversation does not support.",
+)
+@click.option(
+    "--about",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A text for the adapter's card: what data this is, under which licences.",
+)
+def tune(
+    problems: tuple[Path, ...],
+    output: Path,
+    exclude: Path | None,
+    keep_unsupported: bool,
+    about: Path | None,
+    **values: Any,
+) -> None:
+    """Train an adapter (LoRA) of a model on PROBLEMS, so that it calls functions better.
+
+    The problems are as in `toolprm-lite collect`. Loss is taken of the response alone; validation
+    problems, of functions that no training problem calls, say when to stop.
+    """
+    try:
+        from toolprm_lite.tuning.run import TuneSources, Watch
+        from toolprm_lite.tuning.run import tune as train
+    except ImportError as error:
+        raise TrainingError(
+            f"tuning needs {error.name}: pip install 'toolprm_lite[train]'"
+        ) from error
+    from toolprm_lite.files import locked, read_text
+    from toolprm_lite.models import weights_of
+    from toolprm_lite.supervision.prepare import PrepareSettings
+
+    settings = _settings(values)
+    sources = TuneSources(
+        problems=problems,
+        prepare=PrepareSettings(exclude=exclude, keep_unsupported=keep_unsupported),
+        weights=weights_of(values["model"]),
+        about=None if about is None else read_text(about, 1 << 20),
+        **{key: values[key] for key in ("model", "device", "dtype", "threads", "name")},
+    )
+    watch = Watch(
+        usable=tell_usable,
+        plan=lambda usable, plan: tell_plan(usable, plan, None),
+        estimate=_tell_estimate,
+        resumed=lambda step: print_message(f"{output}: {step} steps are done already"),
+        progress=_progress(),
+    )
+    try:
+        with locked(output, folder=True):
+            file = train(sources, settings, output, watch)
+    except KeyboardInterrupt:
+        print_message(f"stopped; the same command continues in {output}")
+        raise click.exceptions.Exit(130) from None
+    model = "" if values["model"] is None else f" --model {values['model']}"
+    print_text(f"use it: toolprm-lite search{model} --adapter {file}")
+
+
+def _settings(values: dict[str, Any]) -> TuneSettings:
+    """The settings among the command's parameters. Raises `ConfigError`."""
+    from toolprm_lite.tuning.settings import TuneSettings
+
+    names = (
+        "rank", "learning_rate", "passes", "batch", "most_tokens", "per_source", "decline_share",
+        "patience", "call_format", "prompt",
+    )  # fmt: skip
+    planned = ("mask_share", "refusal_share", "joined_share", "max_tools", "seed")
+    settings = TuneSettings(**{name: values[name] for name in names})
+    plan = replace(settings.plan, **{name: values[name] for name in planned})
+    return replace(settings, plan=plan)
+
+
+def _tell_estimate(estimate: Estimate) -> None:
+    sources = ", ".join(f"{source} {count}" for source, count in sorted(estimate.sources.items()))
+    print_message(
+        f"{estimate.examples} examples ({sources}), {estimate.tokens} tokens"
+        + (f"; {estimate.left_out} are too long and left out" if estimate.left_out else "")
+    )
+    print_message(
+        f"{estimate.trained} weights to train; some {estimate.memory / 1e9:.1f} GB of memory, "
+        f"{duration(estimate.seconds)}"
+    )
+
+
+def _progress() -> Callable[[Progress | Check], None]:
+    """Prints every check, and a line of progress at intervals."""
+    shown = time.monotonic()
+
+    def show(now: Progress | Check) -> None:
+        nonlocal shown
+        from toolprm_lite.tuning.state import Check
+
+        if isinstance(now, Check):
+            print_message(
+                f"step {now.step}: validation loss {now.loss:.3f} nats a response, "
+                f"{now.exact:.1%} exact"
+            )
+        elif time.monotonic() - shown >= (2.0 if sys.stderr.isatty() else PLAIN_SECONDS):
+            shown = time.monotonic()
+            rate = now.tokens / max(now.seconds, 1e-9)
+            done = max(1, now.done)
+            left = now.seconds / done * (now.steps - now.step)
+            print_message(
+                f"{now.step}/{now.steps} · loss {now.loss:.3f} · {rate:.0f} tokens/s · "
+                f"{duration(left)} left"
+            )
+
+    return show

@@ -1,0 +1,107 @@
+"""From problems with known answers to the tokens that a model is trained on.
+
+Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolprm_lite.backends.encoder import Encoder
+from toolprm_lite.formats import CallFormat
+from toolprm_lite.instruction import PromptStyle
+from toolprm_lite.prompt import mark, render_prompt
+from toolprm_lite.special_texts import SpecialTexts
+from toolprm_lite.tasks.problem import Call, Problem
+from toolprm_lite.tools import Tool
+from toolprm_lite.tuning.trees import Example
+
+
+class ExampleEncoder:
+    """Writes a model's prompts and right responses, as a search prompts and masks it."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        special: SpecialTexts,
+        form: CallFormat,
+        style: PromptStyle,
+        *,
+        chat_template: str | None,
+        bos_token: str,
+        eos_token: str,
+        end: int,
+    ) -> None:
+        """`end` is the token that ends a response."""
+        self._encoder = encoder
+        self._special = special
+        self._form = form
+        self._style = style
+        self._template = chat_template
+        self._bos, self._eos = bos_token, eos_token
+        self._end = end
+        texts = sorted(encoder.special_tokens, key=len, reverse=True)
+        self._markers = re.compile(f"({'|'.join(map(re.escape, texts))})") if texts else None
+
+    def __call__(self, problem: Problem) -> Example:
+        """The prompt's and the response's tokens. Raises `ProblemError`."""
+        pieces = render_prompt(
+            problem.messages,
+            problem.tools,
+            format=self._form,
+            chat_template=self._template,
+            special=self._special,
+            bos_token=self._bos,
+            eos_token=self._eos,
+            style=self._style,
+        )
+        calls = in_schema_order(problem.answers, problem.tools)
+        written = self._form.write(mark(calls, self._special, self._template))
+        response = [token for piece in self._special.cut(written) for token in self._tokens(piece)]
+        return Example(
+            problem.id,
+            problem.source,
+            tuple(self._encoder.prompt(pieces)),
+            (*response, self._end),
+        )
+
+    def _tokens(self, text: str) -> list[int]:
+        """Markers of the call format as the special tokens that they are."""
+        if self._markers is None:
+            return self._encoder(text)
+        known = self._encoder.special_tokens
+        parts = self._markers.split(text)
+        return [
+            token
+            for part in parts
+            for token in ([known[part]] if part in known else self._encoder(part))
+        ]
+
+
+def in_schema_order(calls: Sequence[Call], tools: Sequence[Tool]) -> list[Call]:
+    """The calls with arguments, and properties of objects in them, in the order of the schemas.
+
+    The masks of a search allow no other order.
+    """
+    schemas = {tool.name: tool.parameters for tool in tools}
+    return [
+        {**call, "arguments": _ordered(call["arguments"], schemas.get(call["name"], {}))}
+        for call in calls
+    ]
+
+
+def _ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        items = schema.get("items")
+        return [_ordered(each, items) if isinstance(items, Mapping) else each for each in value]
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    names = [name for name in properties if name in value]
+    names += [name for name in value if name not in properties]
+    return {
+        name: _ordered(value[name], part if isinstance(part := properties.get(name), dict) else {})
+        for name in names
+    }

@@ -1,0 +1,75 @@
+"""Groups of problems that offer the same tools, so that a model's pass computes these once.
+
+Knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from toolprm_lite.tasks.names import words_of
+from toolprm_lite.tasks.problem import Problem
+from toolprm_lite.tools import Tool
+
+_MOST_LOOKED_AT = 200  # problems, for the members of a group
+
+
+def share_tools(
+    problems: Sequence[Problem], group: int, max_tools: int, seed: int
+) -> list[Problem]:
+    """The problems in groups of at most `group` that offer the same tools: those of all members.
+
+    A model's pass over a group computes the tools once, and each question has tools that are right
+    for another one. Members are of one source and begin with the same system message; no member's
+    right function is about the same as another's, which might be right, too. Problems that fit
+    into no group with at most `max_tools` tools keep their own.
+    """
+    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        first = problem.messages[0]
+        system = first["content"] if first["role"] == "system" else ""
+        kinds[problem.source, system].append(problem)
+    grouped: list[Problem] = []
+    for key in sorted(kinds):
+        waiting = kinds[key]
+        random.Random(f"{seed}:share:{key}").shuffle(waiting)
+        while waiting:
+            members, tools, waiting = _one_group(waiting, group, max_tools)
+            grouped += [replace(member, tools=tools) for member in members]
+    return grouped
+
+
+def _one_group(
+    problems: Sequence[Problem], group: int, max_tools: int
+) -> tuple[list[Problem], list[Tool], list[Problem]]:
+    """The first problem and those that go with it, their tools, and the other problems."""
+    tools: dict[str, Tool] = {}
+    first, *others = problems
+    if not first.answers:
+        return [first], first.tools, others
+    members: list[Problem] = []
+    left: list[Problem] = []
+    for looked, problem in enumerate(problems):
+        names = {call["name"] for call in problem.answers}
+        more = [t for t in problem.tools if t.name in names and tools.get(t.name) != t]
+        fits = not members or (
+            problem.answers
+            and len(members) < group
+            and looked < _MOST_LOOKED_AT
+            and len(tools) + len(more) <= max_tools
+            and not any(_alike_any(tool, tools.values()) for tool in more)
+        )
+        if fits:
+            members.append(problem)
+            tools.update({tool.name: tool for tool in more})
+        else:
+            left.append(problem)
+    return members, list(tools.values()), left
+
+
+def _alike_any(tool: Tool, others: Iterable[Tool]) -> bool:
+    words = words_of(tool.name)
+    return any(words <= topic or topic <= words for topic in (words_of(o.name) for o in others))
