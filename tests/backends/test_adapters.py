@@ -13,24 +13,24 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from support.commands import assert_error, run  # noqa: E402
-from support.tiny_hf import write_tiny_hf  # noqa: E402
-from support.tiny_model import TinyLlama  # noqa: E402
-from toolprm_lite import Searcher  # noqa: E402
-from toolprm_lite.backends.adapters import AdapterCard, read_card  # noqa: E402
-from toolprm_lite.backends.llamacpp import LlamaCppBackend  # noqa: E402
-from toolprm_lite.backends.torch import TorchBackend  # noqa: E402
-from toolprm_lite.backends.torch.adapter import halved, interleaved  # noqa: E402
-from toolprm_lite.backends.torch.hf_models import load_model  # noqa: E402
-from toolprm_lite.errors import ModelError  # noqa: E402
-from toolprm_lite.tuning.adapter_files import (  # noqa: E402
+from support.commands import assert_error, run
+from support.tiny_hf import write_tiny_hf
+from support.tiny_model import TinyLlama
+from toolprm_lite import Searcher
+from toolprm_lite.backends.adapters import AdapterCard, read_card
+from toolprm_lite.backends.llamacpp import LlamaCppBackend
+from toolprm_lite.backends.torch import TorchBackend
+from toolprm_lite.backends.torch.adapter import halved, interleaved
+from toolprm_lite.backends.torch.hf_models import load_model
+from toolprm_lite.errors import ModelError
+from toolprm_lite.tuning.adapter_files import (
     GGUF_FILE,
     PEFT_FILE,
     PEFT_SETTINGS,
     with_digest,
     write_adapter,
 )
-from toolprm_lite.tuning.lora import attach, state_of  # noqa: E402
+from toolprm_lite.tuning.lora import attach, state_of
 
 PROMPT = list(range(40, 80))
 CARD = AdapterCard(

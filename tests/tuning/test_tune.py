@@ -18,19 +18,19 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("pyarrow")
 
-from support.commands import COMMAND, assert_error, run  # noqa: E402
-from support.questions import record, write_problems  # noqa: E402
-from toolprm_lite import Searcher  # noqa: E402
-from toolprm_lite.backends.torch.adapter import read_adapter  # noqa: E402
-from toolprm_lite.cli import tune as command  # noqa: E402
-from toolprm_lite.tasks.plan import make_plan  # noqa: E402
-from toolprm_lite.tasks.problem import Problem  # noqa: E402
-from toolprm_lite.tools import parse_tools  # noqa: E402
-from toolprm_lite.tuning import run as tuning  # noqa: E402
-from toolprm_lite.tuning.encoding import in_schema_order  # noqa: E402
-from toolprm_lite.tuning.passes import pass_problems, split_ids, validation_problems  # noqa: E402
-from toolprm_lite.tuning.settings import TuneSettings  # noqa: E402
-from toolprm_lite.tuning.sharing import share_tools  # noqa: E402
+from support.commands import COMMAND, assert_error, run
+from support.questions import record, write_problems
+from toolprm_lite import Searcher
+from toolprm_lite.backends.torch.adapter import read_adapter
+from toolprm_lite.cli import tune as command
+from toolprm_lite.tasks.plan import make_plan
+from toolprm_lite.tasks.problem import Problem
+from toolprm_lite.tools import parse_tools
+from toolprm_lite.tuning import run as tuning
+from toolprm_lite.tuning.encoding import in_schema_order
+from toolprm_lite.tuning.passes import pass_problems, split_ids, validation_problems
+from toolprm_lite.tuning.settings import TuneSettings
+from toolprm_lite.tuning.sharing import share_tools
 
 FAST = ["--rank", "2", "--passes", "2", "--batch", "4", "--threads", "1", "--dtype", "float32"]
 

@@ -18,6 +18,7 @@ from toolprm_lite.described import described
 
 _COMMANDS = {
     "search": "Find the function calls that answer a request.",
+    "demo": "Answer six built-in requests, with their traces.",
     "collect": "Let a model answer problems, and label every step it decides.",
     "train": "Fit reward heads to what was collected.",
     "eval-reward": "Judge reward heads on held-out problems.",

@@ -54,8 +54,8 @@ def attach(model: Any, rank: int, scale: float = 1.0) -> dict[str, LoraLinear]:
     }
     if not found:
         raise TrainingError(
-            f"{type(model).__name__} has no linear layers named {', '.join(LAYERS)}; choose a model "
-            "of the llama, mistral, qwen or gemma families"
+            f"{type(model).__name__} has no linear layers named {', '.join(LAYERS)}; choose a "
+            "model of the llama, mistral, qwen or gemma families"
         )
     attached: dict[str, LoraLinear] = {}
     for name, module in found.items():

@@ -137,10 +137,10 @@ def losses(model: Any, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
 def _masks(model: Any, allowed: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> Any:
     """What transformers adds to attention's scores: a tensor, or one for each type of layer."""
     config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
+    window: int | None = getattr(config, "sliding_window", None)
     types = set(getattr(config, "layer_types", None) or ([_SLIDING] if window else [_FULL]))
     masks = {_FULL: _added(allowed, dtype)}
-    if _SLIDING in types:
+    if _SLIDING in types and window is not None:
         places = positions[0].to(allowed.device)
         near = places[:, None] - places[None, :] < window
         masks[_SLIDING] = _added(allowed & near, dtype)
