@@ -134,7 +134,7 @@ class Tuner:
             yield self.state()
 
     def state(self) -> TuneState:
-        """What `resume` continues from."""
+        """What `resume` continues from; copies, which later steps leave as they are."""
         moments = self._optimizer.state_dict()["state"]
         names = [f"{name}.{part}" for name in self._adapters for part in ("a", "b")]
         return TuneState(
@@ -143,7 +143,7 @@ class Tuner:
             weights=state_of(self._adapters),
             best=self.best,
             moments={
-                f"{name}.{key}": moments[number][key].detach().cpu()
+                f"{name}.{key}": moments[number][key].detach().cpu().clone()
                 for number, name in enumerate(names)
                 if number in moments
                 for key in _MOMENTS
