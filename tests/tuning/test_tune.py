@@ -85,16 +85,15 @@ def test_a_pass_is_balanced() -> None:
     declining = [problem(100 + n, id=f"d{n}", answers=[]) for n in range(60)]
     other = [problem(n, id=f"o{n}", source="other") for n in range(40)]
     every = [*PROBLEMS, *declining, *other]
-    settings = TuneSettings(per_source=10, decline_share=0.2)
     ids = {"train": {p.id for p in every}, "validation": set(), "test": set()}
     plan = TuneSettings().plan
     settings = TuneSettings(
-        per_source=10, decline_share=0.2,
+        decline_share=0.2,
         plan=type(plan)(refusal_share=0.0, joined_share=0.0, mask_share=0.0),
     )  # fmt: skip
     shown = pass_problems(every, ids, 0, settings)  # type: ignore[arg-type]
-    assert Counter(p.source for p in shown if p.answers) == {"made": 10, "other": 10}
-    assert sum(not p.answers for p in shown) == 5
+    assert Counter(p.source for p in shown if p.answers) == {"made": 60, "other": 40}
+    assert sum(not p.answers for p in shown) == 25
 
 
 def test_problems_share_the_tools_of_all_members() -> None:

@@ -67,16 +67,16 @@ _SHARE = click.FloatRange(0, 1)
 @number_option("--rank", 16, 1, 1024, help="Of the changes; twice the rank is twice the size.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="At the beginning.")
 @number_option("--passes", 3, 1, 1000, help="Over the problems, each with other masks and tools.")
-@number_option("--batch", 8, 1, 1 << 20, help="Responses of one step, at least.")
+@number_option("--batch", 24, 1, 1 << 20, help="Responses of one step, at least.")
 @number_option(
     "--most-tokens", 1280, 1, 1 << 17, help="Longest prompt and response; computed at once."
 )
 @click.option(
-    "--per-source",
-    type=click.IntRange(1, MOST_PROBLEMS),
+    "--source-tokens",
+    type=click.IntRange(min=1),
     metavar="N",
     show_default="all",
-    help="Problems of one source in a pass, at most; each pass draws others.",
+    help="Tokens of one source in a pass, at most; each pass draws other problems.",
 )
 @click.option(
     "--decline-share",
@@ -108,6 +108,9 @@ _SHARE = click.FloatRange(0, 1)
 )
 @number_option("--max-tools", 6, 1, 1 << 10, help="Tools offered, at most.")
 @number_option("--seed", 0, 0, MOST_SEED, help="Of it all.")
+@number_option(
+    "--check-problems", 200, 1, MOST_PROBLEMS, help="Validation problems of a check, at most."
+)
 @number_option("--patience", 4, 1, 1000, help="Checks without a better loss, then it ends.")
 @click.option(
     "--call-format",
@@ -194,8 +197,8 @@ def _settings(values: dict[str, Any]) -> TuneSettings:
     from toolprm_lite.tuning.settings import TuneSettings
 
     names = (
-        "rank", "learning_rate", "passes", "batch", "most_tokens", "per_source", "decline_share",
-        "patience", "call_format", "prompt",
+        "rank", "learning_rate", "passes", "batch", "most_tokens", "source_tokens", "decline_share",
+        "check_problems", "patience", "call_format", "prompt",
     )  # fmt: skip
     planned = ("mask_share", "refusal_share", "joined_share", "max_tools", "seed")
     settings = TuneSettings(**{name: values[name] for name in names})

@@ -74,18 +74,12 @@ def _without(problem: Problem, names: set[str]) -> Problem:
 
 
 def _balanced(problems: Sequence[Problem], seed: int, settings: TuneSettings) -> list[Problem]:
-    """At most `per_source` of each source, and `decline_share` without a call."""
+    """At most `decline_share` without a call, those of as many sources as there are."""
     rng = random.Random(f"{seed}:balance")
     by_source: dict[tuple[str, bool], list[Problem]] = defaultdict(list)
     for problem in problems:
         by_source[problem.source, not problem.answers].append(problem)
-    most = settings.per_source
-    calling: list[Problem] = []
-    for source, declines in sorted(by_source):
-        if not declines:
-            members = by_source[source, declines]
-            rng.shuffle(members)
-            calling += members[:most]
+    calling = [problem for problem in problems if problem.answers]
     # As many of each source as there are, in turn, until the share is reached.
     share = settings.decline_share
     room = len(problems) if share >= 1 else int(share * len(calling) / (1 - share))

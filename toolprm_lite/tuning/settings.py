@@ -21,7 +21,8 @@ class TuneSettings:
         batch: responses of one step of the optimizer, at least.
         most_tokens: of a problem's prompt and response; longer ones are left out. So many are
             computed at once.
-        per_source: problems of one source in a pass, at most; each pass draws others. None: all.
+        source_tokens: tokens of one source in a pass, at most; each pass draws others, so that no
+            source, and none of long problems, takes most of the time. None: all.
         decline_share: share of the problems without a call in a pass, at most.
         group: problems that offer the same tools, at most; see `share_tools`.
         checks: how often in a pass the loss on the validation problems is computed.
@@ -35,11 +36,11 @@ class TuneSettings:
     scale: float = 1.0
     learning_rate: float = 1e-3
     passes: int = 3
-    batch: int = 8
+    batch: int = 24
     most_tokens: int = 1280
-    per_source: int | None = None
+    source_tokens: int | None = None
     decline_share: float = 0.12
-    group: int = 9
+    group: int = 24
     checks: int = 4
     check_problems: int = 200
     patience: int = 4
@@ -55,8 +56,8 @@ class TuneSettings:
             ("group", 1 << 10), ("checks", 1000), ("check_problems", 1 << 30), ("patience", 1000),
         ):  # fmt: skip
             check_integer(name, getattr(self, name), 1, most)
-        if self.per_source is not None:
-            check_integer("per_source", self.per_source, 1, 1 << 30)
+        if self.source_tokens is not None:
+            check_integer("source_tokens", self.source_tokens, 1, 1 << 40)
         check_number("scale", self.scale, 0, 1000, above=True)
         check_number("learning_rate", self.learning_rate, 0, 1, above=True)
         check_number("decline_share", self.decline_share, 0, 1)

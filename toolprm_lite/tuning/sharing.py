@@ -14,7 +14,7 @@ from toolprm_lite.tasks.names import words_of
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
-_MOST_LOOKED_AT = 200  # problems, for the members of a group
+_MOST_LOOKED_AT = 2000  # problems, for the members of a group
 
 
 def share_tools(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,11 +41,17 @@ class Progress:
 
 
 def steps_of(trees: Sequence[Tree], number: int, settings: TuneSettings) -> list[list[Tree]]:
-    """The trees of one pass in random order, as many for each step as make `batch` responses."""
+    """The trees of one pass in random order, at most `source_tokens` of a source, as many for each
+    step as make `batch` responses."""
     shuffled = list(trees)
     random.Random(f"{settings.plan.seed}:order:{number}").shuffle(shuffled)
     steps: list[list[Tree]] = [[]]
+    taken: Counter[str] = Counter()
     for tree in shuffled:
+        source = tree.examples[0].source
+        if settings.source_tokens is not None and taken[source] >= settings.source_tokens:
+            continue
+        taken[source] += tree.tokens
         if sum(len(t.examples) for t in steps[-1]) >= settings.batch:
             steps.append([])
         steps[-1].append(tree)
@@ -55,7 +61,6 @@ def steps_of(trees: Sequence[Tree], number: int, settings: TuneSettings) -> list
 def check(model: Any, trees: Sequence[Tree], step: int) -> Check:
     """Loss and exact responses on `trees`."""
     found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    model.eval()
     with torch.no_grad():
         for tree in trees:
             packed = pack(tree)
@@ -82,7 +87,8 @@ def _means(pairs: Sequence[tuple[float, bool]]) -> tuple[float, float]:
 class Tuner:
     """A training that can be stopped after every step.
 
-    `steps` are all of it, in order; `validation` the trees that checks look at.
+    `model` is in evaluation mode and stays there: dropout would make steps differ. `steps` are all
+    of it, in order; `validation` the trees that checks look at.
     """
 
     def __init__(
@@ -169,7 +175,6 @@ class Tuner:
         warm = min(1.0, (self.step + 1) / _WARM_UP)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * warm * (1 - self.step / total)
-        self._model.train()
         targets = sum(tree.targets for tree in trees)
         whole = 0.0
         for tree in trees:
