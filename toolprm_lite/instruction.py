@@ -54,6 +54,9 @@ class PromptStyle:
         return f"{self.listing}{short}{f'+{self.examples}' if self.examples else ''}"
 
 
+# On validation problems as many answers are right as with schemas, for 0.6 times the tokens
+# (docs/results.md).
+_DEFAULT = PromptStyle("signatures")
 _NAME = re.compile(r"(schemas|signatures)(?:(-short)|\+([1-3]))?")
 _SHAPE = {"name": "function_name", "arguments": {"parameter_name": "value"}}
 
@@ -103,9 +106,9 @@ _EXAMPLES: list[tuple[str, list[dict[str, Any]]]] = [
 ]
 
 
-def default_style(model: str) -> PromptStyle:
-    """What was measured to be best for a model of that name, without a head."""
-    return PromptStyle()
+def own_style(trained: str) -> PromptStyle:
+    """A model's style without a head: what its adapter was trained on, "" for none."""
+    return PromptStyle.parse(trained) if trained else _DEFAULT
 
 
 def explain(

@@ -99,7 +99,7 @@ def test_the_model_names_it_and_prompts_as_it_was_trained(tiny_gguf: Path, adapt
         assert searcher.prompt_style("schemas").name == "schemas"
     with Searcher.from_model(tiny_gguf, adapter="none") as searcher:
         assert searcher.info.adapter == ""
-        assert searcher.prompt_style().name == "schemas"
+        assert searcher.prompt_style().name == "signatures"
 
 
 def test_a_tapped_context_keeps_it(tiny_gguf: Path, adapter: Path) -> None:
@@ -201,7 +201,7 @@ def test_an_adapter_without_a_card_is_used(tiny_gguf: Path, adapter: Path, tmp_p
         tiny_gguf, backend="torch", adapter=tmp_path / PEFT_FILE, dtype="float32"
     ) as searcher:
         assert searcher.info.adapter.startswith("adapter_model@")
-        assert searcher.prompt_style().name == "schemas"
+        assert searcher.prompt_style().name == "signatures"
 
 
 def test_the_command_says_what_is_wrong(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import run
-from toolprm_lite.demo import REQUESTS, TOOLS
+from toolprm_lite.cli.demo_requests import REQUESTS, TOOLS
 from toolprm_lite.judge import make_validator
 from toolprm_lite.tools import parse_tools
 

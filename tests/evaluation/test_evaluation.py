@@ -542,7 +542,8 @@ def test_one_strategys_error_is_its_own() -> None:
             return Searcher(MockBackend({"[]": 1.0})).search("q", TOOLS, BASE)
 
     strategies = [Strategy.parse("greedy"), Strategy.parse("majority@4")]
-    comparison = Comparison(Deaf(), strategies, {}, BASE)  # type: ignore[arg-type]
+    base = replace(BASE, prompt="signatures")
+    comparison = Comparison(Deaf(), strategies, {}, base)  # type: ignore[arg-type]
     found = by_name(comparison.ask(item(right=[])))
     assert found["greedy"]["right"]
     assert found["majority@4"]["error"] == "too long"

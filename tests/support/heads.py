@@ -66,8 +66,8 @@ def random_head(searcher: Searcher, seed: int, pooled: bool, aggregate: str) -> 
         info.name, info.architecture, info.width, info.layers, searcher.vocabulary_hash
     )
     card = HeadCard(
-        name="random", model=model, call_format="json-list", layers=(3, 1), pooled=pooled,
-        features=FEATURES, aggregate=aggregate,
+        name="random", model=model, call_format="json-list", prompt="signatures", layers=(3, 1),
+        pooled=pooled, features=FEATURES, aggregate=aggregate,
     )  # fmt: skip
     inputs = card.hidden_width + len(FEATURES)
     random = np.random.default_rng(seed)

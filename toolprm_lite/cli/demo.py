@@ -35,8 +35,8 @@ Example:
 )
 def demo(trace: bool, **values: Any) -> None:
     """Answer six built-in requests: one call, two, none, an enum, a number, a date."""
+    from toolprm_lite.cli.demo_requests import REQUESTS, TOOLS
     from toolprm_lite.cli.render import show
-    from toolprm_lite.demo import REQUESTS, TOOLS
     from toolprm_lite.tasks.matching import responses_equal
     from toolprm_lite.tools import parse_tools
 

@@ -144,7 +144,7 @@ class Comparison:
 
     `rewards` are by name, each "policy" or a `Reward`; a pool is judged by heads only. What draws
     is asked with each of `seeds` seeds from the base's on, what does not once. Raises `ConfigError`
-    for a reward that is missing or that can't judge a pool.
+    for a reward that is missing or that can't judge a pool, and for heads of different prompts.
     """
 
     def __init__(
@@ -164,6 +164,7 @@ class Comparison:
                     f"strategy {strategy}: whole responses are judged by a head, and "
                     f"{strategy.reward} is none; give --heads"
                 )
+        base = replace(base, prompt=_common_prompt(searcher, rewards, base))
         self._searcher = searcher
         self._strategies = list(strategies)
         heads = {name: head for name, head in rewards.items() if isinstance(head, Head)}
@@ -272,6 +273,24 @@ class Comparison:
             after = _judge_tokens(reward) or before
             answer["judge_tokens"] = after - before
         return answer
+
+
+def _common_prompt(
+    searcher: Searcher, rewards: Mapping[str, Reward | str], base: SearchConfig
+) -> str:
+    """The prompt style for all strategies. Raises `ConfigError` where heads want different ones."""
+    if base.prompt != "auto":
+        return base.prompt
+    heads: list[Head | None] = [each for each in rewards.values() if isinstance(each, Head)]
+    styles = {
+        searcher.prompt_style("auto", head, base.call_format).name for head in heads or [None]
+    }
+    if len(styles) > 1:
+        raise ConfigError(
+            f"the heads were fitted with different prompts ({', '.join(sorted(styles))}); set "
+            "--prompt, or compare them in several runs"
+        )
+    return styles.pop()
 
 
 def _chosen(

@@ -17,7 +17,7 @@ from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
-from toolprm_lite.instruction import PromptStyle, default_style
+from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.judge import ArgumentJudge
 from toolprm_lite.prompt import render_prompt
 from toolprm_lite.reward.base import RequestReward, Reward
@@ -52,15 +52,6 @@ class Preparer:
         info = self._backend.info
         return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
 
-    def prompt_style(self, name: str = "auto", reward: Reward | None = None) -> PromptStyle:
-        """How tools are explained; `name` as in `SearchConfig.prompt`."""
-        if name != "auto":
-            return PromptStyle.parse(name)
-        if isinstance(reward, Head):
-            return PromptStyle.parse(reward.card.prompt)
-        info = self._backend.info
-        return PromptStyle.parse(info.prompt) if info.prompt else default_style(info.name)
-
     def prepare(
         self,
         messages: list[dict[str, Any]],
@@ -70,8 +61,9 @@ class Preparer:
         listen: bool = False,
         follow_argmax: bool | None = None,
     ) -> Prepared:
-        """The search that `config` describes. `listen` records what happens to candidates;
-        `follow_argmax` None leaves to the strategy whether the most likely path is one.
+        """The search that `config` describes; its `prompt` is not "auto". `listen` records what
+        happens to candidates; `follow_argmax` None leaves to the strategy whether the most likely
+        path is one.
 
         Raises `ConfigError` for a `tool_choice` that is no tool's name, `ToolsError` for schemas
         that can't be followed.
@@ -97,7 +89,7 @@ class Preparer:
             eos_token=info.eos_token,
             tool_choice=choice,
             parallel=config.parallel,
-            style=self.prompt_style(config.prompt, reward),
+            style=PromptStyle.parse(config.prompt),
         )
         prompt = self._encoder.prompt(pieces)
         constraint = self._constraint(tools, form, config)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from toolprm_lite.backends.open import BackendName, open_backend
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.files import FileState, state_of
 from toolprm_lite.formats import CallFormat
-from toolprm_lite.instruction import PromptStyle
+from toolprm_lite.instruction import PromptStyle, own_style
 from toolprm_lite.models import EMBEDDED
 from toolprm_lite.reward.base import FEATURES, Reward, RewardChoice
 from toolprm_lite.reward.head import Head
@@ -300,7 +301,8 @@ class Searcher:
         `_core.StepTable`, and `stats` has its counts. Raises as `search` does.
         """
         self.engine.lock.check()
-        job = self.engine.record_job(SearchRequest(messages, tools, config), reward)
+        request = SearchRequest(messages, tools, self._with_prompt(config, reward))
+        job = self.engine.record_job(request, reward)
         self.engine.run([job])
         search, stats = job.future.result()
         table = search.step_table()
@@ -372,9 +374,20 @@ class Searcher:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
         return self.engine.preparer.call_format(name)
 
-    def prompt_style(self, name: str = "auto") -> PromptStyle:
-        """How tools are explained without a head; `name` as in `SearchConfig.prompt`."""
-        return self.engine.preparer.prompt_style(name)
+    def prompt_style(
+        self, name: str = "auto", reward: Reward | None = None, call_format: str = "auto"
+    ) -> PromptStyle:
+        """How tools are explained; `name` and `call_format` as in `SearchConfig`.
+
+        "auto" is what `reward` was fitted with, if it is a head, else the head that ships for the
+        model, whether it is used or not: all rewards then judge the same prompts.
+        """
+        if name != "auto":
+            return PromptStyle.parse(name)
+        head = reward if isinstance(reward, Head) else self.reward("auto", call_format)
+        if isinstance(head, Head):
+            return PromptStyle.parse(head.card.prompt)
+        return own_style(self.info.prompt)
 
     def job(
         self,
@@ -390,7 +403,13 @@ class Searcher:
         """
         config = settings(request.config)
         scorer = self.reward(reward, config.call_format)
+        request = replace(request, config=self._with_prompt(config, scorer))
         return self.engine.job(request, scorer, limits, sink=sink)
+
+    def _with_prompt(self, config: SearchConfig, reward: Reward) -> SearchConfig:
+        """The settings with a prompt style that is not "auto"."""
+        style = self.prompt_style(config.prompt, reward, config.call_format)
+        return replace(config, prompt=style.name)
 
     def _answer(self, request: SearchRequest, reward: RewardChoice, limits: Limits) -> SearchResult:
         self.engine.lock.check()

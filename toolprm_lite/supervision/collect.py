@@ -4,13 +4,14 @@ there."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolprm_lite.files import locked
+from toolprm_lite.instruction import own_style
 from toolprm_lite.reward.base import FEATURES
 from toolprm_lite.search.searcher import Searcher
 from toolprm_lite.store import as_json
@@ -66,6 +67,8 @@ def _collect(
     limit: int | None,
     weights: Mapping[str, Any],
 ) -> None:
+    if settings.prompt == "auto":  # not that of a head: this set is for a new one
+        settings = replace(settings, prompt=own_style(searcher.info.prompt).name)
     layers = state_layers(searcher, settings)
     writer = SetWriter(folder)
     manifest = _manifest(searcher, layers, settings, weights, len(plan))
@@ -120,7 +123,7 @@ def _manifest(
         },
         "weights": dict(weights),
         "call_format": searcher.call_format(settings.call_format).name,
-        "prompt": searcher.prompt_style(settings.prompt).name,
+        "prompt": settings.prompt,
         "layers": list(layers),
         "pooled": True,
         "features": list(FEATURES),
