@@ -17,7 +17,7 @@ import pytest
 from support.eval_cases import item
 from support.mock_backend import MockBackend, tokenize
 from support.mock_models import Paths, RandomModel
-from support.step_rewards import StateReward, city_reward, sure
+from support.step_rewards import StateReward, TextReward, city_reward, sure
 from support.weather import DEAD, RESPONSES, TOOLS, call, search, two_calls
 from toolprm_lite import SearchConfig, Searcher, SearchResult
 from toolprm_lite.errors import ConfigError, TrainingError
@@ -231,7 +231,7 @@ def test_declining_may_be_the_answer() -> None:
 def test_a_small_cache_costs_time_and_not_answers(reward: Any, constrain: str) -> None:
     def ask(**settings: Any) -> SearchResult:
         return search(
-            reward=StateReward() if reward == "states" else reward, strategy="doubt", doubt=0.9,
+            reward=TextReward() if reward == "states" else reward, strategy="doubt", doubt=0.9,
             constrain=constrain, beams=3, expand=8, seed=3, **settings,
         )  # fmt: skip
 
@@ -302,8 +302,8 @@ def half(searcher: Searcher, doubt: float | None) -> Head:
         info.name, info.architecture, info.width, info.layers, searcher.vocabulary_hash
     )
     card = HeadCard(
-        name="half", model=model, call_format="json-list", layers=(2,), pooled=False,
-        features=FEATURES, doubt=doubt,
+        name="half", model=model, call_format="json-list", layers=(2,), prompt="signatures",
+        pooled=False, features=FEATURES, doubt=doubt,
     )  # fmt: skip
     inputs = card.hidden_width + len(FEATURES)
     shapes = [(inputs,), (1, inputs), (5, 1), (2, 5, 1), (2, 5), (2, 5, 2)]

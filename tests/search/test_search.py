@@ -364,8 +364,8 @@ def test_what_a_head_does_not_judge_has_no_probability(
         info.name, info.architecture, info.width, info.layers, searcher.vocabulary_hash
     )
     card = HeadCard(
-        name="small", model=model, call_format="json-list", layers=(2,), pooled=False,
-        features=FEATURES, kinds=kinds,
+        name="small", model=model, call_format="json-list", layers=(2,), prompt="signatures",
+        pooled=False, features=FEATURES, kinds=kinds,
     )  # fmt: skip
     inputs = card.hidden_width + len(FEATURES)
     shapes = [(inputs,), (1, inputs), (5, 1), (2, 5, 1), (2, 5), (2, 5, 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import ClassVar
 
 import numpy as np
@@ -66,6 +67,14 @@ class StateReward:
         for state, step in zip(batch.hidden, batch.candidates(), strict=True):
             self.seen.append((step.kind, step.response, state))
         return np.full(len(batch.kinds), 0.5, np.float32)
+
+
+class TextReward(StateReward):
+    """Rewards each text differently: equal scores are ranked in the order of arrival."""
+
+    def score(self, batch: StepBatch) -> np.ndarray:
+        texts = [zlib.crc32(step.response.encode()) for step in batch.candidates()]
+        return np.array([0.5 + text / 2**34 for text in texts], np.float32)
 
 
 class States(KindReward):
