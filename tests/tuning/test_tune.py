@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,22 @@ def test_problems_share_the_tools_of_all_members() -> None:
         assert p.answers[0]["name"] in {tool.name for tool in p.tools}
     sizes = Counter(tuple(tool.name for tool in p.tools) for p in shared)
     assert max(len(names) for names in sizes) > 1
+
+
+def with_system(number: int, text: str) -> Problem:
+    own = problem(number)
+    return replace(own, messages=[{"role": "system", "content": text}, *own.messages])
+
+
+def test_system_messages_are_exchanged_only_where_they_are_common() -> None:
+    common = [with_system(n, f"Be helpful, version {n % 2}") for n in range(20)]
+    own = [with_system(20 + n, f"Lamp {n} is on") for n in range(4)]
+    shared = {p.id: p for p in share_tools([*common, *own], 30, 30, 0)}
+    assert len({p.messages[0]["content"] for i, p in shared.items() if int(i[1:]) < 20}) == 1
+    for p in own:
+        assert shared[p.id].messages == p.messages
+    for p in common:
+        assert shared[p.id].messages[1:] == p.messages[1:]
 
 
 def test_arguments_are_in_the_order_of_the_schema() -> None:

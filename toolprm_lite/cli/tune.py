@@ -67,7 +67,7 @@ _SHARE = click.FloatRange(0, 1)
 @number_option("--rank", 16, 1, 1024, help="Of the changes; twice the rank is twice the size.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="At the beginning.")
 @number_option("--passes", 3, 1, 1000, help="Over the problems, each with other masks and tools.")
-@number_option("--batch", 24, 1, 1 << 20, help="Responses of one step, at least.")
+@number_option("--batch", 8, 1, 1 << 20, help="Responses of one step, at least.")
 @number_option(
     "--most-tokens", 1280, 1, 1 << 17, help="Longest prompt and response; computed at once."
 )

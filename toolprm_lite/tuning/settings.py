@@ -36,7 +36,7 @@ class TuneSettings:
     scale: float = 1.0
     learning_rate: float = 1e-3
     passes: int = 3
-    batch: int = 24
+    batch: int = 8
     most_tokens: int = 1280
     source_tokens: int | None = None
     decline_share: float = 0.12

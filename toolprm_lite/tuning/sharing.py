@@ -6,15 +6,17 @@ Knows nothing of tokens.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from toolprm_lite.prompt import Message
 from toolprm_lite.tasks.names import words_of
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
 _MOST_LOOKED_AT = 2000  # problems, for the members of a group
+_OFTEN = 5  # problems with a system message that says nothing about one of them
 
 
 def share_tools(
@@ -23,23 +25,38 @@ def share_tools(
     """The problems in groups of at most `group` that offer the same tools: those of all members.
 
     A model's pass over a group computes the tools once, and each question has tools that are right
-    for another one. Members are of one source and begin with the same system message; no member's
-    right function is about the same as another's, which might be right, too. Problems that fit
-    into no group with at most `max_tools` tools keep their own.
+    for another one. Members are of one source and begin with the same system message, where
+    messages that a source uses often are exchanged; no member's right function is about the same
+    as another's, which might be right, too. Problems that fit into no group with at most
+    `max_tools` tools keep their own.
     """
+    uses = Counter((problem.source, _system(problem)) for problem in problems)
     kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in problems:
-        first = problem.messages[0]
-        system = first["content"] if first["role"] == "system" else ""
-        kinds[problem.source, system].append(problem)
+        system = _system(problem)
+        often = uses[problem.source, system] >= _OFTEN
+        kinds[problem.source, "" if often else system].append(problem)
     grouped: list[Problem] = []
     for key in sorted(kinds):
         waiting = kinds[key]
         random.Random(f"{seed}:share:{key}").shuffle(waiting)
         while waiting:
             members, tools, waiting = _one_group(waiting, group, max_tools)
-            grouped += [replace(member, tools=tools) for member in members]
+            first = members[0].messages[0]
+            grouped += [replace(_with(first, member), tools=tools) for member in members]
     return grouped
+
+
+def _system(problem: Problem) -> str:
+    first = problem.messages[0]
+    return str(first["content"]) if first["role"] == "system" else ""
+
+
+def _with(first: Message, problem: Problem) -> Problem:
+    """The problem with this system message, where it is one, in place of its own."""
+    rest = problem.messages[1:] if _system(problem) else problem.messages
+    kept = [first] if first["role"] == "system" else []
+    return replace(problem, messages=[*kept, *rest])
 
 
 def _one_group(

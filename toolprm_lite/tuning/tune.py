@@ -22,7 +22,7 @@ from toolprm_lite.tuning.settings import TuneSettings
 from toolprm_lite.tuning.state import Check, TuneState
 from toolprm_lite.tuning.trees import Tree, losses, pack
 
-_WARM_UP = 20  # steps
+_WARM_UP = 0.05  # of all steps
 _CLIP = 1.0  # norm of the gradient
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of a parameter
 
@@ -172,7 +172,7 @@ class Tuner:
     def _one_step(self, trees: Sequence[Tree]) -> float:
         """One step of the optimizer; the mean loss of a token."""
         total = len(self._steps)
-        warm = min(1.0, (self.step + 1) / _WARM_UP)
+        warm = min(1.0, (self.step + 1) / (1 + _WARM_UP * total))
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * warm * (1 - self.step / total)
         targets = sum(tree.targets for tree in trees)
