@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from problems import load
-from request import as_request
+from request import PROMPT, as_request
 from timing import spread
 from token_beam import TokenBeamSearch
 
@@ -62,8 +62,9 @@ def main() -> None:
     options = parser.parse_args()
     items = load(options.problems, options.limit)
     steps = SearchConfig(
-        strategy="step-beam", beams=options.beams, expand=options.expand, max_tokens=MAX_TOKENS
-    )
+        strategy="step-beam", beams=options.beams, expand=options.expand, max_tokens=MAX_TOKENS,
+        prompt=PROMPT,
+    )  # fmt: skip
     backend = open_backend(options.model, threads=options.threads)
     with Searcher.from_model(options.model, threads=options.threads) as searcher:
         ways = {

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from problems import load
-from request import as_request
+from request import PROMPT, as_request
 
 from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite._core import KvLedger, Segmenter
@@ -274,8 +274,9 @@ def main() -> None:
     options = parser.parse_args()
     items = load(options.problems, options.limit)
     config = SearchConfig(
-        beams=options.beams, expand=options.expand, max_step_tokens=MAX_STEP_TOKENS
-    )
+        beams=options.beams, expand=options.expand, max_step_tokens=MAX_STEP_TOKENS,
+        prompt=PROMPT,
+    )  # fmt: skip
     opened = {"threads": options.threads, "context": options.context}
     records: list[dict[str, dict[str, float]]] = []
     with Searcher.from_model(options.model, **opened) as searcher:

@@ -12,10 +12,13 @@ from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.constraint import Constraint, Vocabulary
 from toolprm_lite.formats import detect_format
+from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.judge import ArgumentJudge
 from toolprm_lite.prompt import parse_messages, render_prompt
 from toolprm_lite.schema import closed_schema
 from toolprm_lite.tools import parse_tools
+
+PROMPT = "signatures"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Request:
 
 
 def as_request(backend: Backend, messages: Any, tools: Sequence[Any]) -> Request:
-    """The request in the format that the model's chat template teaches, as `Searcher` asks it."""
+    """The request in the format that the model's chat template teaches, as `Searcher` asks it with
+    the prompt style `PROMPT`."""
     known = parse_tools(tools)
     info = backend.info
     form = detect_format(info.chat_template, info.name)
@@ -40,6 +44,7 @@ def as_request(backend: Backend, messages: Any, tools: Sequence[Any]) -> Request
         special=backend.special_texts,
         bos_token=info.bos_token,
         eos_token=info.eos_token,
+        style=PromptStyle.parse(PROMPT),
     )
     encoder = Encoder(backend.token_bytes, backend.tokenize, backend.special_texts)
     definitions = [{"name": t.name, "parameters": closed_schema(t.parameters)} for t in known]
