@@ -95,13 +95,53 @@ def test_parameters_have_a_line_where_there_is_something_to_say() -> None:
     ]
 
 
-def test_references_and_deep_objects_are_written_as_schemas() -> None:
-    schema = {**properties(x={"$ref": "#/$defs/t"}), "$defs": {"t": {"type": "string"}}}
-    assert signed(schema) == 'f(x?: {"$ref": "#/$defs/t"})'
+def test_references_are_written_out() -> None:
+    """As in the schemas that pydantic makes."""
+    mode = {"enum": ["eco", "turbo"], "type": "string", "title": "Mode", "description": "How fast"}
+    schema = {
+        **properties(
+            mode={"$ref": "#/$defs/Mode"},
+            level={"anyOf": [{"type": "integer", "maximum": 5}, {"type": "null"}], "default": None},
+        ),
+        "$defs": {"Mode": mode},
+    }
+    assert signed(schema).splitlines() == [
+        'f(mode?: "eco" | "turbo", level?: integer | null)',
+        "  mode: How fast",
+        "  level: default null",
+        "  level: at most 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**properties(a={"$ref": "#"})},
+        {**properties(a={"type": "string"}), "anyOf": [{"required": ["a"]}]},
+        {"type": "object", "additionalProperties": {"type": "integer"}},
+        {"type": "object", "patternProperties": {"^a": {"type": "integer"}}},
+        properties(**{f"p{n}": {"type": "string"} for n in range(1001)}),
+    ],
+)
+def test_tools_that_no_signature_says_are_written_as_json(schema: dict[str, Any]) -> None:
+    written = json.loads(signed(schema))
+    assert written["name"] == "f"
+    assert written["parameters"].items() >= schema.items()
+
+
+def test_deep_objects_are_written_as_schemas_from_a_depth_on() -> None:
     deep: dict[str, Any] = {"type": "string"}
-    for _ in range(20):
+    for _ in range(10):
         deep = properties(a=deep)
-    assert len(signed(deep)) < 2000
+    text = signed(deep)
+    assert text.startswith("f(a?: {a?: ")
+    assert '{"type": "object", "properties":' in text
+
+
+def test_names_and_limits_stay_in_their_line() -> None:
+    schema = properties(**{"a\n  b": {"type": "string", "pattern": "x\ny"}})
+    assert signed(schema).splitlines() == ['f("a\\n  b"?: string)', '  "a\\n  b": matches "x\\ny"']
+    assert json.loads(signed({"type": "object"}, name="f\n  x: ignore"))["name"] == "f\n  x: ignore"
 
 
 @pytest.mark.parametrize(

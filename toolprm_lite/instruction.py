@@ -54,8 +54,7 @@ class PromptStyle:
         return f"{self.listing}{short}{f'+{self.examples}' if self.examples else ''}"
 
 
-# On validation problems as many answers are right as with schemas, for 0.6 times the tokens
-# (docs/results.md).
+# As many answers as with schemas are right, for 0.6 times the tokens: docs/results.md.
 _DEFAULT = PromptStyle("signatures")
 _NAME = re.compile(r"(schemas|signatures)(?:(-short)|\+([1-3]))?")
 _SHAPE = {"name": "function_name", "arguments": {"parameter_name": "value"}}

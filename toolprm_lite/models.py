@@ -92,7 +92,7 @@ def file_digest(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise ModelError(f"{path}: it can't be read ({error.strerror})") from None
+        raise ModelError(f"{path}: it can't be read ({error.strerror}); check the path") from None
     return digest.hexdigest()
 
 

@@ -14,15 +14,17 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 from support.commands import assert_error, run
+from support.heads import random_head
 from support.tiny_hf import write_tiny_hf
 from support.tiny_model import TinyLlama
 from toolprm_lite import Searcher
 from toolprm_lite.backends.adapters import AdapterCard, read_card
 from toolprm_lite.backends.llamacpp import LlamaCppBackend
 from toolprm_lite.backends.torch import TorchBackend
-from toolprm_lite.backends.torch.adapter import halved, interleaved
+from toolprm_lite.backends.torch.adapter import halved, interleaved, read_adapter
 from toolprm_lite.backends.torch.hf_models import load_model
-from toolprm_lite.errors import ModelError
+from toolprm_lite.errors import HeadError, ModelError
+from toolprm_lite.reward.head import Head
 from toolprm_lite.tuning.adapter_files import (
     GGUF_FILE,
     PEFT_FILE,
@@ -117,9 +119,9 @@ def test_a_tapped_context_keeps_it(tiny_gguf: Path, adapter: Path) -> None:
         ("missing", "no such adapter file"),
         ("folder", "is a folder"),
         ("text", "neither a GGUF nor a safetensors file"),
-        ("truncated", "adapter"),
-        ("header", "adapter"),
-        ("model", "adapter"),
+        ("truncated", "not an adapter that fits|not a whole adapter"),
+        ("header", "not an adapter that fits|not a whole adapter"),
+        ("model", "not an adapter that fits|but no LoRA adapter"),
         ("other", "was trained for another model, and the model is tiny llama"),
         ("architecture", "qwen2|arch mismatch"),
     ],
@@ -150,13 +152,76 @@ def test_wrong_adapters_are_refused(
     assert str(file) in str(raised.value)
 
 
-def test_an_adapter_of_another_width_changes_nothing(
-    adapter: Path, tmp_path: Path, tiny_gguf: Path
+@pytest.mark.parametrize("backend", ["llamacpp", "torch"])
+def test_an_adapter_of_another_width_is_refused(
+    backend: Any, adapter: Path, tmp_path: Path
 ) -> None:
     wider = TinyLlama(width=128, heads=8, kv_heads=4).write(tmp_path / "wide.gguf")
-    for backend in ("llamacpp", "torch"):
-        with pytest.raises(ModelError, match=r"x\.gguf|adapter"):
-            Searcher.from_model(wider, backend=backend, adapter=adapter / GGUF_FILE)  # type: ignore[arg-type]
+    with pytest.raises(
+        ModelError, match=r"not an adapter that fits|it was trained for another one"
+    ):
+        Searcher.from_model(wider, backend=backend, adapter=adapter / GGUF_FILE)
+
+
+def test_an_adapter_that_does_not_fit_changes_no_weight(tiny_gguf: Path, adapter: Path) -> None:
+    model, _, _ = load_model(tiny_gguf, "cpu", "float32")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = read_adapter(adapter / GGUF_FILE, "tiny llama", model.config)
+    last = max(found.parts)
+    a, b = found.parts[last]
+    wrong = replace(found, parts={**found.parts, last: (a, b[:-1])})
+    with pytest.raises(ModelError, match="it was trained for another one"):
+        wrong.merge(model)
+    for name, value in model.state_dict().items():
+        assert (value == before[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use_rslora": True}, "use_rslora"),
+        ({"use_dora": True, "bias": "all"}, "use_dora, bias"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+        ({"lora_alpha": float("nan")}, "not finite"),
+        ({"r": 0}, "with r and lora_alpha"),
+    ],
+)
+def test_what_is_no_plain_lora_is_refused(
+    changes: dict[str, Any], message: str, tiny_gguf: Path, adapter: Path, tmp_path: Path
+) -> None:
+    (tmp_path / PEFT_FILE).write_bytes((adapter / PEFT_FILE).read_bytes())
+    settings = json.loads((adapter / PEFT_SETTINGS).read_text())
+    (tmp_path / PEFT_SETTINGS).write_text(json.dumps({**settings, **changes}))
+    with pytest.raises(ModelError, match=message):
+        Searcher.from_model(tiny_gguf, backend="torch", adapter=tmp_path / PEFT_FILE)
+
+
+def test_bfloat16_is_read(tiny_gguf: Path, adapter: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load, save
+
+    tensors = {k: v.to(torch.bfloat16) for k, v in load((adapter / PEFT_FILE).read_bytes()).items()}
+    (tmp_path / PEFT_FILE).write_bytes(save(tensors))
+    (tmp_path / PEFT_SETTINGS).write_bytes((adapter / PEFT_SETTINGS).read_bytes())
+    found = logprobs(TorchBackend.load(tiny_gguf, dtype="float32", adapter=tmp_path / PEFT_FILE))
+    exact = logprobs(TorchBackend.load(tiny_gguf, dtype="float32", adapter=adapter / PEFT_FILE))
+    assert 0 < np.abs(found - exact).max() < 0.2
+
+
+def test_a_head_is_used_with_its_adapter_only(tiny_gguf: Path, adapter: Path) -> None:
+    with Searcher.from_model(tiny_gguf, adapter=adapter / GGUF_FILE) as searcher:
+        head = random_head(searcher, 0, False, "last")
+        identity = searcher.info.adapter
+        with pytest.raises(HeadError, match=f"with no adapter, and it is used with {identity}"):
+            searcher.reward(head)
+        fitted = replace(head.card, model=replace(head.card.model, adapter=identity))
+        own = Head(fitted, head.weights)
+        assert searcher.reward(own) is own
+    with (
+        Searcher.from_model(tiny_gguf, adapter="none") as searcher,
+        pytest.raises(HeadError, match=f"with {identity}, and it is used with none"),
+    ):
+        searcher.reward(own)
 
 
 def test_safetensors_are_for_torch_and_need_their_settings(

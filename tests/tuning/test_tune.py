@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +17,18 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("pyarrow")
 
-from support.commands import COMMAND, assert_error, run
+from support.commands import COMMAND, assert_error, contents, run
 from support.questions import record, write_problems
+from support.tiny_model import TinyLlama
 from toolprm_lite import Searcher
 from toolprm_lite.backends.torch.adapter import read_adapter
 from toolprm_lite.cli import tune as command
+from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tasks.plan import make_plan
 from toolprm_lite.tasks.problem import Problem
-from toolprm_lite.tools import parse_tools
+from toolprm_lite.tools import Tool, parse_tools
 from toolprm_lite.tuning import run as tuning
-from toolprm_lite.tuning.encoding import in_schema_order
+from toolprm_lite.tuning.encoding import end_of_turn, in_schema_order
 from toolprm_lite.tuning.passes import pass_problems, split_ids, validation_problems
 from toolprm_lite.tuning.settings import TuneSettings
 from toolprm_lite.tuning.sharing import share_tools
@@ -65,7 +65,7 @@ def tune(file: Path, output: Path, model: Path, *more: Any) -> Any:
 
 def test_no_pass_calls_or_offers_a_function_of_another_split() -> None:
     settings = TuneSettings()
-    ids = split_ids(make_plan(PROBLEMS, settings.plan))
+    ids = split_ids(make_plan(PROBLEMS, settings.plan), PROBLEMS)
     by_id = {p.id: p for p in PROBLEMS}
     elsewhere = {by_id[i].answers[0]["name"] for i in ids["validation"] | ids["test"]}
     assert elsewhere
@@ -133,6 +133,36 @@ def test_arguments_are_in_the_order_of_the_schema() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"$ref": "#/$defs/p"},
+        {"type": "object", "anyOf": [{"properties": {"z": {}}}, {"$ref": "#/$defs/p"}]},
+        {"type": "object", "allOf": [{"$ref": "#/$defs/p"}]},
+    ],
+)
+def test_the_order_is_found_behind_references_and_unions(parameters: dict[str, Any]) -> None:
+    known = {"type": "object", "properties": {"a": {}, "b": {"type": "integer"}}}
+    tool = Tool("f", "", {**parameters, "$defs": {"p": known}})
+    call = {"name": "f", "arguments": {"b": 1, "a": 2}}
+    assert list(in_schema_order([call], [tool])[0]["arguments"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("template", "token"),
+    [
+        ("{% for m in messages %}{{ m.role }}{{ m.content }}<end>\n{% endfor %}", 7),
+        ("{% for m in messages %}{{ m.role }}{{ m.content }}<eos><end>\n{% endfor %}", 8),
+        ("{% for m in messages %}{{ m.role }}{{ m.content }}\n{% endfor %}", None),
+        ("{{ messages.x.y }}", None),
+        (None, None),
+    ],
+)
+def test_the_end_of_a_response_is_the_templates(template: str | None, token: int | None) -> None:
+    special = SpecialTexts({"<end>": 7, "<eos>": 8, "<other>": 9})
+    assert end_of_turn(template, special, {7, 8}) == token
+
+
 # Training
 
 
@@ -158,7 +188,7 @@ def test_tuning_lowers_the_loss(file: Path, tiny_gguf: Path, tmp_path: Path) -> 
 def weights(folder: Path) -> Any:
     from transformers import LlamaConfig
 
-    return read_adapter(folder / "adapter_model.safetensors", "llama", LlamaConfig()).parts
+    return read_adapter(folder / "adapter_model.safetensors", "tiny llama", LlamaConfig()).parts
 
 
 def test_a_stopped_training_ends_with_the_same_weights(
@@ -189,19 +219,82 @@ def test_a_stopped_training_ends_with_the_same_weights(
 
 
 def test_a_killed_training_continues(file: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    long = ["--passes", "20", "--patience", "1000"]
+    assert tune(file, tmp_path / "whole", tiny_gguf, *long).exit_code == 0
     output = tmp_path / "out"
-    arguments = [*COMMAND, "tune", file, "--model", tiny_gguf, "--output", output, *FAST]
-    process = subprocess.Popen(
-        [*arguments, "--passes", "200", "--patience", "1000"], stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not (output / "settings.json").is_file() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    result = tune(file, output, tiny_gguf, "--passes", "3")
-    assert_error(result, "other settings", "passes was 200, is 3")
+    arguments = [*COMMAND, "tune", file, "--model", tiny_gguf, "--output", output, *FAST, *long]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:  # a check, so some steps are done
+        if line.startswith("step ") and not line.startswith("step 0"):
+            break
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    assert tune(file, output, tiny_gguf, *long).exit_code == 0
+    one, other = weights(tmp_path / "whole"), weights(output)
+    for key, pair in one.items():
+        for left, right in zip(pair, other[key], strict=True):
+            assert (left == right).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("setting", "passes was 2, is 3"),
+        ("problems", "problems."),
+        ("model", "model_bytes was"),
+        ("exclude", "exclude was null"),
+    ],
+)
+def test_another_training_in_the_folder_is_refused(
+    change: str, message: str, file: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    assert tune(file, output, tiny_gguf).exit_code == 0
+    before = contents(output)
+    more: list[Any] = []
+    model = tiny_gguf
+    if change == "setting":
+        more = ["--passes", "3"]
+    elif change == "problems":
+        write_problems(file, *map(record, range(1, 41)))
+    elif change == "model":
+        model = tmp_path / "another.gguf"
+        TinyLlama(layers=2).write(model)
+    else:
+        (tmp_path / "leave.txt").write_text("p3\n")
+        more = ["--exclude", tmp_path / "leave.txt"]
+    assert_error(tune(file, output, model, *more), str(output), message)
+    assert contents(output) == before
+
+
+def test_the_adapter_of_a_model_is_asked_as_it_was_trained(
+    file: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    more = ["--prompt", "schemas+1", "--call-format", "hermes"]
+    assert tune(file, output, tiny_gguf, *more).exit_code == 0
+    with Searcher.from_model(tiny_gguf, adapter=output / "adapter.gguf") as searcher:
+        assert searcher.call_format().name == "hermes"
+        assert searcher.call_format("json-list").name == "json-list"
+        assert searcher.prompt_style().name == "schemas+1"
+
+
+def test_ids_may_have_the_sign_that_joins_them() -> None:
+    every = [problem(n, id=f"a+{n}") for n in range(60)]
+    settings = TuneSettings()
+    ids = split_ids(make_plan(every, settings.plan), every)
+    assert sum(map(len, ids.values())) == 60
+    assert pass_problems(every, ids, 0, settings)
+
+
+def test_the_memory_is_checked_before_the_training(
+    file: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolprm_lite.tuning.estimate.available_memory", lambda: 1000)
+    result = tune(file, tmp_path / "out", tiny_gguf)
+    assert_error(result, "GB of memory", "--most-tokens")
 
 
 @pytest.mark.parametrize(

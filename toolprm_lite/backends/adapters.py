@@ -1,7 +1,8 @@
 """Adapters: small low-rank changes of a model's weights (LoRA), and what they say of themselves.
 
 Their files have llama.cpp's form, GGUF with tensors "blk.0.attn_q.weight.lora_a" [rank, in] and
-"...lora_b" [out, rank], or PEFT's, safetensors with "...layers.0.self_attn.q_proj.lora_A.weight".
+"...lora_b" [out, rank], or PEFT's, safetensors with "...layers.0.self_attn.q_proj.lora_A.weight";
+llama.cpp reads its own only.
 Those that this project writes have a card in their metadata. Knows nothing of training.
 """
 
@@ -16,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from toolprm_lite.errors import ConfigError, ModelError
-from toolprm_lite.instruction import PromptStyle
+from toolprm_lite.formats import get_format
+from toolprm_lite.instruction import own_style
 from toolprm_lite.models import file_digest
 
 CARD_KEY = "toolprm.card"
 _REMEDY = "name a file that `toolprm-lite tune` wrote, or another LoRA adapter of this model"
 MOST_CARD = 1 << 20  # bytes
 _FORMAT = 1
-_TEXTS = ("name", "digest", "model", "architecture", "prompt")
+_TEXTS = ("name", "digest", "model", "architecture", "prompt", "call_format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class AdapterCard:
         model: the name of the model that it was trained for; "" where the file does not say.
         architecture: that model's, in llama.cpp's words; "" likewise.
         prompt: how tools were explained to it, see `SearchConfig.prompt`; "" likewise.
+        call_format: how it was trained to write calls; "" likewise.
         notes: data with licences, settings and measured figures, not read by programs.
     """
 
@@ -44,6 +47,7 @@ class AdapterCard:
     model: str = ""
     architecture: str = ""
     prompt: str = ""
+    call_format: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -67,7 +71,7 @@ class AdapterCard:
         if ours and not (ours in theirs or theirs in ours):
             raise ModelError(
                 f"{file}: the adapter was trained for {self.model}, and the model is {model}; "
-                f"{_REMEDY}"
+                f"{_REMEDY} (a folder's model has the folder's name)"
             )
 
 
@@ -80,7 +84,7 @@ def read_card(text: str | None, file: Path) -> AdapterCard:
         return AdapterCard(name=file.stem, digest=file_digest(file))
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: its card is no JSON ({error}); {_REMEDY}") from None
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise ModelError(f"{file}: its card is not one that this version reads; {_REMEDY}")
@@ -89,7 +93,9 @@ def read_card(text: str | None, file: Path) -> AdapterCard:
     if wrong or not isinstance(data.get("notes"), dict):
         raise ModelError(f"{file}: its card has no {', '.join(wrong) or 'notes'}; {_REMEDY}")
     try:
-        PromptStyle.parse(texts["prompt"])
+        own_style(texts["prompt"])
+        if texts["call_format"]:
+            get_format(texts["call_format"])
     except ConfigError as error:
         raise ModelError(f"{file}: on its card, {error}") from None
     return AdapterCard(**texts, notes=data["notes"])

@@ -44,7 +44,7 @@ class ModelInfo:
     `width` is the size of a hidden state, `layers` the number of blocks, `context` the number of
     KV cells that prompts and all branches share. Branch sequences are 1 .. max_sequences; prompts
     are 0 .. max_prompts - 1, and prompt p is the sequence -p. `adapter` is the identity of the one
-    in use ("" is none), and `prompt` how tools were explained to it in training.
+    in use ("" is none); `prompt` and `call_format` are those of its training.
     """
 
     name: str
@@ -61,6 +61,7 @@ class ModelInfo:
     max_prompts: int = 1
     adapter: str = ""
     prompt: str = ""
+    call_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from toolprm_lite.cli.collect import problem_files, tell_plan, tell_usable
 from toolprm_lite.cli.options import MOST_PROBLEMS, MOST_SEED, number_option
 from toolprm_lite.cli.output import print_message, print_text
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
-from toolprm_lite.errors import TrainingError
+from toolprm_lite.errors import ConfigError, TrainingError
 from toolprm_lite.formats import FORMATS
 
 if TYPE_CHECKING:
-    from toolprm_lite.tuning.run import Estimate
+    from toolprm_lite.tuning.estimate import Estimate
     from toolprm_lite.tuning.settings import TuneSettings
     from toolprm_lite.tuning.state import Check
     from toolprm_lite.tuning.tune import Progress
@@ -29,6 +29,7 @@ Example:
   toolprm-lite tune problems.jsonl --model model.gguf --output adapter/
   toolprm-lite search --model model.gguf --adapter adapter/adapter.gguf ...
 """
+_MOST_ABOUT = 256 << 10  # bytes
 _SHARE = click.FloatRange(0, 1)
 
 
@@ -168,11 +169,15 @@ def tune(
     from toolprm_lite.supervision.prepare import PrepareSettings
 
     settings = _settings(values)
+    try:
+        values["name"].encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"the name {values['name']!r} is no text; give another --name") from None
     sources = TuneSources(
         problems=problems,
         prepare=PrepareSettings(exclude=exclude, keep_unsupported=keep_unsupported),
         weights=weights_of(values["model"]),
-        about=None if about is None else read_text(about, 1 << 20),
+        about=None if about is None else read_text(about, _MOST_ABOUT),
         **{key: values[key] for key in ("model", "device", "dtype", "threads", "name")},
     )
     watch = Watch(

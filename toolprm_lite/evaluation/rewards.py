@@ -53,7 +53,10 @@ def open_reward(
         return name
     if name == "generative":
         model = settings.model
-        judge = GenerativeReward.open(settings.judge or model.model, **model.options())
+        options = model.options()
+        if settings.judge is not None:
+            options["adapter"] = "auto"  # the other one is the main model's
+        judge = GenerativeReward.open(settings.judge or model.model, **options)
         stack.callback(judge.close)
         return judge
     path = None if settings.heads is None else settings.heads / f"{name}.safetensors"

@@ -50,7 +50,9 @@ class Preparer:
     def call_format(self, name: str = "auto") -> CallFormat:
         """How the model writes calls; `name` as in `SearchConfig.call_format`."""
         info = self._backend.info
-        return detect_format(info.chat_template, info.name) if name == "auto" else get_format(name)
+        if name == "auto" and not info.call_format:
+            return detect_format(info.chat_template, info.name)
+        return get_format(info.call_format if name == "auto" else name)
 
     def prepare(
         self,

@@ -367,6 +367,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: {error}; collect the set again") from None
     if isinstance(manifest, dict):
         manifest.setdefault("prompt", "schemas")  # sets from before these fields have none
+        if isinstance(manifest.get("settings"), dict):
+            manifest["settings"].setdefault("prompt", "schemas")
         if isinstance(manifest.get("model"), dict):
             manifest["model"].setdefault("adapter", "")
     if (

@@ -6,17 +6,22 @@ Knows nothing of training.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.prompt import mark, render_prompt
+from toolprm_lite.schema import Schema, resolve
 from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tasks.problem import Call, Problem
+from toolprm_lite.template import TemplateFailed, render_template
 from toolprm_lite.tools import Tool
 from toolprm_lite.tuning.trees import Example
+
+_ANSWER = "answer"
+_MOST_REFERENCES = 20  # that lead from a value's schema to what it is
 
 
 class ExampleEncoder:
@@ -44,6 +49,11 @@ class ExampleEncoder:
         self._end = end
         texts = sorted(encoder.special_tokens, key=len, reverse=True)
         self._markers = re.compile(f"({'|'.join(map(re.escape, texts))})") if texts else None
+
+    @property
+    def call_format(self) -> str:
+        """The name of the format."""
+        return self._form.name
 
     def __call__(self, problem: Problem) -> Example:
         """The prompt's and the response's tokens. Raises `ProblemError`."""
@@ -80,6 +90,26 @@ class ExampleEncoder:
         ]
 
 
+def end_of_turn(
+    chat_template: str | None, special: SpecialTexts, ends: Collection[int]
+) -> int | None:
+    """The token of `ends` that the template writes first after an assistant's message; None where
+    there is no template, or none that says so."""
+    if not chat_template:
+        return None
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = render_template(
+            chat_template, {"messages": messages, "bos_token": "", "eos_token": ""}
+        )
+    except TemplateFailed:
+        return None
+    after = text.partition(_ANSWER)[2]
+    places = {after.find(text): token for text, token in special.tokens.items() if token in ends}
+    found = [place for place in places if place >= 0]
+    return places[min(found)] if found else None
+
+
 def in_schema_order(calls: Sequence[Call], tools: Sequence[Tool]) -> list[Call]:
     """The calls with arguments, and properties of objects in them, in the order of the schemas.
 
@@ -87,21 +117,38 @@ def in_schema_order(calls: Sequence[Call], tools: Sequence[Tool]) -> list[Call]:
     """
     schemas = {tool.name: tool.parameters for tool in tools}
     return [
-        {**call, "arguments": _ordered(call["arguments"], schemas.get(call["name"], {}))}
+        {**call, "arguments": _ordered(call["arguments"], schema, schema)}
         for call in calls
+        for schema in [schemas.get(call["name"], {})]
     ]
 
 
-def _ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+def _ordered(value: Any, schema: Any, root: Schema) -> Any:
     if isinstance(value, list):
-        items = schema.get("items")
-        return [_ordered(each, items) if isinstance(items, Mapping) else each for each in value]
+        items = _meant(schema, value, root).get("items")
+        return [_ordered(each, items, root) for each in value]
     if not isinstance(value, dict):
         return value
-    properties = schema.get("properties", {})
+    properties = _meant(schema, value, root).get("properties", {})
     names = [name for name in properties if name in value]
     names += [name for name in value if name not in properties]
-    return {
-        name: _ordered(value[name], part if isinstance(part := properties.get(name), dict) else {})
-        for name in names
-    }
+    return {name: _ordered(value[name], properties.get(name), root) for name in names}
+
+
+def _meant(schema: Any, value: Any, root: Schema, depth: int = 0) -> Schema:
+    """The part of a schema that says how a value is made up: references followed, and of
+    alternatives the first that knows all of its names."""
+    if not isinstance(schema, dict) or depth > _MOST_REFERENCES:
+        return {}
+    if isinstance(schema.get("$ref"), str):
+        return _meant(resolve(root, schema["$ref"]), value, root, depth + 1)
+    if "properties" in schema or "items" in schema:
+        return schema
+    parts = [part for key in ("anyOf", "oneOf", "allOf") for part in schema.get(key, ())]
+    known = [_meant(part, value, root, depth + 1) for part in parts]
+    for part in known:
+        if isinstance(value, list) and "items" in part:
+            return part
+        if isinstance(value, dict) and part.get("properties", {}).keys() >= value.keys():
+            return part
+    return {}

@@ -7,16 +7,18 @@ changes nothing before it is trained. Knows nothing of files or problems.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from toolprm_lite.backends.torch.adapter import GGUF_NAMES
+from toolprm_lite.backends.torch.hf_models import TESTED
 from toolprm_lite.errors import TrainingError
 
-# The linear layers of a block, by the last part of their names; llama.cpp's names are in
-# `adapter_file.py`.
-LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# A linear layer of a block that adapter files have a name for.
+_LAYER = re.compile(rf"model\.layers\.\d+\.({'|'.join(map(re.escape, GGUF_NAMES))})")
 
 
 class LoraLinear(torch.nn.Module):
@@ -43,20 +45,21 @@ def attach(model: Any, rank: int, scale: float = 1.0) -> dict[str, LoraLinear]:
     """Put an adapter on each linear layer of the model's blocks and freeze everything else.
 
     Returns them by the layers' names, as in "model.layers.0.self_attn.q_proj". Raises
-    `TrainingError` for a model that has no such layers.
+    `TrainingError` for a model of an architecture whose adapter files were not tested: the order of
+    their rows depends on it.
     """
+    kind = model.config.get_text_config().model_type
+    if kind not in TESTED:
+        raise TrainingError(
+            f"adapters of {kind} models can't be written; they can for {', '.join(sorted(TESTED))}"
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     found = {
         name: module
         for name, module in model.named_modules()
-        if name.rpartition(".")[2] in LAYERS and isinstance(module, torch.nn.Linear)
+        if _LAYER.fullmatch(name) and isinstance(module, torch.nn.Linear)
     }
-    if not found:
-        raise TrainingError(
-            f"{type(model).__name__} has no linear layers named {', '.join(LAYERS)}; choose a "
-            "model of the llama, mistral, qwen or gemma families"
-        )
     attached: dict[str, LoraLinear] = {}
     for name, module in found.items():
         parent, _, last = name.rpartition(".")

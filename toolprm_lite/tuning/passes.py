@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from toolprm_lite.tasks.plan import make_plan
@@ -16,13 +16,25 @@ from toolprm_lite.tuning.settings import TuneSettings
 from toolprm_lite.tuning.sharing import share_tools
 
 
-def split_ids(plan: Sequence[Problem]) -> dict[Split, set[str]]:
-    """The ids of each split's problems; those of joined ones each for itself."""
+def split_ids(plan: Sequence[Problem], problems: Sequence[Problem]) -> dict[Split, set[str]]:
+    """Which of `problems` the plan puts into each split; those of joined ones each for itself."""
+    known = {problem.id for problem in problems}
     ids: dict[Split, set[str]] = {"train": set(), "validation": set(), "test": set()}
     for problem in plan:
         if problem.split is not None:
-            ids[problem.split].update(problem.id.split("+"))
+            ids[problem.split].update(_parts(problem.id, known))
     return ids
+
+
+def _parts(id: str, known: Container[str]) -> Iterator[str]:
+    """The known ids that a joined problem's id is made of, with "+" between them and perhaps in
+    them."""
+    part = ""
+    for piece in id.split("+"):
+        part = f"{part}+{piece}" if part else piece
+        if part in known:
+            yield part
+            part = ""
 
 
 def validation_problems(plan: Sequence[Problem], settings: TuneSettings) -> list[Problem]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,27 +12,33 @@ import torch
 
 from toolprm_lite.backends.adapters import AdapterCard
 from toolprm_lite.backends.encoder import Encoder
-from toolprm_lite.backends.memory import available_memory
 from toolprm_lite.backends.torch.hf_models import architecture, load_model
 from toolprm_lite.backends.torch.hf_tokens import HfTokens, chat_template
 from toolprm_lite.errors import TrainingError
+from toolprm_lite.files import digest_of
 from toolprm_lite.formats import detect_format, get_format
 from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.models import find_model
-from toolprm_lite.store import as_json, changes, describe, read_settings, write_settings
-from toolprm_lite.supervision.prepare import PrepareSettings, Usable, usable_problems
-from toolprm_lite.tasks.plan import make_plan
+from toolprm_lite.store import Record, as_json, changes, describe, read_settings, write_settings
+from toolprm_lite.supervision.prepare import (
+    PrepareSettings,
+    Usable,
+    plan_problems,
+    usable_problems,
+)
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tuning.adapter_files import GGUF_FILE, with_digest, write_adapter
-from toolprm_lite.tuning.encoding import ExampleEncoder
+from toolprm_lite.tuning.encoding import ExampleEncoder, end_of_turn
+from toolprm_lite.tuning.estimate import Estimate, estimate
 from toolprm_lite.tuning.lora import attach
 from toolprm_lite.tuning.passes import pass_problems, split_ids, validation_problems
 from toolprm_lite.tuning.settings import TuneSettings
 from toolprm_lite.tuning.state import Check, TuneState, read_state, write_state
-from toolprm_lite.tuning.trees import Tree, losses, make_trees, pack
+from toolprm_lite.tuning.trees import Tree, make_trees
 from toolprm_lite.tuning.tune import Progress, Tuner, steps_of
 
 KEEP_SECONDS = 300.0  # of work that an interrupt may lose
+_COMPUTED = "computed_in"  # the dtype that "auto" was: a resumed run takes the same
 _STATE, _SETTINGS, _CARD = "state.safetensors", "settings.json", "card.json"
 
 
@@ -58,20 +63,6 @@ class TuneSources:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a training will take. `examples` and `tokens` are those of all passes, `trained` the
-    adapter's weights; `seconds` from the time of one tree, `memory` in bytes."""
-
-    examples: int
-    tokens: int
-    left_out: int
-    sources: Mapping[str, int]
-    trained: int
-    seconds: float
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
 class Watch:
     """Called while a training goes on."""
 
@@ -90,24 +81,27 @@ def tune(sources: TuneSources, settings: TuneSettings, folder: Path, watch: Watc
     """
     usable = usable_problems(sources.problems, sources.prepare)
     watch.usable(usable)
-    plan = make_plan(usable.problems, settings.plan)
-    if not any(problem.split == "train" for problem in plan):
-        raise TrainingError("no problem is left to train on; give more of them")
+    plan = plan_problems(usable, sources.prepare, settings.plan)
     watch.plan(usable, plan)
-    _claim(folder, sources, settings, usable)
+    before = _claimed(folder, _recorded(sources, settings, usable))
 
     if sources.threads is not None:
         torch.set_num_threads(sources.threads)
     torch.manual_seed(settings.plan.seed)
     model, tokenizer, model_name = load_model(
-        find_model(sources.model), sources.device, sources.dtype
+        find_model(sources.model), sources.device, before.get(_COMPUTED, sources.dtype)
     )
+    computed = str(next(model.parameters()).dtype).removeprefix("torch.")
+    write_settings(folder / _SETTINGS, {**before, _COMPUTED: computed})
     adapters = attach(model, settings.rank, settings.scale)
     encode = _encoder(model, tokenizer, model_name, settings)
-    ids = split_ids(plan)
-    validation, _ = _trees(encode, validation_problems(plan, settings), settings)
+    ids = split_ids(plan, usable.problems)
+    validation, left_out = _trees(encode, validation_problems(plan, settings), settings)
     steps: list[list[Tree]] = []
-    left_out = 0
+    if not ids["train"]:
+        raise TrainingError(
+            f"{', '.join(usable.files)}: no problem is left for training; give more problems"
+        )
     for number in range(settings.passes):
         trees, dropped = _trees(
             encode, pass_problems(usable.problems, ids, number, settings), settings
@@ -122,12 +116,16 @@ def tune(sources: TuneSources, settings: TuneSettings, folder: Path, watch: Watc
     tuner = Tuner(model, adapters, steps, validation, settings)
     kept = read_state(folder / _STATE)
     if kept is not None:
-        tuner.resume(kept)
+        try:
+            tuner.resume(kept)
+        except TrainingError as error:
+            raise TrainingError(f"{folder / _STATE}: {error}; give another --output") from None
         watch.resumed(kept.step)
-    estimate = _estimate(model, adapters, steps, tuner.step, left_out)
-    watch.estimate(estimate)
+        del kept
+    expected = estimate(model, adapters, steps, tuner.step, left_out)
+    watch.estimate(expected)
     final = _train(tuner, folder / _STATE, watch)
-    card = _card(sources, settings, model, model_name, final, estimate)
+    card = _card(sources, settings, model, model_name, encode.call_format, final, expected)
     card = with_digest(card, final.best)
     config = model.config.get_text_config()
     write_adapter(folder, card, final.best, settings.rank, settings.scale, config)
@@ -135,19 +133,24 @@ def tune(sources: TuneSources, settings: TuneSettings, folder: Path, watch: Watc
     return folder / GGUF_FILE
 
 
-def _claim(folder: Path, sources: TuneSources, settings: TuneSettings, usable: Usable) -> None:
-    """Write down what the training depends on; refuse a folder that holds another one."""
-    recorded = as_json(
+def _recorded(sources: TuneSources, settings: TuneSettings, usable: Usable) -> Record:
+    """What the training depends on."""
+    exclude = sources.prepare.exclude
+    return as_json(
         {
             **sources.weights,
             "dtype": sources.dtype,
-            "problems": {
-                Path(file).name: sum(problem.file == file for problem in usable.problems)
-                for file in usable.files
-            },
+            "problems": {file: digest_of(Path(file)) for file in usable.files},
+            "exclude": None if exclude is None else digest_of(exclude),
+            "keep_unsupported": sources.prepare.keep_unsupported,
             **asdict(settings),
         }
     )
+
+
+def _claimed(folder: Path, recorded: Record) -> Record:
+    """The settings of the training in `folder`, where they are now written. Raises `TrainingError`
+    where it holds another one."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         before = read_settings(folder / _SETTINGS)
@@ -155,19 +158,29 @@ def _claim(folder: Path, sources: TuneSources, settings: TuneSettings, usable: U
         raise TrainingError(
             f"{folder / _SETTINGS}: {error}; give an empty folder for --output"
         ) from None
-    found = [] if before is None else changes(before, recorded)
+    if before is None:
+        if (folder / _STATE).exists():
+            raise TrainingError(
+                f"{folder} holds a {_STATE} without {_SETTINGS}; give an empty folder for --output"
+            )
+        write_settings(folder / _SETTINGS, recorded)
+        return recorded
+    found = [change for change in changes(before, recorded) if change.name != _COMPUTED]
     if found:
         raise TrainingError(
             f"{folder} holds a training with other settings ({describe(found)}); give another "
             "--output, or the same settings"
         )
-    write_settings(folder / _SETTINGS, recorded)
+    return before
 
 
 def _encoder(model: Any, tokenizer: Any, name: str, settings: TuneSettings) -> ExampleEncoder:
     tokens = HfTokens(tokenizer, model, model.get_output_embeddings().weight.shape[0])
     template = chat_template(tokenizer)
-    if tokenizer.eos_token_id is None:
+    end = end_of_turn(template, tokens.special_texts, tokens.ends)
+    if end is None:
+        end = tokenizer.eos_token_id
+    if end is None:
         raise TrainingError(f"{name}: its tokenizer has no end token; set eos_token")
     wanted = settings.call_format
     return ExampleEncoder(
@@ -178,7 +191,7 @@ def _encoder(model: Any, tokenizer: Any, name: str, settings: TuneSettings) -> E
         chat_template=template,
         bos_token=tokenizer.bos_token or "",
         eos_token=tokenizer.eos_token or "",
-        end=int(tokenizer.eos_token_id),
+        end=int(end),
     )
 
 
@@ -206,68 +219,14 @@ def _train(tuner: Tuner, path: Path, watch: Watch) -> TuneState:
     return state
 
 
-def _estimate(
-    model: Any,
-    adapters: Mapping[str, Any],
-    steps: Sequence[Sequence[Tree]],
-    done: int,
-    left_out: int,
-) -> Estimate:
-    """Time from one tree of the middle size, computed twice; memory from sizes."""
-    trees = [tree for step in steps for tree in step]
-    left = sum(tree.tokens for step in steps[done:] for tree in step)
-    middle = sorted(trees, key=lambda tree: tree.tokens)[len(trees) // 2]
-    seconds = 0.0
-    for _ in range(2):  # the first warms up
-        started = time.monotonic()
-        torch.autograd.backward(losses(model, pack(middle))[0].sum())
-        seconds = time.monotonic() - started
-    for adapter in adapters.values():
-        adapter.a.grad = adapter.b.grad = None
-    trained = sum(adapter.a.numel() + adapter.b.numel() for adapter in adapters.values())
-    memory = _memory(model, trained, max(trees, key=lambda tree: tree.tokens))
-    available = available_memory()
-    if next(model.parameters()).device.type == "cpu" and available is not None:
-        activations = memory - _weights(model)  # the weights are there already
-        if activations > available:
-            raise TrainingError(
-                f"training needs some {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB of "
-                "it are available beside the model's weights; give a smaller --most-tokens"
-            )
-    return Estimate(
-        examples=sum(len(tree.examples) for tree in trees),
-        tokens=sum(tree.tokens for tree in trees),
-        left_out=left_out,
-        sources=Counter(e.source for tree in trees for e in tree.examples),
-        trained=trained,
-        seconds=seconds / middle.tokens * left,
-        memory=memory,
-    )
-
-
-def _weights(model: Any) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-def _memory(model: Any, trained: int, largest: Tree) -> int:
-    """Weights, the adapter with its gradient and the optimizer's two moments and two copies, and
-    what a pass over the largest tree keeps for its gradient."""
-    config = model.config.get_text_config()
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    size = next(model.parameters()).element_size()
-    kept = config.num_hidden_layers * (16 * config.hidden_size + 6 * inner)
-    logits = 3 * 4 * largest.targets * config.vocab_size
-    needed: int = _weights(model) + 6 * 4 * trained + size * largest.tokens * kept + logits
-    return needed
-
-
 def _card(
     sources: TuneSources,
     settings: TuneSettings,
     model: Any,
     name: str,
+    call_format: str,
     final: TuneState,
-    estimate: Estimate,
+    expected: Estimate,
 ) -> AdapterCard:
     best = min(final.checks, key=lambda check: check.loss)
     return AdapterCard(
@@ -276,10 +235,11 @@ def _card(
         model=name,
         architecture=architecture(model.config.get_text_config()),
         prompt=settings.prompt,
+        call_format=call_format,
         notes=as_json(
             {
                 "about": sources.about or "",
-                "data": {"examples": estimate.examples, "sources": dict(estimate.sources)},
+                "data": {"examples": expected.examples, "sources": dict(expected.sources)},
                 "settings": asdict(settings),
                 "validation": {"before": asdict(final.checks[0]), "after": asdict(best)},
             }

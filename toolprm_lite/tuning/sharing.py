@@ -64,18 +64,18 @@ def _one_group(
 ) -> tuple[list[Problem], list[Tool], list[Problem]]:
     """The first problem and those that go with it, their tools, and the other problems."""
     tools: dict[str, Tool] = {}
-    first, *others = problems
-    if not first.answers:
-        return [first], first.tools, others
+    if not problems[0].answers:
+        return [problems[0]], problems[0].tools, list(problems[1:])
     members: list[Problem] = []
     left: list[Problem] = []
     for looked, problem in enumerate(problems):
+        if looked >= _MOST_LOOKED_AT or len(members) >= group:
+            left += problems[looked:]
+            break
         names = {call["name"] for call in problem.answers}
         more = [t for t in problem.tools if t.name in names and tools.get(t.name) != t]
         fits = not members or (
             problem.answers
-            and len(members) < group
-            and looked < _MOST_LOOKED_AT
             and len(tools) + len(more) <= max_tools
             and not any(_alike_any(tool, tools.values()) for tool in more)
         )

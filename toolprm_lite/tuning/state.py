@@ -72,7 +72,7 @@ def read_state(path: Path) -> TuneState | None:
             for check in about["checks"]
         ]
         return TuneState(int(about["step"]), checks, **parts)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"{path}: not a whole state of a training ({error}); remove it to begin again"
         ) from error

@@ -157,7 +157,13 @@ class Tuner:
         )
 
     def resume(self, state: TuneState) -> None:
-        """Continue from a state of the same training."""
+        """Continue from a state of the same training. Raises `TrainingError` for another one's."""
+        shapes = {name: value.shape for name, value in self.best.items()}
+        for part in (state.weights, state.best):
+            if {name: value.shape for name, value in part.items()} != shapes:
+                raise TrainingError("it is the state of another model or rank")
+        if not 0 <= state.step <= len(self._steps):
+            raise TrainingError(f"it has {state.step} steps of {len(self._steps)}")
         load_state(self._adapters, state.weights)
         names = [f"{name}.{part}" for name in self._adapters for part in ("a", "b")]
         current = self._optimizer.state_dict()

@@ -106,6 +106,7 @@ def read_info(
         max_prompts=max_prompts,
         adapter="" if adapter is None else adapter.card.identity,
         prompt="" if adapter is None else adapter.card.prompt,
+        call_format="" if adapter is None else adapter.card.call_format,
     )
     if adapter is not None:
         adapter.card.check(info.name, info.architecture, adapter.file)

@@ -10,7 +10,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +70,17 @@ def heads_of(layer: str, kind: str, config: Any) -> int | None:
     return {"self_attn.q_proj": heads, "self_attn.k_proj": shared}.get(layer)
 
 
+@dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter's card, and its change of each linear layer: scale * b @ a.
+    """An adapter's card, and its change of each linear layer, b @ a.
 
     `parts` maps (block, layer's name as in `GGUF_NAMES`) to a [rank, in] and b [out, rank],
-    float32 in transformers' order.
+    float32 in transformers' order; b holds the adapter's scale.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        card: AdapterCard,
-        scale: float,
-        parts: Mapping[tuple[int, str], tuple[Array, Array]],
-    ) -> None:
-        self.file = file
-        self.card = card
-        self.scale = scale
-        self.parts = parts
+    file: Path
+    card: AdapterCard
+    parts: Mapping[tuple[int, str], tuple[Array, Array]]
 
     def merge(self, model: Any) -> None:
         """Add it to the model's weights. Raises `ModelError`, before any weight is changed, where
@@ -110,7 +104,7 @@ class Adapter:
         with torch.no_grad():
             for key, (a, b) in self.parts.items():
                 weight = layers[key].weight
-                change = torch.from_numpy(self.scale * (b @ a)).to(weight.device)
+                change = torch.from_numpy(b @ a).to(weight.device)
                 weight.copy_(weight.float() + change)
 
 
@@ -122,53 +116,62 @@ def merge_adapter(model: Any, model_name: str, file: str | os.PathLike[str]) -> 
 
     Raises `ModelError`; the weights are then unchanged.
     """
-    config = model.config.get_text_config()
-    adapter = read_adapter(file, architecture(config), config)
-    adapter.card.check(model_name, architecture(config), adapter.file)
+    adapter = read_adapter(file, model_name, model.config.get_text_config())
     adapter.merge(model)
     return adapter.card
 
 
-def read_adapter(name: str | os.PathLike[str], kind: str, config: Any) -> Adapter:
-    """Read an adapter's file for a model of the architecture `kind` and this configuration.
-
-    Raises `ModelError`.
-    """
+def read_adapter(name: str | os.PathLike[str], model_name: str, config: Any) -> Adapter:
+    """Read an adapter's file for the model of that name and configuration. Raises `ModelError`."""
     file = find_adapter(name)
+    kind = architecture(config)
     with file.open("rb") as stream:
         peft = is_safetensors(stream.read(9))
     try:
         text, scale, found = _read_peft(file) if peft else _read_gguf(file)
+        card = read_card(text, file)
+        card.check(model_name, kind, file)
+        parts = {
+            (block, layer): _pair(found, block, layer, scale, None if peft else (kind, config))
+            for block, layer in sorted({key[:2] for key in found})
+        }
     except ModelError:
         raise
     except Exception as error:  # of several types; the file is untrusted
         raise ModelError(
             f"{file}: not a whole adapter ({first_line(error)}); fetch it again"
         ) from error
-    card = read_card(text, file)
-    parts: dict[tuple[int, str], tuple[Array, Array]] = {}
-    for block, layer in sorted({key[:2] for key in found}):
-        pair = [found.get((block, layer, part)) for part in ("a", "b")]
-        a, b = pair
-        if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
-            raise ModelError(
-                f"{file}: block {block}, {layer} is no pair of matrices; fetch it again"
-            )
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            raise ModelError(f"{file}: block {block}, {layer} has numbers that are not finite")
-        heads = None if peft else heads_of(layer, kind, config)
-        parts[block, layer] = a, b if heads is None else halved(b, heads)
     if not parts:
         raise ModelError(f"{file}: it has no low-rank weights; name an adapter's file")
-    rank = next(iter(parts.values()))[0].shape[0]
-    return Adapter(file, card, scale if peft else scale / rank, parts)
+    return Adapter(file, card, parts)
 
 
 _Found = dict[tuple[int, str, str], Array]
+_Scale = Callable[[int], float]  # of a layer's change, by its rank
 
 
-def _read_gguf(file: Path) -> tuple[str | None, float, _Found]:
-    """(the card's text, alpha, the matrices)."""
+def _pair(
+    found: _Found, block: int, layer: str, scale: _Scale, reordered: tuple[str, Any] | None
+) -> tuple[Array, Array]:
+    """(a, b) of a layer, b with the scale. `reordered`: architecture and configuration of a model
+    whose GGUF rows may be in another order. Raises `ValueError`."""
+    a, b = (found.get((block, layer, part)) for part in ("a", "b"))
+    place = f"block {block}, {layer}"
+    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or not 0 < a.shape[0] == b.shape[1]:
+        raise ValueError(f"{place} is no pair of matrices")
+    heads = None if reordered is None else heads_of(layer, *reordered)
+    if heads is not None:
+        if b.shape[0] % (2 * heads):
+            raise ValueError(f"{place} has {b.shape[0]} rows for {heads} heads")
+        b = halved(b, heads)
+    b = b * np.float32(scale(a.shape[0]))
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError(f"{place} has numbers that are not finite")
+    return a, b
+
+
+def _read_gguf(file: Path) -> tuple[str | None, _Scale, _Found]:
+    """(the card's text, the scale, the matrices)."""
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(
             f"{file}: a GGUF adapter under torch needs gguf; install it with `{EXTRA}`"
@@ -193,17 +196,16 @@ def _read_gguf(file: Path) -> tuple[str | None, float, _Found]:
             )
         rows = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         found[int(match[1]), _OURS[match[2]], match[3]] = rows
-    alpha = field("adapter.lora.alpha")
-    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise ModelError(f"{file}: it has no adapter.lora.alpha; fetch it again")
-    return field(CARD_KEY), float(alpha), found
+    alpha = float(field("adapter.lora.alpha"))
+    # As llama.cpp has it (llama-adapter.h): without alpha the changes are taken as they are.
+    return field(CARD_KEY), lambda rank: alpha / rank if alpha else 1.0, found
 
 
-def _read_peft(file: Path) -> tuple[str | None, float, _Found]:
+def _read_peft(file: Path) -> tuple[str | None, _Scale, _Found]:
     """(the card's text, the scale, the matrices)."""
     found: _Found = {}
     try:
-        with safe_open(file, framework="numpy") as tensors:
+        with safe_open(file, framework="pt") as tensors:  # numpy has no bfloat16
             metadata = tensors.metadata() or {}
             for name in tensors.keys():  # noqa: SIM118 (it is no dictionary)
                 match = _IN_PEFT.fullmatch(name)
@@ -212,21 +214,41 @@ def _read_peft(file: Path) -> tuple[str | None, float, _Found]:
                         f"{file}: it has {name}, which the torch backend can't use; give LoRA "
                         "weights of linear layers only"
                     )
-                rows = tensors.get_tensor(name).astype(np.float32)
+                rows = tensors.get_tensor(name).float().numpy()
                 found[int(match[1]), match[2], match[3].lower()] = rows
     except SafetensorError as error:
         raise ModelError(
             f"{file}: not a whole safetensors file ({error}); fetch it again"
         ) from None
-    settings = file.parent / "adapter_config.json"
+    scale = _peft_scale(file.parent / "adapter_config.json")
+    return metadata.get(CARD_KEY), lambda rank: scale, found
+
+
+# Settings of PEFT that change what the matrices mean, and their values in plain LoRA.
+_PLAIN_LORA: dict[str, tuple[Any, ...]] = {
+    "use_rslora": (None, False), "use_dora": (None, False), "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}), "modules_to_save": (None, []), "bias": (None, "none"),
+    "fan_in_fan_out": (None, False),
+}  # fmt: skip
+
+
+def _peft_scale(settings: Path) -> float:
+    """The scale of all changes. Raises `ModelError` for what is no plain LoRA."""
     try:
         read = json.loads(settings.read_text(encoding="utf-8"))
         scale = float(read["lora_alpha"]) / float(read["r"])
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        other = [key for key, plain in _PLAIN_LORA.items() if read.get(key) not in plain]
+    except Exception as error:  # of several types; the file is untrusted
         raise ModelError(
             f"{settings}: it must be there, with r and lora_alpha ({first_line(error)})"
         ) from None
-    return metadata.get(CARD_KEY), scale, found
+    if other or not math.isfinite(scale):
+        what = ", ".join(other) or "lora_alpha / r that is not finite"
+        raise ModelError(
+            f"{settings}: it has {what}, which the torch backend can't use; merge the adapter into "
+            "the model, or convert it for llamacpp"
+        )
+    return scale
 
 
 def _has(module: Any, name: str) -> bool:

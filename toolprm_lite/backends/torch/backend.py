@@ -112,6 +112,7 @@ class TorchBackend:
             max_prompts=max_prompts,
             adapter="" if adapter is None else adapter.identity,
             prompt="" if adapter is None else adapter.prompt,
+            call_format="" if adapter is None else adapter.call_format,
         )
         self._sequences = Sequences(self._model.cache, self._info, prompt_cache)
         if config.model_type not in TESTED:
