@@ -356,6 +356,7 @@ void bind_options(py::module_& m) {
                     [](SearchOptions& self, const std::string& name) {
                       self.aggregate = parse_aggregate(name);
                     })
+      .def_readwrite("policy_gap", &SearchOptions::policy_gap)
       .def_readwrite("max_tokens", &SearchOptions::max_tokens)
       .def_readwrite("max_step_tokens", &SearchOptions::max_step_tokens)
       .def_readwrite("max_text_tokens", &SearchOptions::max_text_tokens)
@@ -420,6 +421,7 @@ void bind_results(py::module_& m) {
       .def_property_readonly("previous", [](const StepTable& t) { return to_array(t.previous); })
       .def_property_readonly("tokens", [](const StepTable& t) { return to_array(t.tokens); })
       .def_property_readonly("draws", [](const StepTable& t) { return to_array(t.draws); })
+      .def_property_readonly("gaps", [](const StepTable& t) { return to_array(t.gaps); })
       .def_readonly("greedy", &StepTable::greedy)
       .def_readonly("continues", &StepTable::continues)
       .def_readonly("inputs", &StepTable::inputs)

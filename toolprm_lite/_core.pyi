@@ -254,6 +254,7 @@ class SearchOptions:
     states_wanted: bool
     pool_states: bool
     aggregate: str
+    policy_gap: float
     max_tokens: int
     max_step_tokens: int
     max_text_tokens: int
@@ -397,9 +398,10 @@ class StepTable:
     """Every step of a search, a row each: for collecting supervision.
 
     `previous` int32 [steps]: the row of the step before it, or -1. `tokens`, `draws` int32 [steps]:
-    the response's length at the boundary token, and the draws that wrote it. `greedy`: on the most
-    likely path. `continues`: the boundary token has the comma of another argument or call, too.
-    `trajectories` are of a search that traces.
+    the response's length at the boundary token, and the draws that wrote it. `gaps` float64
+    [steps]: how far its tokens up to there are behind the most likely ones, as in
+    `SearchConfig.policy_gap`. `greedy`: on the most likely path. `continues`: the boundary token
+    has the comma of another argument or call, too. `trajectories` are of a search that traces.
     """
 
     @property
@@ -410,6 +412,8 @@ class StepTable:
     def tokens(self) -> _Int32: ...
     @property
     def draws(self) -> _Int32: ...
+    @property
+    def gaps(self) -> npt.NDArray[np.float64]: ...
     @property
     def greedy(self) -> list[bool]: ...
     @property

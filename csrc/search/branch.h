@@ -48,7 +48,8 @@ struct Branch {
   // argument, or towards the end.
   Continuation leads = Continuation::kNone;
   uint32_t votes = 0;  // draws of this candidate and of those merged into it
-  double score = 0;
+  double judged = 0;   // by the reward alone
+  double score = 0;    // with the policy's evidence
 
   bool ended() const { return state.finished() || at_limit; }
   // Whether it ended in an earlier round and is kept.

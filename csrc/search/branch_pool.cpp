@@ -59,7 +59,7 @@ void BranchPool::begin_round(std::vector<int32_t> beams) {
     beam.candidate = beam.ended();
     beam.trace_id = trace_.next_id();
     if (!beam.candidate) {
-      beam.score = 0;  // what continues it has none before its own rewards
+      beam.judged = beam.score = 0;  // what continues it has none before its own rewards
       beam.slot.evictions = 0;
     }
   }

@@ -22,7 +22,7 @@ void Expansion::take_forced(int32_t id) {
     const int32_t token = branch.forced.back();
     branch.forced.pop_back();
     branch.next = nullptr;
-    if (!growth_.take(branch, token, 0, 0, true)) {
+    if (!growth_.take(branch, {token, 0, 0, 0, true})) {
       pool_.drop(id, death_text(branch.state.death));
       return;
     }
@@ -105,7 +105,9 @@ void Expansion::add_child(int32_t parent, Child made, bool hold) {
   child.follow = made.follow;
   child.held = hold && !child.greedy;
   const int32_t token = next->tokens[made.place];
-  if (!growth_.take(child, token, next->logprobs[made.place], next->entropy, false)) {
+  const float logprob = next->logprobs[made.place];
+  const float behind = std::min(0.0f, logprob - next->logprobs.front());
+  if (!growth_.take(child, {token, logprob, behind, next->entropy})) {
     pool_.drop(id, death_text(child.state.death));
     return;
   }

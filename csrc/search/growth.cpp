@@ -9,14 +9,15 @@ constexpr uint32_t kMaxCopies = 3;
 
 }  // namespace
 
-bool Growth::take(Branch& branch, int32_t token, float logprob, float entropy, bool forced) {
+bool Growth::take(Branch& branch, const Taken& taken) {
   const auto draws = static_cast<uint32_t>(branch.draws.size());
   TokenTree& tree = log_.tree();
-  branch.node = tree.add(branch.node, token, draws, logprob, entropy, forced);
-  branch.since_step += logprob;
-  if (!forced) ++branch.sampled;
+  branch.node = tree.add(branch.node, taken.token, draws, taken.logprob, taken.behind,
+                         taken.entropy, taken.forced);
+  branch.since_step += taken.logprob;
+  if (!taken.forced) ++branch.sampled;
   steps_.clear();
-  if (!read(branch, token)) return false;
+  if (!read(branch, taken.token)) return false;
   if (steps_.empty()) return true;
   tree[branch.node].boundary = true;
   log_steps(branch);

@@ -12,6 +12,13 @@
 
 namespace toolprm {
 
+// A token with what the tree keeps of it; a forced one has zeros.
+struct Taken {
+  int32_t token;
+  float logprob = 0, behind = 0, entropy = 0;
+  bool forced = false;
+};
+
 class Growth {
  public:
   Growth(const StepSegmenter& segmenter, const Vocabulary& vocabulary, const SearchOptions& options,
@@ -19,8 +26,8 @@ class Growth {
       : segmenter_(segmenter), vocabulary_(vocabulary), options_(options), log_(log) {}
 
   // Appends a token; false when the response can no longer become a valid one: branch.state then
-  // says of what it died. A forced token has log-probability and entropy 0.
-  bool take(Branch& branch, int32_t token, float logprob, float entropy, bool forced);
+  // says of what it died.
+  bool take(Branch& branch, const Taken& taken);
   // Whether a branch that has not reached a boundary is beyond the limits.
   bool too_long(const Branch& branch) const;
 

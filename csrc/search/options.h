@@ -1,6 +1,7 @@
 // The settings of one search, as plain values.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "search/sampler.h"
@@ -8,6 +9,13 @@
 namespace toolprm {
 
 enum class Aggregate : uint8_t { kLast, kMin, kProd, kMean };
+
+// What a score is multiplied with where the tokens are `gap` behind the most likely ones (see
+// TokenTree::gap). A token that is 16 times less likely than another one says no more than that.
+inline double gap_weight(double alpha, double gap) {
+  constexpr double kLeast = -2.772588722239781;  // -log 16
+  return std::exp(alpha * (gap > kLeast ? gap : kLeast));
+}
 
 struct SearchOptions {
   uint32_t beams = 2;         // N
@@ -25,6 +33,7 @@ struct SearchOptions {
   bool states_wanted = false;    // rewards read the hidden state of every boundary token
   bool pool_states = false;      // and the mean over the step's tokens
   Aggregate aggregate = Aggregate::kProd;
+  double policy_gap = 0;  // alpha of gap_weight
   uint32_t max_tokens = 512;
   uint32_t max_step_tokens = 512;
   uint32_t max_text_tokens = 64;

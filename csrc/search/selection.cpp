@@ -14,7 +14,10 @@ std::vector<int32_t> Selection::scored() {
   for (int32_t id : pool_.round()) {
     Branch& branch = pool_[id];
     if (branch.held) continue;
-    if (branch.step >= 0) branch.score = log_.score(branch.step, branch.state.finished());
+    if (branch.step >= 0) {
+      branch.judged = log_.score(branch.step, branch.state.finished());
+      branch.score = branch.judged * log_.weight(branch.step);
+    }
     result.push_back(id);
   }
   return result;
@@ -149,7 +152,7 @@ void Selection::prune() {
   const double bar = best[options_.beams - 1];
   for (int32_t id : pool_.round()) {
     const Branch& branch = pool_[id];
-    if (!branch.candidate && log_score(branch.step, branch.since_step) < bar) {
+    if (!branch.candidate && log_score(branch.step, branch.since_step, branch.node) < bar) {
       pool_.drop(id, "outscored");
     }
   }
@@ -166,7 +169,7 @@ std::vector<double> Selection::decided_scores() const {
       more += log_[step].logprob_sum;
     }
     const uint64_t key = branch.carried() ? mix64(static_cast<uint64_t>(id), 41) : branch.decision;
-    const double score = log_score(branch.beam_step, more);
+    const double score = log_score(branch.beam_step, more, log_[branch.step].node);
     const auto [known, inserted] = best.emplace(key, score);
     if (!inserted) known->second = std::max(known->second, score);
   }
@@ -176,11 +179,13 @@ std::vector<double> Selection::decided_scores() const {
 }
 
 // The logarithm of what a response scores at most whose scored steps end at `last` and whose tokens
-// since have the log-probability `more`.
-double Selection::log_score(int32_t last, double more) const {
+// since, up to `node`, have the log-probability `more`.
+double Selection::log_score(int32_t last, double more, int32_t node) const {
   const double before = last < 0 ? 0 : log_[last].log_product;
   const double least = last < 0 ? 0 : std::log(log_[last].least);
-  return options_.aggregate == Aggregate::kProd ? before + more : std::min(least, more);
+  const double judged =
+      options_.aggregate == Aggregate::kProd ? before + more : std::min(least, more);
+  return judged + std::log(gap_weight(options_.policy_gap, log_.tree().gap(node)));
 }
 
 }  // namespace toolprm

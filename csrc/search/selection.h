@@ -35,7 +35,7 @@ class Selection {
   void prune();
 
  private:
-  double log_score(int32_t last, double more) const;
+  double log_score(int32_t last, double more, int32_t node) const;
   std::vector<double> decided_scores() const;
 
   const StepSegmenter& segmenter_;

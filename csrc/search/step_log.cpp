@@ -89,6 +89,10 @@ double StepLog::score(int32_t last, bool finished) const {
   return (step < 0 ? 1.0 : aggregate(records_[step])) * std::exp(logprob);
 }
 
+double StepLog::weight(int32_t last) const {
+  return gap_weight(policy_gap_, tree_.gap(records_[last].node));
+}
+
 double StepLog::aggregate(const StepRecord& last) const {
   switch (aggregate_) {
     case Aggregate::kMin:

@@ -58,6 +58,7 @@ class StepLog {
         grounding_(std::move(grounding)),
         pooled_(options.pool_states),
         aggregate_(options.aggregate),
+        policy_gap_(options.policy_gap),
         tree_(options.prompt_hash) {}
 
   TokenTree& tree() { return tree_; }
@@ -79,6 +80,8 @@ class StepLog {
   // What a response is ranked by. `last` is its last step, or -1. Where a stop came before the last
   // rewards, a finished response counts with the policy's probability for these steps.
   double score(int32_t last, bool finished) const;
+  // The factor of the policy's evidence on that score: at most 1, and it only falls.
+  double weight(int32_t last) const;
 
   // The response up to the step's boundary, and its tokens up to and with the boundary token.
   std::string text(const StepRecord& record) const;
@@ -102,6 +105,7 @@ class StepLog {
   std::shared_ptr<const Grounding> grounding_;
   bool pooled_;
   Aggregate aggregate_;
+  double policy_gap_;
   TokenTree tree_;
   std::vector<StepRecord> records_;
   std::vector<float> states_;

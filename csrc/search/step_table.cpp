@@ -16,6 +16,7 @@ StepTable step_table(const StepSearch& search) {
     table.previous.push_back(record.previous < 0 ? -1 : rows[record.previous]);
     table.tokens.push_back(static_cast<int32_t>(log.depth(record)));
     table.draws.push_back(static_cast<int32_t>(record.draws));
+    table.gaps.push_back(log.tree().gap(record.node));
     table.greedy.push_back(record.greedy);
     table.continues.push_back(record.continues);
   }

@@ -44,6 +44,7 @@ struct StepTable {
   std::vector<int32_t> previous;  // the row of the step before, or -1
   std::vector<int32_t> tokens;    // of the response at the boundary token
   std::vector<int32_t> draws;     // that wrote it
+  std::vector<double> gaps;       // of the response at the boundary token
   std::vector<bool> greedy;
   std::vector<bool> continues;  // its token has the comma of another argument or call after it, too
   RewardInputs inputs;

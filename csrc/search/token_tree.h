@@ -15,6 +15,7 @@ struct TokenNode {
   uint32_t draws;  // draws that took this token; 0 on a greedy path that no draw follows
   uint64_t path;   // identifies the prompt and the tokens from the root
   float logprob;   // raw; 0 for a forced token
+  double gap;      // see TokenTree::gap
   float entropy;   // of the distribution the token was taken from, in nats
   bool forced;     // the constraint left no choice
   bool boundary;   // closes a step
@@ -29,17 +30,22 @@ class TokenTree {
   // draws.
   explicit TokenTree(uint64_t prompt) : root_path_(mix64(kRootPath, prompt)) {}
 
-  int32_t add(int32_t parent, int32_t token, uint32_t draws, float logprob, float entropy,
-              bool forced) {
+  // `behind`: how far a sampled token's log-probability is below that of the most likely token
+  // that was allowed in its place, at most 0.
+  int32_t add(int32_t parent, int32_t token, uint32_t draws, float logprob, float behind,
+              float entropy, bool forced) {
     const uint64_t above = parent == kRoot ? root_path_ : nodes_[parent].path;
     const uint32_t depth = parent == kRoot ? 1 : nodes_[parent].depth + 1;
     nodes_.push_back({parent, token, depth, draws, mix64(above, static_cast<uint64_t>(token) + 1),
-                      logprob, entropy, forced, false, -1});
+                      logprob, gap(parent) + behind, entropy, forced, false, -1});
     return static_cast<int32_t>(nodes_.size() - 1);
   }
 
   uint64_t path(int32_t node) const { return node == kRoot ? root_path_ : nodes_[node].path; }
   uint32_t depth(int32_t node) const { return node == kRoot ? 0 : nodes_[node].depth; }
+  // How far the tokens up to this one are behind the most likely ones, each in its own place: a
+  // sum of log-probability ratios, 0 on the greedy path.
+  double gap(int32_t node) const { return node == kRoot ? 0 : nodes_[node].gap; }
   TokenNode& operator[](int32_t node) { return nodes_[node]; }
   const TokenNode& operator[](int32_t node) const { return nodes_[node]; }
   size_t size() const { return nodes_.size(); }

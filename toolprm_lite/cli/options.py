@@ -151,15 +151,25 @@ _FORM: list[Decorator] = [
     ),
 ]
 
-_DECLINE: Decorator = _setting(
-    "decline_odds",
-    type=float,
-    metavar="X",
-    show_default="the head's own",
-    help="Factor on the odds a head gives to no call being right; below 1 calls more often.",
-)
+_RANK: list[Decorator] = [
+    _setting(
+        "decline_odds",
+        type=float,
+        metavar="X",
+        show_default="the head's own",
+        help="Factor on the odds a head gives to no call being right; below 1 calls more often.",
+    ),
+    _setting(
+        "policy_gap",
+        type=float,
+        metavar="X",
+        show_default="the head's own, else 0",
+        help="How much it counts against a response that its tokens are less likely than the most "
+        "likely ones.",
+    ),
+]
 
-draw_options = all_of([*_DRAWS, *_FORM, _DECLINE])
+draw_options = all_of([*_DRAWS, *_FORM, *_RANK])
 
 size_options = all_of(
     [
@@ -197,7 +207,7 @@ search_options = all_of(
             "probability, or a head's file.",
         ),
         *_FORM,
-        _DECLINE,
+        *_RANK,
         _setting(
             "aggregate",
             type=click.Choice(AGGREGATES),

@@ -16,6 +16,7 @@ import numpy as np
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.chains import Float64Array, chain_scores
+from toolprm_lite.reward.gap import gap_weights
 from toolprm_lite.reward.head import Head
 from toolprm_lite.search.steps import Call
 from toolprm_lite.search.text import closed_calls
@@ -63,12 +64,17 @@ class Pool:
         self.responses = list(found.values())
         """Each distinct response that was drawn, in the order first written."""
 
-    def scores(self, head: Head) -> Float64Array:
-        """The head's score of each of `responses`, aggregated as its card says, [responses]; of
-        one written in several ways the best.
+    def scores(self, head: Head, policy_gap: float | None = None) -> Float64Array:
+        """The score of each of `responses`, [responses]: the head's, aggregated as its card says,
+        with `policy_gap` as in `SearchConfig`; of one written in several ways the best.
 
         Raises `HeadError` for a head that reads layers which were not recorded.
         """
+        steps = self._step_scores(head, policy_gap)
+        return np.array([steps[list(response.lasts)].max() for response in self.responses])
+
+    def _step_scores(self, head: Head, policy_gap: float | None) -> Float64Array:
+        """The score of the response up to each step, [steps]."""
         card = head.card
         states = self._record["states"]
         width = card.model.width
@@ -84,8 +90,10 @@ class Pool:
             [states[:, column * width : (column + 1) * width] for column in columns], axis=1
         )
         rewards = head.probabilities(self._kinds, self._record["features"], hidden)
-        chained = chain_scores(rewards, self._previous, card.aggregate)
-        return np.array([chained[list(response.lasts)].max() for response in self.responses])
+        weights = gap_weights(
+            card.policy_gap if policy_gap is None else policy_gap, self._record["gaps"]
+        )
+        return chain_scores(rewards, self._previous, card.aggregate) * weights
 
     def majority(self) -> Drawn | None:
         """What most draws wrote; of equals the first. None when nothing was complete."""

@@ -238,7 +238,7 @@ class Comparison:
         answers = {}
         for strategy in strategies:
             began = time.perf_counter()
-            drawn, score = _chosen(pool, strategy, self._rewards)
+            drawn, score = _chosen(pool, strategy, self._rewards, base)
             spent = 1e3 * (time.perf_counter() - began)
             pooled = Stats(**{**asdict(stats), "ms": {**stats.ms, "reward": spent}})
             answers[str(strategy)] = _answer(
@@ -294,13 +294,13 @@ def _common_prompt(
 
 
 def _chosen(
-    pool: Pool, strategy: Strategy, rewards: Mapping[str, Reward | str]
+    pool: Pool, strategy: Strategy, rewards: Mapping[str, Reward | str], base: SearchConfig
 ) -> tuple[Drawn | None, float | None]:
     if strategy.kind == "majority":
         return pool.majority(), None
     head = rewards[strategy.reward or ""]
     assert isinstance(head, Head)
-    scores = pool.scores(head)
+    scores = pool.scores(head, base.policy_gap)
     drawn = pool.best(scores, weighted=strategy.kind == "weighted-vote")
     return drawn, None if drawn is None else float(scores[pool.responses.index(drawn)])
 

@@ -60,6 +60,8 @@ class HeadCard:
         aggregate: how a beam's rewards become its score.
         decline_odds: factor on the odds that declining is right. How often it is differs between
             applications, and from the share that the head was fitted to.
+        policy_gap: how much the policy's own preference counts beside the head, see
+            `SearchConfig.policy_gap`.
         doubt: the threshold of the search strategy `doubt` that was chosen with it, if any was.
         notes: settings, data and measured figures, not read by programs.
     """
@@ -74,6 +76,7 @@ class HeadCard:
     label: Label = "viable"
     aggregate: Aggregate = "last"
     decline_odds: float = 1.0
+    policy_gap: float = 0.0
     doubt: float | None = None
     prompt: str = "schemas"
     notes: Mapping[str, Any] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from toolprm_lite.files import replace_file
 from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.reward.aggregate import AGGREGATES
 from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.gap import MOST_POLICY_GAP
 from toolprm_lite.reward.head import LABELS, FittedModel, Head, HeadCard, HeadWeights
 
 _FORMAT = 1
@@ -59,11 +60,15 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
     data = _card_json(text, path)
     # What files from before these fields have none of.
     data.setdefault("decline_odds", 1.0)
+    data.setdefault("policy_gap", 0.0)
     data.setdefault("prompt", "schemas")
     card = _Fields(data, path)
     odds = card.take("decline_odds", (int, float))
     if not 0 < odds < math.inf:
         card.refuse(f"decline_odds is {odds!r}")
+    gap = card.take("policy_gap", (int, float))
+    if not 0 <= gap <= MOST_POLICY_GAP:
+        card.refuse(f"policy_gap is {gap!r}")
     doubt = data.get("doubt")
     if doubt is not None and not 0 <= card.take("doubt", (int, float)) <= 1:
         card.refuse(f"doubt is {doubt!r}")
@@ -88,6 +93,7 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
         label=card.take_one("label", LABELS),
         aggregate=card.take_one("aggregate", AGGREGATES),
         decline_odds=float(odds),
+        policy_gap=float(gap),
         doubt=None if doubt is None else float(doubt),
         prompt=_prompt(card),
         notes=card.take("notes", dict),

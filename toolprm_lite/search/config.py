@@ -10,6 +10,7 @@ from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
 from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
+from toolprm_lite.reward.gap import MOST_POLICY_GAP
 
 Strategy = Literal["step-beam", "doubt", "greedy", "best-of-n"]
 Constrain = Literal["auto", "on", "off"]
@@ -57,6 +58,10 @@ class SearchConfig:
         aggregate: how a beam's step rewards become its score; None takes the reward's own choice.
         decline_odds: factor on the odds a head gives that declining is right: below 1 it calls more
             often, above 1 it declines more often. None takes the head's own.
+        policy_gap: how much the policy's own preference counts in a score, 0 .. 100. A response's
+            gap is the sum of log p(token) - log p(most likely allowed token) over its sampled
+            tokens, 0 for the greedy one; the score is multiplied by exp(policy_gap * gap), of a
+            gap of at least -log 16. None takes what the head's card says, else 0: not at all.
 
     How the model writes:
         call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
@@ -96,6 +101,7 @@ class SearchConfig:
 
     aggregate: Aggregate | None = None
     decline_odds: float | None = None
+    policy_gap: float | None = None
 
     call_format: str = "auto"
     prompt: str = "auto"
@@ -152,6 +158,8 @@ class SearchConfig:
             check_number("doubt", self.doubt, 0, 1)
         if self.decline_odds is not None:
             check_number("decline_odds", self.decline_odds, 0, 1e9, above=True, rest=", or None")
+        if self.policy_gap is not None:
+            check_number("policy_gap", self.policy_gap, 0, MOST_POLICY_GAP, rest=", or None")
         if self.deadline_ms is not None:
             check_number("deadline_ms", self.deadline_ms, 0, 1e9, above=True, rest=", or None")
         if not self.tool_choice:

@@ -185,6 +185,7 @@ def _options(config: SearchConfig, reward: Reward) -> SearchOptions:
     options.states_wanted = bool(reward.layers)
     options.pool_states = reward.pooled
     options.aggregate = config.aggregate or reward.aggregate
+    options.policy_gap = _policy_gap(config, reward)
     options.max_tokens = config.max_tokens
     options.max_step_tokens = config.max_step_tokens
     options.max_text_tokens = config.max_text_tokens
@@ -200,6 +201,12 @@ def _hash(tokens: Sequence[int]) -> int:
     """64 bits that identify a prompt, equal on every machine: draws depend on them."""
     data = np.asarray(tokens, "<i4").tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _policy_gap(config: SearchConfig, reward: Reward) -> float:
+    if config.policy_gap is not None:
+        return config.policy_gap
+    return reward.card.policy_gap if isinstance(reward, Head) else 0.0
 
 
 def _threshold(config: SearchConfig, reward: Reward) -> float:

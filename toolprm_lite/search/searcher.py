@@ -311,6 +311,7 @@ class Searcher:
             "previous": table.previous,
             "tokens": table.tokens,
             "draws": table.draws,
+            "gaps": table.gaps,
             "greedy": table.greedy,
             "goes_on": table.continues,
             "features": table.inputs.features,
