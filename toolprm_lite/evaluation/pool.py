@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from toolprm_lite.errors import HeadError
-from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.base import FEATURES, STEP_KINDS
 from toolprm_lite.reward.chains import Float64Array, chain_scores
 from toolprm_lite.reward.head import Head
 from toolprm_lite.search.steps import Call
@@ -83,7 +83,8 @@ class Pool:
         hidden = np.concatenate(
             [states[:, column * width : (column + 1) * width] for column in columns], axis=1
         )
-        rewards = head.probabilities(self._kinds, self._record["features"], hidden)
+        features = head.columns_of(self._record["features"], FEATURES)
+        rewards = head.probabilities(self._kinds, features, hidden)
         chained = chain_scores(rewards, self._previous, card.aggregate)
         return np.array([chained[list(response.lasts)].max() for response in self.responses])
 
