@@ -181,6 +181,13 @@ py::array_t<float> ground(const Grounding& grounding,
   return result;
 }
 
+std::shared_ptr<Grounding> make_grounding(const std::string& tools_json,
+                                          const Grounding::Texts& conversation,
+                                          std::shared_ptr<Words> words,
+                                          const Grounding::Texts& history) {
+  return std::make_shared<Grounding>(tools_json, conversation, std::move(words), history);
+}
+
 void bind_formats(py::module_& m) {
   py::class_<NamedStep>(m, "Step")
       .def_property_readonly("kind", [](const NamedStep& s) { return kind_name(s.step.kind); })
@@ -231,9 +238,12 @@ void bind_formats(py::module_& m) {
       .def_property_readonly("decided", [](const Response& self) { return self.state().decided(); })
       .def_property_readonly("merge_key", &Response::merge_key);
 
+  py::class_<Words, std::shared_ptr<Words>>(m, "Words")
+      .def(py::init<const std::string&>(), py::arg("json"));
+
   py::class_<Grounding, std::shared_ptr<Grounding>>(m, "Grounding")
-      .def(py::init<const std::string&, const std::vector<std::pair<std::string, std::string>>&>(),
-           py::arg("tools_json"), py::arg("conversation"))
+      .def(py::init(&make_grounding), py::arg("tools_json"), py::arg("conversation"), py::kw_only(),
+           py::arg("words") = py::none(), py::arg("history") = Grounding::Texts())
       .def_static("names", &Grounding::names)
       .def("features", &ground, py::arg("chain"));
 }

@@ -27,7 +27,7 @@ ROOMS = """
     tasks
     prompt
     instruction
-    formats signatures
+    formats signatures grounded
     template tools
     special_texts judge type_names mask_schema
     schema store

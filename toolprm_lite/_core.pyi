@@ -219,16 +219,30 @@ class Vocabulary:
     def __len__(self) -> int: ...
 
 @final
+class Words:
+    """The words of a language that texts are compared by, from the text of a file such as
+    `assets/words/en.json`. Raises `ValueError` for text that is no such file."""
+
+    def __init__(self, json: str) -> None: ...
+
+@final
 class Grounding:
     """Steps compared with the conversation: is a value found in it, is it the schema's default, is
     anything that the user named left unused.
 
     `tools_json` is the segmenter's list, in its order, with the descriptions and defaults that the
-    model sees; `conversation` is (role, text), as text or UTF-8 bytes.
+    model sees; `conversation` is (role, text), as text or UTF-8 bytes. `words` are those of its
+    language; without them, values are found in digits or as they are written. `history` are the
+    calls that were made in it, (name, arguments as JSON).
     """
 
     def __init__(
-        self, tools_json: str, conversation: Sequence[tuple[str, str | bytes]]
+        self,
+        tools_json: str,
+        conversation: Sequence[tuple[str, str | bytes]],
+        *,
+        words: Words | None = None,
+        history: Sequence[tuple[str, str | bytes]] = (),
     ) -> None: ...
     @staticmethod
     def names() -> list[str]:

@@ -4,55 +4,74 @@
 #include <cmath>
 
 #include "features/step_value.h"
-#include "features/value_search.h"
+#include "json/json_value.h"
 
 namespace toolprm {
 
 namespace {
 
-// The one list of features. Counts are log1p.
-#define TOOLPRM_FEATURES(X)                                 \
-  /* ARG_VALUE */                                           \
-  X(kFound, "value_found")                                  \
-  X(kFoundLast, "value_found_in_last_message")              \
-  X(kWords, "value_words_found")                            \
-  X(kWordsLast, "value_words_found_in_last_message")        \
-  X(kPhrase, "value_found_as_phrase")                       \
-  X(kInParameter, "value_in_parameter_description")         \
-  X(kInTool, "value_in_tool_description")                   \
-  X(kIsDefault, "value_is_default")                         \
-  X(kRequired, "parameter_required")                        \
-  X(kListed, "parameter_listed")                            \
-  X(kHasDefault, "parameter_has_default")                   \
-  X(kString, "value_is_string")                             \
-  X(kNumber, "value_is_number")                             \
-  X(kBoolean, "value_is_boolean")                           \
-  X(kArray, "value_is_array")                               \
-  X(kObject, "value_is_object")                             \
-  X(kLength, "value_length")                                \
-  X(kEmpty, "value_empty")                                  \
-  X(kRepeated, "value_repeated_in_call")                    \
-  X(kArguments, "arguments_before")                         \
-  /* PARAM_FINISH, FUNC_FINISH, TOTAL_FINISH */             \
-  X(kRequiredGiven, "required_given_share")                 \
-  X(kOptionalOmitted, "optional_omitted")                   \
-  X(kOptionalGiven, "optional_given")                       \
-  X(kNumbersUsed, "numbers_used_share")                     \
-  X(kNumbersUsedCount, "numbers_used")                      \
-  X(kNumbersUnused, "numbers_unused")                       \
-  X(kMentionsUsed, "mentions_used_share")                   \
-  X(kMentionsUsedCount, "mentions_used")                    \
-  X(kMentionsUnused, "mentions_unused")                     \
-  X(kDeclined, "declined")                                  \
-  /* the same and FUNC_NAME */                              \
-  X(kCalls, "calls")                                        \
-  /* FUNC_NAME */                                           \
-  X(kNameWords, "name_words_in_last_message")               \
-  X(kDescriptionWords, "description_words_in_last_message") \
-  X(kRank, "tool_rank")                                     \
-  X(kTools, "tools")                                        \
-  X(kTimesCalled, "times_called_before")                    \
-  X(kToolsUnused, "other_tools_unused")
+// The one list of features. Counts are log1p. Heads read them by name: add at the end, and never
+// change what a name stands for.
+#define TOOLPRM_FEATURES(X)                                     \
+  /* ARG_VALUE */                                               \
+  X(kFound, "value_found")                                      \
+  X(kFoundLast, "value_found_in_last_message")                  \
+  X(kWords, "value_words_found")                                \
+  X(kWordsLast, "value_words_found_in_last_message")            \
+  X(kPhrase, "value_found_as_phrase")                           \
+  X(kInParameter, "value_in_parameter_description")             \
+  X(kInTool, "value_in_tool_description")                       \
+  X(kIsDefault, "value_is_default")                             \
+  X(kRequired, "parameter_required")                            \
+  X(kListed, "parameter_listed")                                \
+  X(kHasDefault, "parameter_has_default")                       \
+  X(kString, "value_is_string")                                 \
+  X(kNumber, "value_is_number")                                 \
+  X(kBoolean, "value_is_boolean")                               \
+  X(kArray, "value_is_array")                                   \
+  X(kObject, "value_is_object")                                 \
+  X(kLength, "value_length")                                    \
+  X(kEmpty, "value_empty")                                      \
+  X(kRepeated, "value_repeated_in_call")                        \
+  X(kArguments, "arguments_before")                             \
+  /* PARAM_FINISH, FUNC_FINISH, TOTAL_FINISH */                 \
+  X(kRequiredGiven, "required_given_share")                     \
+  X(kOptionalOmitted, "optional_omitted")                       \
+  X(kOptionalGiven, "optional_given")                           \
+  X(kNumbersUsed, "numbers_used_share")                         \
+  X(kNumbersUsedCount, "numbers_used")                          \
+  X(kNumbersUnused, "numbers_unused")                           \
+  X(kMentionsUsed, "mentions_used_share")                       \
+  X(kMentionsUsedCount, "mentions_used")                        \
+  X(kMentionsUnused, "mentions_unused")                         \
+  X(kDeclined, "declined")                                      \
+  /* the same and FUNC_NAME */                                  \
+  X(kCalls, "calls")                                            \
+  /* FUNC_NAME */                                               \
+  X(kNameWords, "name_words_in_last_message")                   \
+  X(kDescriptionWords, "description_words_in_last_message")     \
+  X(kRank, "tool_rank")                                         \
+  X(kTools, "tools")                                            \
+  X(kTimesCalled, "times_called_before")                        \
+  X(kToolsUnused, "other_tools_unused")                         \
+  /* ARG_VALUE, in whatever form it is said */                  \
+  X(kGiven, "value_given")                                      \
+  X(kGivenLast, "value_given_in_last_message")                  \
+  X(kGivenShare, "value_words_given")                           \
+  X(kGivenShareLast, "value_words_given_in_last_message")       \
+  /* PARAM_FINISH, FUNC_FINISH, TOTAL_FINISH */                 \
+  X(kOmittedMentioned, "omitted_mentioned")                     \
+  X(kOmittedName, "omitted_name_in_last_message")               \
+  X(kOmittedDescription, "omitted_description_in_last_message") \
+  X(kOmittedChoices, "omitted_choices_in_last_message")         \
+  /* FUNC_NAME */                                               \
+  X(kFit, "tool_fit")                                           \
+  X(kFitRank, "tool_fit_rank")                                  \
+  /* FUNC_NAME, TOTAL_FINISH: of those not called */            \
+  X(kOtherFit, "other_tool_fit")                                \
+  /* all but ARG_VALUE */                                       \
+  X(kFunctionBefore, "function_in_history")                     \
+  X(kCallBefore, "call_in_history")
 
 enum Feature : int {
 #define TOOLPRM_ID(id, name) id,
@@ -62,12 +81,34 @@ enum Feature : int {
 };
 static_assert(kCount == Grounding::kFeatures);
 
+const Words& no_words() {
+  static const Words kNone;
+  return kNone;
+}
+
+// Of an argument among those of its call; their hashes are added up.
+uint64_t argument_hash(std::string_view name, uint64_t value) {
+  return mix64(hash_bytes(name), value);
+}
+
+const GroundParameter* find_parameter(const GroundTool& tool, std::string_view name) {
+  for (const GroundParameter& parameter : tool.parameters) {
+    if (parameter.name == name) return &parameter;
+  }
+  return nullptr;
+}
+
+bool is_default(const GroundParameter* parameter, uint64_t value) {
+  return parameter != nullptr && parameter->has_default && parameter->default_hash == value;
+}
+
 float log_count(size_t count) { return static_cast<float>(std::log1p(static_cast<double>(count))); }
 
 }  // namespace
 
-Grounding::Grounding(std::string_view tools_json,
-                     const std::vector<std::pair<std::string, std::string>>& conversation) {
+Grounding::Grounding(std::string_view tools_json, const Texts& conversation,
+                     std::shared_ptr<const Words> words, const Texts& history)
+    : words_(std::move(words)) {
   std::string all;
   std::string_view last;
   for (const auto& [role, text] : conversation) {
@@ -75,10 +116,43 @@ Grounding::Grounding(std::string_view tools_json,
     all += '\x1f';  // so that no phrase spans two messages
     if (role == "user") last = text;
   }
-  tools_ = read_ground_tools(tools_json, last);
-  all_ = GroundText(all);
-  last_ = GroundText(last);
+  const Words& known = words_ ? *words_ : no_words();
+  all_ = {GroundText(all), Facts(all, known)};
+  last_ = {GroundText(last), Facts(last, known)};
+  tools_ = read_ground_tools(tools_json, last, last_.facts, known);
   mentions_ = Mentions(last);
+  read_history(history);
+}
+
+// Calls of tools that are not offered now can't be repeated. An argument that is the schema's
+// default is as good as none.
+void Grounding::read_history(const Texts& history) {
+  for (const auto& [name, arguments] : history) {
+    const uint64_t hash = hash_bytes(name);
+    const auto called = std::find_if(tools_.begin(), tools_.end(),
+                                     [&](const GroundTool& tool) { return tool.name == hash; });
+    JsonValue given;
+    if (called == tools_.end() || !parse_json(arguments, given)) continue;
+    PastCall past{static_cast<int32_t>(called - tools_.begin()), 0};
+    for (const auto& [key, value] : given.members) {
+      const uint64_t written = canonical_hash(value);
+      if (!is_default(find_parameter(*called, key), written)) {
+        past.arguments += argument_hash(key, written);
+      }
+    }
+    history_.push_back(past);
+  }
+}
+
+bool Grounding::was_called(int32_t function) const {
+  return std::any_of(history_.begin(), history_.end(),
+                     [&](const PastCall& past) { return past.function == function; });
+}
+
+bool Grounding::was_called(int32_t function, uint64_t arguments) const {
+  return std::any_of(history_.begin(), history_.end(), [&](const PastCall& past) {
+    return past.function == function && past.arguments == arguments;
+  });
 }
 
 const std::vector<std::string>& Grounding::names() {
@@ -98,11 +172,7 @@ const GroundTool* Grounding::tool(const Step& step) const {
 // By name: a segmenter's index counts what references and `required` add in another order.
 const GroundParameter* Grounding::parameter(const NamedStep& named) const {
   const GroundTool* known = tool(named.step);
-  if (known == nullptr) return nullptr;
-  for (const GroundParameter& parameter : known->parameters) {
-    if (parameter.name == named.argument) return &parameter;
-  }
-  return nullptr;
+  return known == nullptr || !named.argument ? nullptr : find_parameter(*known, *named.argument);
 }
 
 void Grounding::features(const Chain& chain, float* out) const {
@@ -145,7 +215,24 @@ void Grounding::judge_name(const Chain& chain, float* out) const {
     out[kNameWords] = known->name_share;
     out[kDescriptionWords] = known->description_share;
     out[kRank] = known->rank;
+    out[kFit] = known->fit;
+    out[kFitRank] = known->fit_rank;
   }
+  out[kOtherFit] = best_fit(chain);
+  out[kFunctionBefore] = was_called(step.function);
+}
+
+// Of the tools that the response does not call.
+float Grounding::best_fit(const Chain& chain) const {
+  float best = 0;
+  for (size_t i = 0; i < tools_.size(); ++i) {
+    if (tools_[i].fit <= best) continue;
+    const bool called = std::any_of(chain.begin(), chain.end(), [&](const NamedStep* at) {
+      return at->step.kind == StepKind::kFuncName && at->step.function == static_cast<int32_t>(i);
+    });
+    if (!called) best = tools_[i].fit;
+  }
+  return best;
 }
 
 void Grounding::judge_value(const Chain& chain, float* out) const {
@@ -175,10 +262,11 @@ void Grounding::judge_value(const Chain& chain, float* out) const {
   out[kObject] = value.type == JsonType::kObject;
   out[kLength] = log_count(value.length()) / 5;
   out[kEmpty] = value.empty();
-  out[kIsDefault] = known != nullptr && known->has_default && known->default_hash == hash;
+  out[kIsDefault] = is_default(known, hash);
 
   ValueSearch search(all_, last_, known != nullptr ? &known->description : nullptr,
-                     known_tool != nullptr ? &known_tool->description : nullptr);
+                     known_tool != nullptr ? &known_tool->description : nullptr,
+                     words_ ? *words_ : no_words());
   search.look_up(value);
   if (!search.any) return;
   out[kFound] = search.found;
@@ -188,6 +276,10 @@ void Grounding::judge_value(const Chain& chain, float* out) const {
   out[kInTool] = search.in_tool;
   out[kWords] = search.words_share();
   out[kWordsLast] = search.words_share_last();
+  out[kGiven] = search.given;
+  out[kGivenLast] = search.given_last;
+  out[kGivenShare] = search.given_share();
+  out[kGivenShareLast] = search.given_share_last();
 }
 
 void Grounding::judge_finish(const Chain& chain, float* out) const {
@@ -233,6 +325,55 @@ void Grounding::judge_finish(const Chain& chain, float* out) const {
   out[kMentionsUnused] = log_count(mentions_.texts.size() - texts_used);
   out[kDeclined] = total && calls == 0;
   out[kCalls] = log_count(calls);
+  judge_omitted(chain, out);
+  if (!history_.empty()) judge_repeats(chain, out);
+  if (total) out[kOtherFit] = best_fit(chain);
+}
+
+// The optional parameters that the last user message speaks of, and the judged calls leave out.
+void Grounding::judge_omitted(const Chain& chain, float* out) const {
+  const Step& step = chain.back()->step;
+  size_t mentioned = 0, choices = 0;
+  for (const NamedStep* call : chain) {
+    if (call->step.kind != StepKind::kFuncName) continue;
+    if (step.kind != StepKind::kTotalFinish && call->step.call != step.call) continue;
+    const GroundTool* known = tool(call->step);
+    if (known == nullptr) continue;
+    for (uint32_t index : known->optional) {
+      const GroundParameter& parameter = known->parameters[index];
+      const bool given = std::any_of(chain.begin(), chain.end(), [&](const NamedStep* at) {
+        return at->step.kind == StepKind::kArgValue && at->step.call == call->step.call &&
+               at->argument == parameter.name;
+      });
+      if (given) continue;
+      mentioned += parameter.mentioned();
+      choices += parameter.choice_mentioned;
+      out[kOmittedName] = std::max(out[kOmittedName], parameter.name_mention);
+      out[kOmittedDescription] = std::max(out[kOmittedDescription], parameter.description_mention);
+    }
+  }
+  out[kOmittedMentioned] = log_count(mentioned);
+  out[kOmittedChoices] = log_count(choices);
+}
+
+// Whether a judged call, or its function, is in the history of the conversation.
+void Grounding::judge_repeats(const Chain& chain, float* out) const {
+  const Step& step = chain.back()->step;
+  for (const NamedStep* call : chain) {
+    if (call->step.kind != StepKind::kFuncName) continue;
+    if (step.kind != StepKind::kTotalFinish && call->step.call != step.call) continue;
+    if (!was_called(call->step.function)) continue;
+    out[kFunctionBefore] = 1;
+    uint64_t arguments = 0;
+    for (const NamedStep* at : chain) {
+      if (at->step.kind != StepKind::kArgValue || at->step.call != call->step.call) continue;
+      const uint64_t value = StepValue(*at).hash();
+      if (!is_default(parameter(*at), value)) {
+        arguments += argument_hash(at->argument ? *at->argument : std::string(), value);
+      }
+    }
+    if (was_called(call->step.function, arguments)) out[kCallBefore] = 1;
+  }
 }
 
 }  // namespace toolprm

@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolprm_lite import _core
+from toolprm_lite.grounded import load_words
 
 Tool = dict[str, Any]
 NAMES = _core.Grounding.names()
+WORDS = load_words()
+OLD = NAMES[:37]  # what the twin knows
 QUOTED = 80
 MENTIONS = 64
 
@@ -377,9 +380,9 @@ def judge_value(value: Any, user: str, name: str = "city") -> dict[str, float]:
 
 
 def test_names() -> None:
-    assert len(NAMES) == len(set(NAMES)) == 37
+    assert len(NAMES) == len(set(NAMES)) == 50
     row = _core.Grounding("[]", []).features(steps_of(b""))
-    assert row.shape == (37,)
+    assert row.shape == (50,)
     assert row.dtype == np.float32
 
 
@@ -613,13 +616,18 @@ def test_twin(conversation: list[tuple[str, str]], calls: list[Any], escaped: bo
     response = json.dumps(calls, ensure_ascii=escaped).encode()
     steps = steps_of(response)
     grounding = _core.Grounding(json.dumps(TOOLS), conversation)
+    history = [(call["name"], json.dumps(call["arguments"])) for call in calls[:1]]
+    grounded = _core.Grounding(json.dumps(TOOLS), conversation, words=WORDS, history=history)
     twin = Twin(TOOLS, conversation)
     for i in range(len(steps)):
         chain = steps[: i + 1]
         row = grounding.features(chain)
         expected = twin.features(chain, response)
         assert not expected.keys() - set(NAMES)
-        found = dict(zip(NAMES, row.tolist(), strict=True))
+        found = dict(zip(OLD, row.tolist(), strict=False))
         assert found == pytest.approx(
-            {name: float(expected.get(name, 0)) for name in NAMES}, abs=1e-6
+            {name: float(expected.get(name, 0)) for name in OLD}, abs=1e-6
         )
+        with_words = grounded.features(chain)
+        assert (with_words[: len(OLD)] == row[: len(OLD)]).all()
+        assert ((with_words >= 0) & (with_words < 100)).all()

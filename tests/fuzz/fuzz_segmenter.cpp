@@ -314,11 +314,31 @@ void check_styles(const Subject& subject, const Calls& calls, uint64_t seed) {
   CHECK(segmenter.merge_key(a.state, plain) == segmenter.merge_key(b.state, other));
 }
 
+// A few words of each sort.
+constexpr std::string_view kWords = R"({
+  "stop": ["a", "of", "the", "may"], "endings": ["ing", "s", "e"], "second_endings": ["y", "i"],
+  "numbers": {"one": 1, "five": 5, "twenty": 20, "half": 0.5, "zero": 0},
+  "ordinals": {"third": 3}, "ordinal_endings": ["th"], "joins": ["and"],
+  "scales": {"hundred": 100, "million": 1000000, "k": 1000, "percent": 0.01},
+  "months": {"march": 3, "may": 5}, "weekdays": {"sunday": 7},
+  "days": {"tomorrow": 1}, "clock": {"noon": 720},
+  "clock_words": {"am": ["am"], "pm": ["pm"], "past": ["past"], "to": ["to"], "at": ["at"],
+                  "hour": ["clock"], "morning": ["morning"], "evening": ["evening"]},
+  "units": {"kilometer": ["km", "kilometers"]}})";
+
 // Features of steps that the search decides are numbers, whatever the conversation says.
-void check_grounding(const Subject& subject, std::string_view response, std::string message) {
+void check_grounding(const Subject& subject, const Calls& calls, std::string_view response,
+                     std::string message) {
+  static const auto words = std::make_shared<const Words>(kWords);
+  Grounding::Texts history = {{"get", message}};
+  for (const auto& [name, arguments] : calls) {
+    history.emplace_back(name, fuzz::write_json(arguments));
+  }
   const Grounding grounding(
       fuzz::write_json(subject.tools),
-      {{"system", "Call get with 5 or \"a\"."}, {"user", std::move(message)}});
+      {{"system", "Call get with 5 or \"a\" at half past five on March 25."},
+       {"user", std::move(message)}},
+      words, history);
   Read read;
   subject.segmenter->advance(read.state, response, read.steps);
   std::vector<NamedStep> named;
@@ -364,6 +384,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   if (response.size() > kMaxResponse) response.resize(kMaxResponse);
   check_splits(subject, response, seed);
-  if (input.chance(4)) check_grounding(subject, response, std::string(input.rest()));
+  if (input.chance(4)) check_grounding(subject, calls, response, std::string(input.rest()));
   return 0;
 }

@@ -162,8 +162,7 @@ def test_steps_without_their_states(hidden: Any) -> None:
         (replace(INFO, layers=5), "ab12", "json-list", None, "4 layers.*5 layers"),
         (INFO, "cd34", "json-list", None, "vocabulary"),
         (INFO, "ab12", "hermes", None, "written as json-list.*written as hermes"),
-        (INFO, "ab12", "json-list", CERTAINTY, "other features.*found"),
-        (INFO, "ab12", "json-list", ("found", *CERTAINTY), "another order"),
+        (INFO, "ab12", "json-list", CERTAINTY, "features that are not there: found"),
     ],
 )
 def test_check_refuses(
@@ -176,6 +175,32 @@ def test_check_refuses(
 def test_check_lets_the_twin_pass() -> None:
     twin = replace(INFO, name="small in torch", context=99)
     make_head().check(twin, "ab12", "json-list", CARD.features)
+    make_head().check(twin, "ab12", "json-list", ("found", "new", *CERTAINTY))
+
+
+@pytest.mark.parametrize("change", ["appended", "mixed"])
+def test_columns_are_read_by_name(change: str) -> None:
+    head = make_head()
+    batch = make_steps(head)
+    expected = head.score(batch)
+    names = head.card.features
+    more = np.full((len(batch.kinds), 2), np.nan, np.float32)
+    batch.columns = (*names, "new", "newer")  # type: ignore[misc]
+    batch.features = np.concatenate([batch.features, more], axis=1)  # type: ignore[misc]
+    if change == "mixed":
+        order = np.random.default_rng(5).permutation(len(batch.columns))
+        batch.columns = tuple(batch.columns[place] for place in order)  # type: ignore[misc]
+        batch.features = batch.features[:, order]  # type: ignore[misc]
+    assert (head.score(batch) == expected).all()  # to the last bit
+    batch.columns = batch.columns[:-3]  # type: ignore[misc]
+    if change == "appended":
+        with pytest.raises(HeadError, match="features that are not there: found"):
+            head.score(batch)
+
+
+def test_a_head_of_the_certainty_alone_needs_no_grounding() -> None:
+    assert not make_head(features=CERTAINTY[:2]).grounded
+    assert make_head(features=("found",)).grounded
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])

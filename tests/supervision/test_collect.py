@@ -17,8 +17,9 @@ pytest.importorskip("pyarrow")
 
 from support.mock_backend import EOG, VOCABULARY, WIDTH, MockBackend, state_of, tokenize
 from toolprm_lite import store
-from toolprm_lite._core import Grounding, Segmenter
+from toolprm_lite._core import Segmenter
 from toolprm_lite.errors import ConfigError, DatasetError
+from toolprm_lite.grounded import make_grounding
 from toolprm_lite.reward.base import CERTAINTY, FEATURES
 from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.searcher import Searcher
@@ -192,10 +193,7 @@ def test_every_column_is_right(constrained: bool, tmp_path: Path) -> None:
         assert len({row["text"] for row in trajectories}) == len(trajectories)
         draws: dict[int, int] = defaultdict(int)
         greedy: set[int] = set()
-        grounding = Grounding(
-            json.dumps([tool.to_dict() for tool in problem.tools]),
-            [(message["role"], message["content"]) for message in problem.messages],
-        )
+        grounding = make_grounding(problem.messages, problem.tools)
         for row in trajectories:
             chain = chain_of(steps, row["step"])
             for number in chain:

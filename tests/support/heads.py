@@ -57,6 +57,7 @@ def make_steps(head: Head, count: int = 40) -> StepBatch:
         features=random.standard_normal((count, len(head.card.features))).astype(np.float32),
         hidden=(3 * random.standard_normal((count, head.card.hidden_width))).astype(np.float32),
         candidates=list,
+        columns=head.card.features,
     )
 
 

@@ -304,6 +304,8 @@ def test_questions_are_joined_within_their_side() -> None:
         parts = [known[part] for part in planned.id.split("+")]
         assert len(parts) in (2, 3)
         assert planned.answers == [part.answers[0] for part in parts]
+        assert planned.parts == tuple(part.source for part in parts)
+        assert Problem.from_dict(planned.to_dict()) == planned
         assert len({json.dumps(answer) for answer in planned.answers}) == len(parts)
         assert {alone[part.id].split for part in parts} == {planned.split}
         text = str(planned.messages[0]["content"])
@@ -311,6 +313,28 @@ def test_questions_are_joined_within_their_side() -> None:
         assert {answer["name"] for answer in planned.answers} <= {t.name for t in planned.tools}
         same += len({answer["name"] for answer in planned.answers}) < len(parts)
     assert 0.5 * len(plan) < same < len(plan)
+
+
+def test_a_join_keeps_the_sources_of_its_parts() -> None:
+    first, second = questions()[0], replace(questions()[20], source="other")
+    made = join_problems([first], [second], 4, random.Random(0))[first.id]
+    assert (made.source, made.category) == ("joined", "joined")
+    assert made.parts == (first.source, "other")
+    assert made.sources == (first.source, "other")
+    assert made.to_dict()["parts"] == [first.source, "other"]
+    assert "parts" not in first.to_dict()
+    assert first.sources == (first.source,)
+    assert replace(made, parts=("a", "b", "a")).sources == ("a", "b")
+
+
+def test_a_refused_join_is_offered_tools_of_other_sources_than_its_parts() -> None:
+    given = [replace(problem, source=f"source{n % 2}") for n, problem in enumerate(questions())]
+    given += [one(f"o{k}", "other", [tool(f"find_{n}")], f"find_{n}") for k, n in enumerate(NOUNS)]
+    plan = make_plan(given, PlanSettings(joined_share=1, refusal_share=1, mask_share=0))
+    refused = [planned for planned in plan if planned.parts and planned.declines]
+    assert refused
+    for planned in refused:
+        assert all(offered.name.startswith("find_") for offered in planned.tools)
 
 
 def test_no_join_gives_a_name_two_meanings() -> None:

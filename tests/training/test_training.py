@@ -278,6 +278,56 @@ def test_platt_never_turns_the_order() -> None:
 # Choosing
 
 
+def with_records(folder: Path, change: Any) -> Supervision:
+    """The set with other records of its problems."""
+    opened = open_set(folder)
+    opened.problems = [  # type: ignore[misc]
+        {**record, **change(number)} for number, record in enumerate(opened.problems)
+    ]
+    return Supervision([opened], ["set"])
+
+
+def test_a_join_is_held_out_with_its_parts_sources(folder: Path) -> None:
+    def change(number: int) -> dict[str, Any]:
+        if number % 10:
+            return {"source": "ab"[number % 2]}
+        parts = ["a", "b"] if number % 20 else ["a", "a"]
+        return {"source": "joined", "parts": parts}
+
+    data = with_records(folder, change)
+    sources = data.sources()
+    assert set(sources) == {"a", "b"}
+    joined = np.arange(100) % 10 == 0
+    both = np.arange(100) % 20 == 10
+    even = np.arange(100) % 2 == 0
+    np.testing.assert_array_equal(sources["a"].whole, even & ~both)
+    np.testing.assert_array_equal(sources["a"].touched, even)
+    np.testing.assert_array_equal(sources["b"].whole, ~even)
+    np.testing.assert_array_equal(sources["b"].touched, ~even | both)
+    assert data.groups()["source joined"].sum() == joined.sum()
+    fitted: list[str] = []
+    select(
+        data, "toolprm", replace(QUICK, epochs=1), layers=(1,),
+        on_fit=lambda what, *_: fitted.append(what),
+    )  # fmt: skip
+    assert {what.split("without ")[1] for what in fitted if "without" in what} == {"a", "b"}
+
+
+def test_joins_of_older_sets_are_known_by_the_ids_of_their_parts(folder: Path) -> None:
+    ids = {0: "problem-1+problem-2", 3: "problem-1+problem-5", 4: "problem-1+gone"}
+    data = with_records(
+        folder,
+        lambda n: {"source": "joined", "id": ids[n]} if n in ids else {"source": "ab"[n % 2]},
+    )
+    whole, touched = data.sources()["b"].whole, data.sources()["b"].touched
+    assert (whole[3], touched[3]) == (True, True)
+    assert (whole[0], touched[0]) == (False, True)
+    # What is not known may be of any source.
+    for found in data.sources().values():
+        assert (found.whole[4], found.touched[4]) == (False, True)
+    assert not data.sources()["a"].touched[3]
+
+
 def test_select_reads_the_layer_that_knows(data: Supervision) -> None:
     seen: list[tuple[str, int, int]] = []
     found = select(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from toolprm_lite.errors import HeadError
-from toolprm_lite.reward.base import STEP_KINDS
+from toolprm_lite.reward.base import FEATURES, STEP_KINDS
 from toolprm_lite.reward.chains import Float64Array, chain_scores
 from toolprm_lite.reward.gap import gap_weights
 from toolprm_lite.reward.head import Head
@@ -89,7 +89,8 @@ class Pool:
         hidden = np.concatenate(
             [states[:, column * width : (column + 1) * width] for column in columns], axis=1
         )
-        rewards = head.probabilities(self._kinds, self._record["features"], hidden)
+        features = head.columns_of(self._record["features"], FEATURES)
+        rewards = head.probabilities(self._kinds, features, hidden)
         weights = gap_weights(
             card.policy_gap if policy_gap is None else policy_gap, self._record["gaps"]
         )

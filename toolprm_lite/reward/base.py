@@ -28,7 +28,7 @@ CERTAINTY = (
     "logprob_total_min",
 )
 
-# All columns of a grounded reward's features.
+# All columns of a grounded reward's features. Versions add some at the end; heads read by name.
 FEATURES = (*CERTAINTY, *Grounding.names())
 
 STEP_KINDS = ("FUNC_NAME", "ARG_VALUE", "PARAM_FINISH", "FUNC_FINISH", "TOTAL_FINISH")
@@ -53,16 +53,17 @@ class StepBatch:
 
     `kinds` int8 [steps] indexes `STEP_KINDS`. `features` float32 [steps, features]: the policy's
     certainty, columns as in `CERTAINTY`, and for a grounded reward what the step shares with the
-    conversation and the tools, as in `_core.Grounding`. `hidden` float32 [steps, layers * width]:
-    the states at the boundary token, layers side by side, for a pooled reward followed by their
-    means over the step's tokens; None when the reward names no layer. `candidates()` builds the
-    steps as a person would read them, for rewards that want text.
+    conversation and the tools, as in `FEATURES`; `columns` are their names. `hidden` float32
+    [steps, layers * width]: the states at the boundary token, layers side by side, for a pooled
+    reward followed by their means over the step's tokens; None when the reward names no layer.
+    `candidates()` builds the steps as a person would read them, for rewards that want text.
     """
 
     kinds: npt.NDArray[np.int8]
     features: Float32Array
     hidden: Float32Array | None
     candidates: Callable[[], list[CandidateStep]]
+    columns: tuple[str, ...] = FEATURES
 
 
 @runtime_checkable

@@ -54,7 +54,7 @@ class HeadCard:
         prompt: how tools were explained to it, see `SearchConfig.prompt`.
         layers: the hidden states it reads, in the order of its input.
         pooled: whether it also reads their means over the step's tokens.
-        features: names of the feature columns.
+        features: names of the feature columns that it reads, in the order of its input.
         kinds: the step kinds it judges; the others get 1.0.
         label: the question that its rewards answer.
         aggregate: how a beam's rewards become its score.
@@ -121,10 +121,11 @@ class Head:
         self.name = card.name
         self.layers = card.layers
         self.pooled = card.pooled
-        self.grounded = card.features != CERTAINTY
+        self.grounded = not set(card.features) <= set(CERTAINTY)
         self.aggregate: Aggregate = card.aggregate
         self._judged = np.array([kind in card.kinds for kind in STEP_KINDS])
         self._declined = card.features.index(_DECLINED) if _DECLINED in card.features else None
+        self._places: dict[tuple[str, ...], slice | list[int]] = {}
         self._check_weights()
 
     def score(self, batch: StepBatch) -> Float32Array:
@@ -134,7 +135,29 @@ class Head:
                 f"{self.source}: the head reads layers {_list(self.layers)}, but the steps came "
                 "without hidden states; tap those layers of the backend"
             )
-        return self.probabilities(batch.kinds, batch.features, batch.hidden)
+        features = self.columns_of(batch.features, batch.columns)
+        return self.probabilities(batch.kinds, features, batch.hidden)
+
+    def columns_of(self, features: Float32Array, names: tuple[str, ...]) -> Float32Array:
+        """The columns that the head reads, float32 [steps, card.features], of `features`, whose
+        columns have these `names`. Raises `HeadError` where one is missing."""
+        if names == self.card.features:
+            return features
+        if names not in self._places:
+            self._places[names] = self._places_in(names)
+        return features[:, self._places[names]]
+
+    def _places_in(self, names: tuple[str, ...]) -> slice | list[int]:
+        wanted = self.card.features
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise HeadError(
+                f"{self.source}: the head reads features that are not there: {_list(missing)}; use "
+                "the version that it was fitted with, or train it again with this one"
+            )
+        if names[: len(wanted)] == wanted:
+            return slice(len(wanted))  # no copy
+        return [names.index(name) for name in wanted]
 
     def probabilities(
         self,
@@ -145,7 +168,8 @@ class Head:
     ) -> Float32Array:
         """Calibrated probabilities of `label` (the card's by default), float32 [steps].
 
-        The arrays are those of `StepBatch`. Kinds that the head doesn't judge get 1.0.
+        `features` has the columns of the card (see `columns_of`), the others are as in `StepBatch`.
+        Kinds that the head doesn't judge get 1.0.
         """
         place = LABELS.index(label or self.card.label)
         logits = self.logits(kinds, features, hidden)[:, place]
@@ -204,8 +228,8 @@ class Head:
         features: Sequence[str] | None = None,
     ) -> None:
         """Raise `HeadError` unless the head was fitted to this model (its file may be another
-        one: a GGUF's head serves the same model under torch), this call format and these
-        features."""
+        one: a GGUF's head serves the same model under torch) and this call format, and all
+        features that it reads are among these."""
         ours = self.card.model
         theirs = FittedModel(
             info.name, info.architecture, info.width, info.layers, vocabulary, info.adapter
@@ -233,13 +257,8 @@ class Head:
                 f"and these are written as {call_format}; set the call format to "
                 f"{self.card.call_format}"
             )
-        if features is not None and tuple(features) != self.card.features:
-            changed = sorted(set(features) ^ set(self.card.features))
-            raise HeadError(
-                f"{self.source}: the head was fitted to other features"
-                f" ({_list(changed) or 'the same in another order'}); train it again with this "
-                "version"
-            )
+        if features is not None:
+            self._places_in(tuple(features))
 
     def _check_weights(self) -> None:
         card = self.card

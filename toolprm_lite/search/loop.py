@@ -13,7 +13,13 @@ import numpy as np
 from toolprm_lite._core import StepInResponse, StepSearch
 from toolprm_lite.backends.base import Batch, MaskArray, Output, Prefill, check_finite
 from toolprm_lite.process import native_work
-from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch, checked_rewards
+from toolprm_lite.reward.base import (
+    FEATURES,
+    CandidateStep,
+    Reward,
+    StepBatch,
+    checked_rewards,
+)
 from toolprm_lite.search import clock
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
@@ -168,7 +174,9 @@ def _step_batch(search: StepSearch) -> StepBatch:
     def candidates() -> list[CandidateStep]:
         return [_candidate(found) for found in search.pending()]
 
-    return StepBatch(inputs.kinds, inputs.features, states if states.shape[1] else None, candidates)
+    hidden = states if states.shape[1] else None
+    columns = FEATURES[: inputs.features.shape[1]]  # the certainty alone, or all
+    return StepBatch(inputs.kinds, inputs.features, hidden, candidates, columns)
 
 
 def _candidate(found: StepInResponse) -> CandidateStep:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolprm_lite._core import Grounding, SearchOptions, Segmenter, StepSearch
+from toolprm_lite._core import SearchOptions, Segmenter, StepSearch
 from toolprm_lite._core import Vocabulary as CoreVocabulary
 from toolprm_lite.backends.base import Backend
 from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.errors import ConfigError, ToolsError
 from toolprm_lite.formats import CallFormat, detect_format, get_format
+from toolprm_lite.grounded import make_grounding
 from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.judge import ArgumentJudge
 from toolprm_lite.prompt import render_prompt
@@ -139,10 +140,7 @@ class Preparer:
         try:
             grounding = None
             if reward.grounded:
-                grounding = Grounding(
-                    json.dumps([tool.to_dict() for tool in tools]),
-                    [(message["role"], message.get("content") or "") for message in messages],
-                )
+                grounding = make_grounding(messages, tools)
             segmenter = Segmenter(
                 definitions,
                 form.core(),

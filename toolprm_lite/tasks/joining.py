@@ -35,8 +35,9 @@ def join_problems(
 ) -> dict[str, Problem]:
     """Each of `firsts` joined with one or two of `others`, if any fit, by its id.
 
-    All must be `joinable`. The ids are joined with "+", the source is `SOURCE`. The tools are those
-    of all, the right ones first, at most `max_tools` unless more are right.
+    All must be `joinable`. The ids are joined with "+", the source is `SOURCE`, and `parts` has the
+    sources of the parts. The tools are those of all, the right ones first, at most `max_tools`
+    unless more are right.
     """
     by_name: dict[str, list[Problem]] = defaultdict(list)
     for problem in others:
@@ -82,4 +83,5 @@ def _joined(parts: Sequence[Problem], max_tools: int, rng: random.Random) -> Pro
         messages=[{**parts[0].messages[0], "content": text}],
         tools=tools[: max(max_tools, len(right))],
         answers=answers,
+        parts=tuple(part.source for part in parts),
     )

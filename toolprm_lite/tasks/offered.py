@@ -103,7 +103,7 @@ def offered_tools(
             tools.append(tool)
             taken.add(key_of(tool.name))
     if needed:  # where nothing was right from the start, an added tool might be
-        source = members[0].source
+        source = members[0].sources[0]
         for _ in range(20 * settings.max_tools):
             if len(tools) >= number:
                 break
@@ -137,7 +137,7 @@ def foreign_tools(
 
     None where there is no such tool.
     """
-    source = members[0].source
+    sources = {source for member in members for source in member.sources}
     listed = {key_of(tool.name) for member in members for tool in member.tools}
     right: set[str] = set()
     for member in members:
@@ -154,7 +154,7 @@ def foreign_tools(
         for pooled in pool.get("", ())
         if pooled.key not in listed and pooled.words and not pooled.words & right
     ]
-    other = [pooled for pooled in usable if source not in pooled.sources]
+    other = [pooled for pooled in usable if not sources & pooled.sources]
     usable = other or usable
     usable = [pooled for pooled in usable if not pooled.words & spoken] or usable
     if not usable:

@@ -44,6 +44,7 @@ class Problem:
         file: where it was read from.
         repairs: what was changed to make the answers valid under the tools' closed schemas.
         record: what the benchmark's own checker needs, as the benchmark writes it.
+        parts: of a problem that was joined from others, their sources, in order; else empty.
     """
 
     id: str
@@ -59,6 +60,12 @@ class Problem:
     file: str = field(default="", compare=False)
     repairs: tuple[str, ...] = field(default=(), compare=False)
     record: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    parts: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where its questions come from, each source once."""
+        return tuple(dict.fromkeys(self.parts)) or (self.source,)
 
     @property
     def declines(self) -> bool:
@@ -109,7 +116,11 @@ class Problem:
             "tools": [tool.to_dict() for tool in self.tools],
             "answers": self.answers,
         }
-        return record if self.possible is None else {**record, "possible": self.possible}
+        if self.possible is not None:
+            record["possible"] = self.possible
+        if self.parts:
+            record["parts"] = list(self.parts)
+        return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Problem:
@@ -123,4 +134,5 @@ class Problem:
             possible=record.get("possible"),
             split=record["split"],
             masked=record.get("masked", False),
+            parts=tuple(record.get("parts", ())),
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from toolprm_lite._core import Grounding, Segmenter
 from toolprm_lite.formats import JSON_LIST
+from toolprm_lite.grounded import make_grounding
 from toolprm_lite.schema import closed_schema
 from toolprm_lite.tasks.problem import Problem
 
@@ -26,10 +27,7 @@ def unsupported(problem: Problem) -> str | None:
     schemas = [
         {"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in problem.tools
     ]
-    grounding = Grounding(
-        json.dumps([tool.to_dict() for tool in problem.tools]),
-        [(message["role"], message["content"]) for message in problem.messages],
-    )
+    grounding = make_grounding(problem.messages, problem.tools)
     segmenter = Segmenter(json.dumps(schemas), JSON_LIST.core())
     chain: list[Any] = []
     for step in segmenter.feed(JSON_LIST.write(problem.answers).encode()):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import FittedModel
+from toolprm_lite.tasks.joining import SOURCE as JOINED
 from toolprm_lite.tasks.problem import SPLITS, Split
 
 _MODEL = ("architecture", "width", "layers", "vocabulary")
@@ -96,6 +97,15 @@ class Trajectories:
     def take(self, rows: npt.NDArray[Any]) -> Trajectories:
         """Some of them, by index or flag."""
         return Trajectories(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProblems:
+    """The problems of a source, bool [problems] each: `whole` are of it alone, `touched` also those
+    joined with others, or with what may be its problem."""
+
+    whole: npt.NDArray[np.bool_]
+    touched: npt.NDArray[np.bool_]
 
 
 class Supervision:
@@ -232,11 +242,7 @@ class Supervision:
 
     def groups(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Parts of the problems, bool [problems] each: by source, mask and number of calls."""
-        records: dict[int, dict[str, Any]] = {}
-        for part, known in zip(self._sets, self._problem_of, strict=True):
-            for record in part.problems:
-                records.setdefault(known[record["id"]], record)
-        ordered = [records[number] for number in range(len(records))]
+        ordered = self._records()
         source = np.array([str(record["source"]) for record in ordered])
         masked = np.array([bool(record["masked"]) for record in ordered])
         calls = np.array([len(record["answers"]) for record in ordered])
@@ -249,6 +255,28 @@ class Supervision:
             "several calls": calls > 1,
         }
 
+    def sources(self) -> dict[str, SourceProblems]:
+        """The problems of each source; that of a joined problem's parts counts, not its own.
+
+        Sets from before a join named its parts' sources: those of the parts that a set also has
+        alone are known by their ids. A join with an unknown part may be of any source.
+        """
+        records = self._records()
+        alone = {
+            str(record["id"]): str(record["source"])
+            for record in records
+            if record["source"] != JOINED
+        }
+        parts = [_sources_of(record, alone) for record in records]
+        names = sorted({name for found in parts for name in found if name is not None})
+        return {
+            name: SourceProblems(
+                np.array([found == {name} for found in parts]),
+                np.array([not found.isdisjoint({name, None}) for found in parts]),
+            )
+            for name in names
+        }
+
     def counts(self, examples: Examples) -> dict[str, Any]:
         """What a card says of the data: problems and steps for each split."""
         found: dict[str, Any] = {"sets": [Path(name).name for name in self.names]}
@@ -259,6 +287,14 @@ class Supervision:
                 "steps": int(rows.sum()),
             }
         return found
+
+    def _records(self) -> list[dict[str, Any]]:
+        """The records of the problems, in the order of their numbers."""
+        records: dict[int, dict[str, Any]] = {}
+        for part, known in zip(self._sets, self._problem_of, strict=True):
+            for record in part.problems:
+                records.setdefault(known[record["id"]], record)
+        return [records[number] for number in range(len(records))]
 
     def _check_same(self, first: dict[str, Any], other: dict[str, Any], name: str) -> None:
         for key in _MODEL:
@@ -317,6 +353,15 @@ def open_supervision(paths: Sequence[str | Path]) -> Supervision:
             f"supervision sets need {error.name}: pip install 'toolprm_lite[train]'"
         ) from error
     return Supervision([open_set(Path(path)) for path in paths], [str(path) for path in paths])
+
+
+def _sources_of(record: dict[str, Any], alone: dict[str, str]) -> set[str | None]:
+    """The sources of a problem's parts, None for an unknown one; `alone` are sources by id."""
+    if record.get("parts"):
+        return set(record["parts"])
+    if record["source"] != JOINED:
+        return {str(record["source"])}
+    return {alone.get(part) for part in str(record["id"]).split("+")}
 
 
 def _list(items: Sequence[object]) -> str:

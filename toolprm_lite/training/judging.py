@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ def judge_heads(
     reports: list[dict[str, Any]] = []
     for head in loaded:
         examples = data.examples(head.layers, head.pooled)
+        features = head.columns_of(examples.features, data.features)
+        examples = replace(examples, features=features)
         if split == "all":
             rows, chosen = np.ones(len(examples.kinds), bool), np.ones(len(trajectories.last), bool)
         else:
@@ -55,7 +58,6 @@ def _check_fitted(head: Head, data: Supervision, name: str) -> None:
         ("model", _identity(theirs.model), _identity(data.model)),
         ("call format", theirs.call_format, data.call_format),
         ("prompt", theirs.prompt, data.prompt),
-        ("features", theirs.features, data.features),
     ):
         if one != other:
             raise HeadError(
@@ -63,6 +65,11 @@ def _check_fitted(head: Head, data: Supervision, name: str) -> None:
                 f"{theirs.model.name}, and the set is of {data.model.name}; name sets that "
                 "were collected for this head"
             )
+    if missing := sorted(set(theirs.features) - set(data.features)):
+        raise HeadError(
+            f"{head.source}: the head reads features that {name} does not have: "
+            f"{', '.join(missing)}; name sets that were collected with this version"
+        )
 
 
 def _identity(model: FittedModel) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from toolprm_lite.reward.aggregate import Aggregate
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.chains import chain_scores
 from toolprm_lite.reward.head import Head, HeadCard, Label
-from toolprm_lite.training.data import Examples, Supervision, Trajectories
+from toolprm_lite.training.data import Examples, SourceProblems, Supervision, Trajectories
 from toolprm_lite.training.fit_head import HeadSettings, OnEpoch, fit_head
 from toolprm_lite.training.metrics import choose, grouped_auc
 from toolprm_lite.training.rivals import RIVAL_KINDS, Rival
@@ -94,8 +94,8 @@ def select(
     chosen = (best.layers, best.pooled)
     examples = trials.examples(chosen)
     pairs = {
-        source: trials.blind_pair(_without(examples, rows), card, best.settings, source)
-        for source, rows in held.items()
+        source: trials.blind_pair(_without(examples, ours.touched), card, best.settings, source)
+        for source, ours in held.items()
     }
     carried = _carried(pairs, held, examples, trajectories)
     plain: dict[str, Any] = {"blind": 0.0, "decline_odds": 1.0}
@@ -228,21 +228,18 @@ def _inputs(data: Supervision, layers: Sequence[int] | None) -> Iterator[_Input]
             yield group, True
 
 
-def _telling_sources(
-    data: Supervision, trajectories: Trajectories
-) -> dict[str, npt.NDArray[np.bool_]]:
-    """The sources whose train and validation problems can decide a choice, bool [problems]
-    each, and without which there is something to learn from."""
-    sources = {name: rows for name, rows in data.groups().items() if name.startswith("source ")}
+def _telling_sources(data: Supervision, trajectories: Trajectories) -> dict[str, SourceProblems]:
+    """The sources whose train and validation problems can decide a choice, and without which
+    there is something to learn from. What is joined with a source's problems goes with it."""
     found = {}
-    for name, rows in sources.items():
-        ours, others = _known_of(trajectories, rows), _known_of(trajectories, ~rows)
+    for name, rows in data.sources().items():
+        ours, others = _known_of(trajectories, rows.whole), _known_of(trajectories, ~rows.touched)
         if not {0, 1} <= set(others.split.tolist()):
             continue
         scores = np.zeros(len(ours.right))
         choice = choose(scores, ours.right, ours.complete, ours.draws, ours.greedy, ours.group)
         if choice.mixed.sum() >= _TELLING:
-            found[name.removeprefix("source ")] = rows
+            found[name] = rows
     return found
 
 
@@ -259,7 +256,7 @@ def _without(examples: Examples, problems: npt.NDArray[np.bool_]) -> Examples:
 
 def _carried(
     heads: Mapping[str, Sequence[Head]],
-    held: Mapping[str, npt.NDArray[np.bool_]],
+    held: Mapping[str, SourceProblems],
     examples: Examples,
     trajectories: Trajectories,
 ) -> list[dict[str, Any]]:
@@ -272,7 +269,7 @@ def _carried(
     picked: dict[tuple[float, float], list[npt.NDArray[np.float64]]] = {use: [] for use in tried}
     declines = (examples.kinds == STEP_KINDS.index("TOTAL_FINISH")) & (examples.previous < 0)
     for source, pair in heads.items():
-        ours = _known_of(trajectories, held[source])
+        ours = _known_of(trajectories, held[source].whole)
         logits = []
         for head in pair:
             rewards = head.probabilities(
