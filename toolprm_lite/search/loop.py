@@ -14,6 +14,7 @@ from toolprm_lite._core import StepInResponse, StepSearch
 from toolprm_lite.backends.base import Batch, MaskArray, Output, Prefill, check_finite
 from toolprm_lite.process import native_work
 from toolprm_lite.reward.base import CandidateStep, Reward, StepBatch, checked_rewards
+from toolprm_lite.reward.margin import Margin
 from toolprm_lite.search import clock
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
@@ -73,7 +74,7 @@ class Prepared:
     """A prepared search. Its results are read from `search` afterwards.
 
     `top_k` is how many of a distribution's tokens it wants; `working_set` the cells that it mostly
-    fills behind its prompt.
+    fills behind its prompt; `margin` what its best response must be above the greedy one.
     """
 
     search: StepSearch
@@ -81,6 +82,7 @@ class Prepared:
     prompt: list[int]
     constraint: Constraint | None
     top_k: int
+    margin: Margin
     working_set: int
 
 
