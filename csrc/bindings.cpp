@@ -367,6 +367,7 @@ void bind_options(py::module_& m) {
                       self.aggregate = parse_aggregate(name);
                     })
       .def_readwrite("policy_gap", &SearchOptions::policy_gap)
+      .def_readwrite("margin", &SearchOptions::margin)
       .def_readwrite("max_tokens", &SearchOptions::max_tokens)
       .def_readwrite("max_step_tokens", &SearchOptions::max_step_tokens)
       .def_readwrite("max_text_tokens", &SearchOptions::max_text_tokens)
@@ -475,7 +476,9 @@ void bind_answers(py::module_& m) {
       .def_property_readonly("score", [](const NamedAnswer& a) { return a.answer.score; })
       .def_property_readonly("logprob", [](const NamedAnswer& a) { return a.answer.logprob; })
       .def_property_readonly("draws", [](const NamedAnswer& a) { return a.answer.draws; })
-      .def_property_readonly("complete", [](const NamedAnswer& a) { return a.answer.complete; });
+      .def_property_readonly("complete", [](const NamedAnswer& a) { return a.answer.complete; })
+      .def_property_readonly("greedy", [](const NamedAnswer& a) { return a.answer.greedy; })
+      .def_property_readonly("companion", [](const NamedAnswer& a) { return a.answer.companion; });
 
   py::class_<NamedNode>(m, "TraceNode")
       .def_property_readonly("id", [](const NamedNode& n) { return n.node.id; })

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from toolprm_lite.errors import QueueFull, ToolprmError
     from toolprm_lite.reward.base import CandidateStep, Reward
+    from toolprm_lite.reward.margin import Margin
     from toolprm_lite.search.config import SearchConfig
     from toolprm_lite.search.events import CallFinished, StepDecided
     from toolprm_lite.search.queue import SearchQueue
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CallFinished",
     "CandidateStep",
+    "Margin",
     "QueueFull",
     "RequestsFailed",
     "Reward",
@@ -48,6 +50,7 @@ __all__ = [
 _MODULES = {
     "CallFinished": "search.events",
     "CandidateStep": "reward.base",
+    "Margin": "reward.margin",
     "QueueFull": "errors",
     "RequestsFailed": "search.request",
     "Reward": "reward.base",

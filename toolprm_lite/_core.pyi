@@ -269,6 +269,7 @@ class SearchOptions:
     pool_states: bool
     aggregate: str
     policy_gap: float
+    margin: float
     max_tokens: int
     max_step_tokens: int
     max_text_tokens: int
@@ -353,6 +354,13 @@ class Answer:
     def draws(self) -> int: ...
     @property
     def complete(self) -> bool: ...
+    @property
+    def greedy(self) -> bool:
+        """Every sampled token was the most likely one."""
+
+    @property
+    def companion(self) -> bool:
+        """It was kept for the margin alone, and is a whole response."""
 
 @final
 class TraceNode:

@@ -31,7 +31,11 @@ struct Branch {
   std::vector<int32_t> forced;  // tokens that must follow, last first
   bool greedy = false;          // takes the most likely token, drawn or not
   bool follow = false;          // the same, on an undrawn way until it decides a step
-  bool held = false;  // waits until its beam is widened: neither decoded nor scored before
+  bool held = false;           // waits until its beam is widened: neither decoded nor scored before
+  bool on_greedy_path = true;  // every sampled token was the most likely one
+  // The greedy path where it is no beam: it takes the most likely tokens only, and neither merges
+  // nor competes with the others.
+  bool companion = false;
 
   // The beam that it continues.
   int32_t beam = 0;           // its rank

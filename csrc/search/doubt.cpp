@@ -23,7 +23,7 @@ uint64_t Doubt::look_further(BranchPool& pool, std::vector<bool>& opened) {
   widened_ = true;
   double best = -1;
   for (int32_t id : pool.round()) {
-    if (!pool[id].held) best = std::max(best, pool[id].judged);
+    if (!pool[id].held && !pool[id].companion) best = std::max(best, pool[id].judged);
   }
   const bool lost = best < 0;  // the most likely paths died
   std::vector<bool> doubtful;
@@ -39,7 +39,7 @@ uint64_t Doubt::look_further(BranchPool& pool, std::vector<bool>& opened) {
       opened[branch.beam] = true;
     } else if (branch.held) {
       pool.remove(id);
-    } else if (!doubtful[branch.beam] && !branch.carried()) {
+    } else if (!doubtful[branch.beam] && !branch.carried() && !branch.companion) {
       branch.draws.assign(1, 0);
       branch.votes = 1;
     }

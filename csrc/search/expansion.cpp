@@ -8,9 +8,9 @@ namespace toolprm {
 void Expansion::begin(int32_t id, bool hold) {
   Branch& beam = pool_[id];
   // As long as nothing has been sampled the root's draws are still to be made.
-  beam.draws.resize(beam.sampled ? options_.beam_draws : options_.root_draws);
+  beam.draws.resize(beam.companion ? 0 : beam.sampled ? options_.beam_draws : options_.root_draws);
   std::iota(beam.draws.begin(), beam.draws.end(), 0u);
-  beam.greedy = options_.follow_argmax;
+  beam.greedy = options_.follow_argmax || (options_.margin > 0 && beam.on_greedy_path);
   beam.follow = false;
   take_forced(id);
   if (pool_.alive(id) && beam.next != nullptr && !beam.candidate) expand(id, hold);
@@ -35,7 +35,8 @@ void Expansion::take_forced(int32_t id) {
 
 void Expansion::expand(int32_t id, bool hold) {
   draw(pool_[id]);
-  if (options_.way_floor <= 0 && options_.follow_argmax) add_ways(pool_[id]);
+  const bool ways = options_.way_floor <= 0 && options_.follow_argmax;
+  if (ways && !pool_[id].companion) add_ways(pool_[id]);
   for (Child& child : children_) add_child(id, std::move(child), hold);
   pool_.remove(id);
 }
@@ -53,10 +54,11 @@ std::vector<Expansion::Child>& Expansion::draw(const Branch& parent) {
   };
   sampler_.draw(next, log_.tree().path(parent.node), parent.draws, places_);
   const bool likeliest = (parent.greedy || parent.follow) && !next.tokens.empty();
-  if (likeliest) child_at(0).follow = parent.follow;
+  if (likeliest && options_.follow_argmax) child_at(0).follow = parent.follow;
   for (size_t i = 0; i < places_.size(); ++i) {
     if (places_[i] >= 0) child_at(places_[i]).draws.push_back(parent.draws[i]);
   }
+  if (likeliest) child_at(0).follow = parent.follow;  // a companion comes after what was drawn
   return children_;
 }
 
@@ -102,6 +104,9 @@ void Expansion::add_child(int32_t parent, Child made, bool hold) {
   child.next = nullptr;
   child.draws = std::move(made.draws);
   child.greedy = child.greedy && made.place == 0;
+  child.on_greedy_path = child.on_greedy_path && made.place == 0;
+  child.companion = child.greedy && child.on_greedy_path &&
+                    (child.companion || (!options_.follow_argmax && child.draws.empty()));
   child.follow = made.follow;
   child.held = hold && !child.greedy;
   const int32_t token = next->tokens[made.place];

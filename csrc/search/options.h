@@ -34,6 +34,10 @@ struct SearchOptions {
   bool pool_states = false;      // and the mean over the step's tokens
   Aggregate aggregate = Aggregate::kProd;
   double policy_gap = 0;  // alpha of gap_weight
+  // Above 0 the greedy path is kept to its end, as a companion of the beams where it is none of
+  // them. It can only be the answer where the logarithm of the best score is less than this above
+  // that of its own; by how much less is the caller's choice.
+  double margin = 0;
   uint32_t max_tokens = 512;
   uint32_t max_step_tokens = 512;
   uint32_t max_text_tokens = 64;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <unordered_map>
+#include <utility>
 
 #include "search/whole_round.h"
 
@@ -18,9 +19,17 @@ std::vector<int32_t> Selection::scored() {
       branch.judged = log_.score(branch.step, branch.state.finished());
       branch.score = branch.judged * log_.weight(branch.step);
     }
-    result.push_back(id);
+    if (!branch.companion) result.push_back(id);
   }
   return result;
+}
+
+void Selection::let_go(int32_t id, std::string_view fate) {
+  if (stays(id)) {
+    pool_[id].companion = true;
+  } else {
+    pool_.drop(id, fate);
+  }
 }
 
 void Selection::rank(std::vector<int32_t>& candidates) const {
@@ -38,6 +47,9 @@ std::vector<int32_t> Selection::merged(const std::vector<int32_t>& ranked) {
     const auto [known, inserted] = first.emplace(key, id);
     if (inserted) {
       distinct.push_back(id);
+    } else if (stays(id)) {  // the equal one has other tokens, so it may go on in another way
+      pool_[known->second].votes += std::exchange(pool_[id].votes, 0);
+      pool_[id].companion = true;
     } else {
       pool_.merge(id, known->second);
     }
@@ -126,10 +138,10 @@ std::vector<int32_t> Selection::kept(const std::vector<int32_t>& distinct) {
     const double bar = distinct.empty() ? 0 : (1 - options_.doubt) * pool_[distinct.front()].score;
     Places places(options_, pool_, bar);
     for (int32_t id : distinct) {
-      if (!places.take(id)) pool_.drop(id, "outscored");
+      if (!places.take(id)) let_go(id, "outscored");
     }
     for (int32_t id : places.variants()) {
-      if (!places.take_variant(id)) pool_.drop(id, "variant");
+      if (!places.take_variant(id)) let_go(id, "variant");
     }
     beams = places.all();
   }
@@ -144,6 +156,24 @@ bool Selection::settled(const std::vector<int32_t>& kept) const {
   return options_.falling() && pool_[kept.front()].state.finished();
 }
 
+int32_t Selection::greedy_path() const {
+  if (options_.margin <= 0) return -1;
+  for (int32_t id : pool_.round()) {
+    if (pool_[id].on_greedy_path) return id;
+  }
+  return -1;
+}
+
+bool Selection::contested(const std::vector<int32_t>& kept, int32_t greedy) const {
+  if (pool_[greedy].ended()) return false;
+  double best = 0;
+  for (int32_t id : kept) {
+    if (pool_[id].state.finished()) best = std::max(best, pool_[id].score);
+  }
+  if (!options_.falling() || best == 0 || std::isinf(options_.margin)) return true;
+  return std::log(best) - std::log(pool_[greedy].score) < options_.margin;
+}
+
 void Selection::prune() {
   const std::vector<double> scores = decided_scores();
   if (scores.size() < options_.beams) return;
@@ -151,10 +181,11 @@ void Selection::prune() {
   std::nth_element(best.begin(), best.begin() + (options_.beams - 1), best.end(), std::greater<>());
   const double bar = best[options_.beams - 1];
   for (int32_t id : pool_.round()) {
-    const Branch& branch = pool_[id];
-    if (!branch.candidate && log_score(branch.step, branch.since_step, branch.node) < bar) {
-      pool_.drop(id, "outscored");
-    }
+    Branch& branch = pool_[id];
+    if (branch.candidate || branch.companion) continue;
+    if (log_score(branch.step, branch.since_step, branch.node) >= bar) continue;
+    if (stays(id)) branch.draws.clear();
+    let_go(id, "outscored");
   }
 }
 
@@ -163,7 +194,7 @@ std::vector<double> Selection::decided_scores() const {
   std::unordered_map<uint64_t, double> best;
   for (int32_t id : pool_.round()) {
     const Branch& branch = pool_[id];
-    if (!branch.candidate) continue;
+    if (!branch.candidate || branch.companion) continue;
     double more = 0;
     for (int32_t step = branch.step; step != branch.beam_step; step = log_[step].previous) {
       more += log_[step].logprob_sum;

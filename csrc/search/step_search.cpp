@@ -40,7 +40,11 @@ void StepSearch::start_forced(const std::vector<int32_t>& tokens) {
 void StepSearch::begin_round(std::vector<int32_t> beams) {
   pool_.begin_round(beams);
   doubt_.begin_round(beams.size());
-  if (doubt_.widened()) pool_.note_widened(std::vector<bool>(beams.size(), true));
+  if (doubt_.widened()) {
+    std::vector<bool> widened;
+    for (int32_t id : beams) widened.push_back(!pool_[id].companion);
+    pool_.note_widened(widened);
+  }
   for (int32_t id : beams) {
     if (!pool_[id].candidate) expansion_.begin(id, !doubt_.widened());
   }
@@ -88,24 +92,40 @@ bool StepSearch::next_batch(SearchBatch& batch) {
 // A row for every branch that finds room; the others wait for a later batch. Returns whether any
 // branch needs one.
 bool StepSearch::fill(SearchBatch& batch) {
-  bool wanted = false;
+  bool wanted = false, rows_wait = false;
   const auto states = [&](const TokenNode& token) { return state_wanted(token); };
-  for (int32_t id : pool_.round()) {
+  std::vector<int32_t> order = pool_.round();
+  std::stable_partition(order.begin(), order.end(),
+                        [&](int32_t id) { return !pool_[id].companion; });
+  for (int32_t id : order) {
     Branch& branch = pool_[id];
     if (!needs_decode(branch)) continue;
     wanted = true;
-    if (cache_.full()) break;
+    if (cache_.full() || (branch.companion && rows_wait)) break;
     // What is forced to follow needs no distribution, nor does what has ended.
     const bool logits = branch.forced.empty() && !branch.ended();
-    cache_.add_row(id, branch.node, log_.tree(), logits, branch.slot, states, batch);
+    if (!cache_.add_row(id, branch.node, log_.tree(), logits, branch.slot, states, batch)) {
+      rows_wait = true;
+    }
   }
   return wanted;
 }
 
+// The companion costs the others no cells: it gives up its own first, and is decoded again once
+// nothing else waits. So it is dropped only where it does not fit alone.
 void StepSearch::evict() {
+  const std::vector<int32_t> round = pool_.round();
+  const bool others_wait = std::any_of(round.begin(), round.end(), [&](int32_t id) {
+    return !pool_[id].companion && needs_decode(pool_[id]);
+  });
   std::vector<Occupant> occupants;
-  for (int32_t id : pool_.round()) {
-    const Branch& branch = pool_[id];
+  for (int32_t id : round) {
+    Branch& branch = pool_[id];
+    if (branch.companion && others_wait) {
+      if (branch.slot.cached == 0) continue;
+      cache_.forget(branch.slot);
+      return;
+    }
     const double logprob = branch.step < 0 ? 0.0 : log_[branch.step].logprob_total;
     occupants.push_back({id, branch.held, needs_decode(branch), logprob, branch.slot.cached,
                          branch.slot.evictions});
@@ -221,6 +241,9 @@ void StepSearch::stop() {
     if (beam.step < 0) beam.score = 1;  // nothing is decided yet, so nothing is wrong
   }
   std::vector<Outcome> outcomes(before.size());
+  before.erase(std::remove_if(before.begin(), before.end(),
+                              [](const Branch& beam) { return beam.companion; }),
+               before.end());
   for (int32_t id : pool_.round()) settle_at_stop(id, outcomes);
   const auto alive = [](const Outcome& of) { return of.alive; };
   if (std::none_of(outcomes.begin(), outcomes.end(), alive)) return;
@@ -235,6 +258,10 @@ void StepSearch::settle_at_stop(int32_t id, std::vector<Outcome>& outcomes) {
   Branch& branch = pool_[id];
   if (branch.held) {  // it was never decoded, so it does not count
     pool_.remove(id);
+    return;
+  }
+  if (branch.companion) {
+    if (!branch.state.finished()) pool_.drop(id, "unfinished");
     return;
   }
   Outcome& outcome = outcomes[branch.beam];
@@ -287,6 +314,15 @@ void StepSearch::keep(const std::vector<float>& rewards) {
   }
   for (size_t i = 0; i < fresh.size(); ++i) log_.set_reward(fresh[i], rewards[i]);
   std::vector<int32_t> ranked = selection_.scored();
+  if (settled_) {
+    ranked = pool_.beams();
+    ranked.erase(
+        std::remove_if(ranked.begin(), ranked.end(),
+                       [&](int32_t id) { return !pool_.alive(id) || pool_[id].companion; }),
+        ranked.end());
+    finish_round(std::move(ranked));
+    return;
+  }
   if (!doubt_.widened()) {
     std::vector<bool> opened;
     counts_.drawn_tokens += doubt_.look_further(pool_, opened);
@@ -318,10 +354,21 @@ void StepSearch::drop_replaced(const std::vector<int32_t>& ranked) {
 }
 
 void StepSearch::finish_round(std::vector<int32_t> kept) {
+  if (kept.empty() && lost_.empty()) {
+    for (const Branch& beam : pool_.before()) {
+      if (!beam.companion) lost_.push_back(beam);
+    }
+  }
+  done_ = stopped_ || options_.whole_responses;
+  settled_ = settled_ || (!done_ && (kept.empty() || selection_.settled(kept)));
+  const int32_t greedy = selection_.greedy_path();
+  const bool contested = greedy >= 0 && selection_.contested(kept, greedy);
+  if (settled_ && contested) follow_greedy_path_alone(kept, greedy);
+  if (greedy >= 0 && pool_[greedy].companion) kept.push_back(greedy);
   for (int32_t id : kept) {
     if (!pool_[id].carried()) pool_.note_kept(id);
   }
-  done_ = stopped_ || kept.empty() || options_.whole_responses || selection_.settled(kept);
+  done_ = done_ || (settled_ && !contested);
   if (done_) {
     pool_.set_beams(std::move(kept));
   } else {
@@ -329,11 +376,25 @@ void StepSearch::finish_round(std::vector<int32_t> kept) {
   }
 }
 
+// All that may be the answer is known but the end of the greedy path: the others grow no more.
+void StepSearch::follow_greedy_path_alone(std::vector<int32_t>& kept, int32_t greedy) {
+  kept.erase(std::remove(kept.begin(), kept.end(), greedy), kept.end());
+  for (int32_t id : kept) pool_[id].at_limit = !pool_[id].state.finished();
+  pool_[greedy].companion = true;
+}
+
 // Answers
 
 Answer StepSearch::answer(const Branch& branch) const {
-  Answer result{branch.text,  log_.chain(branch.step), {}, branch.score, 0,
-                branch.votes, branch.state.finished()};
+  Answer result{branch.text,
+                log_.chain(branch.step),
+                {},
+                branch.score,
+                0,
+                branch.votes,
+                branch.state.finished(),
+                branch.on_greedy_path,
+                branch.companion};
   const TokenTree& tree = log_.tree();
   for (int32_t node = branch.node; node != TokenTree::kRoot; node = tree[node].parent) {
     result.tokens.push_back(tree[node].token);
@@ -347,22 +408,30 @@ std::vector<Answer> StepSearch::beams() const {
   if (done_) return answers();
   std::vector<Answer> result;
   for (const Branch& branch : pool_.before()) result.push_back(answer(branch));
+  for (const Branch& branch : lost_) result.push_back(answer(branch));
   return result;
 }
 
 std::vector<Answer> StepSearch::answers() const {
   std::vector<Answer> result;
   for (int32_t id : pool_.beams()) {
-    if (pool_.alive(id)) result.push_back(answer(pool_[id]));
+    if (pool_.alive(id) && !pool_[id].companion) result.push_back(answer(pool_[id]));
   }
   if (stopped_ || result.empty()) {
-    for (const Branch& branch : pool_.before()) result.push_back(answer(branch));
+    for (const Branch& branch : lost_.empty() ? pool_.before() : lost_) {
+      result.push_back(answer(branch));
+    }
+  }
+  for (int32_t id : pool_.beams()) {  // without its end the greedy path is not compared
+    if (pool_.alive(id) && pool_[id].companion && pool_[id].state.finished()) {
+      result.push_back(answer(pool_[id]));
+    }
   }
   // Finished first, unless after a stop an unfinished one scores 10 times more: to decline, say,
   // takes one token, and the right call takes many.
   double open = 0;
   for (const Answer& other : result) {
-    if (stopped_ && !other.complete) open = std::max(open, other.score);
+    if (stopped_ && !settled_ && !other.complete) open = std::max(open, other.score);
   }
   const auto tier = [&](const Answer& a) {
     if (!a.complete) return 1;

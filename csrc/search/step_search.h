@@ -29,6 +29,8 @@ struct Answer {
   double logprob;
   uint32_t draws;
   bool complete;
+  bool greedy;     // every sampled token was the most likely one
+  bool companion;  // it was kept for the margin alone
 };
 
 struct SearchCounts {
@@ -131,6 +133,7 @@ class StepSearch {
   bool scorable(const Branch& branch) const;
   void drop_replaced(const std::vector<int32_t>& ranked);
   void finish_round(std::vector<int32_t> kept);
+  void follow_greedy_path_alone(std::vector<int32_t>& kept, int32_t greedy);
   Answer answer(const Branch& branch) const;
 
   std::shared_ptr<const StepSegmenter> segmenter_;
@@ -147,6 +150,8 @@ class StepSearch {
   size_t expected_states_ = 0;
   bool done_ = false;
   bool stopped_ = false;
+  bool settled_ = false;       // nothing can win any more but the greedy path, by the margin
+  std::vector<Branch> lost_;   // the last beams, where none of them could be continued
   std::vector<int32_t> path_;  // scratch
 };
 

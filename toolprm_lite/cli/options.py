@@ -10,6 +10,7 @@ import click
 
 from toolprm_lite.formats import FORMATS
 from toolprm_lite.reward.aggregate import AGGREGATES
+from toolprm_lite.reward.margin import Margin
 from toolprm_lite.search.config import CONSTRAIN, STRATEGIES, SearchConfig
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     if not sizes or min(sizes) < 1 or max(sizes) > 256 or len(set(sizes)) < len(sizes):
         raise click.BadParameter("give different sizes of at most 256, as in 1,2,4,8,16")
     return sizes
+
+
+def _margin(context: click.Context, parameter: click.Parameter, value: str | None) -> Margin | None:
+    return None if value is None else Margin.parse(value)
 
 
 def all_of(options: list[Decorator]) -> Decorator:
@@ -166,6 +171,14 @@ _RANK: list[Decorator] = [
         show_default="the head's own, else 0",
         help="How much it counts against a response that its tokens are less likely than the most "
         "likely ones.",
+    ),
+    _setting(
+        "margin",
+        metavar="X|KIND=X,...",
+        callback=_margin,
+        show_default="the head's own, else 0",
+        help="How much better than the greedy answer another one must score, in nats; inf keeps "
+        "the greedy one. Kinds: declines, omits, adds_call, name, value.",
     ),
 ]
 

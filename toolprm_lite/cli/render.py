@@ -110,6 +110,8 @@ def _answer(result: SearchResult) -> Iterator[Text]:
         yield Text(words)
     if not result.complete:
         yield from _cut_off(result, begun=bool(calls))
+    if result.kept_greedy:
+        yield Text("the greedy answer: a better scored one is not above it by the margin")
     if result.stopped is not None:
         yield Text(f"stopped early: {_STOPS[result.stopped]}", style="yellow")
     if calibrated and doubts:

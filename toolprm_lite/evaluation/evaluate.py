@@ -137,6 +137,8 @@ def run_settings(settings: EvalSettings) -> Record:
     depends = asdict(settings.search)
     for name in _NOT_RECORDED:
         del depends[name]
+    margin = settings.search.margin
+    depends["margin"] = None if margin is None else margin.to_json()
     source = settings.source
     return {
         "source": source.name,

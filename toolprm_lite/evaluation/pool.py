@@ -18,6 +18,7 @@ from toolprm_lite.reward.base import FEATURES, STEP_KINDS
 from toolprm_lite.reward.chains import Float64Array, chain_scores
 from toolprm_lite.reward.gap import gap_weights
 from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.margin import Margin, deviations
 from toolprm_lite.search.steps import Call
 from toolprm_lite.search.text import closed_calls
 
@@ -95,6 +96,22 @@ class Pool:
             card.policy_gap if policy_gap is None else policy_gap, self._record["gaps"]
         )
         return chain_scores(rewards, self._previous, card.aggregate) * weights
+
+    def kept_to_greedy(
+        self, chosen: Drawn | None, head: Head, policy_gap: float | None, margin: Margin | None
+    ) -> tuple[Drawn, float] | None:
+        """The most likely response and its score, where `chosen` is not better by `margin`
+        (`SearchConfig`'s, as `policy_gap`); else None."""
+        margin = head.card.margin if margin is None else margin
+        if margin.largest == 0 or self.greedy is None:
+            return None
+        steps = self._step_scores(head, policy_gap)
+        score = float(steps[self.greedy.lasts[0]])
+        if chosen is not None:
+            kinds = deviations(chosen.calls, self.greedy.calls)
+            if margin.met(float(steps[list(chosen.lasts)].max()), score, kinds):
+                return None
+        return self.greedy, score
 
     def majority(self) -> Drawn | None:
         """What most draws wrote; of equals the first. None when nothing was complete."""

@@ -302,6 +302,10 @@ def _chosen(
     assert isinstance(head, Head)
     scores = pool.scores(head, base.policy_gap)
     drawn = pool.best(scores, weighted=strategy.kind == "weighted-vote")
+    if strategy.kind == "best-of-n":
+        kept = pool.kept_to_greedy(drawn, head, base.policy_gap, base.margin)
+        if kept is not None:
+            return kept
     return drawn, None if drawn is None else float(scores[pool.responses.index(drawn)])
 
 

@@ -17,6 +17,7 @@ from toolprm_lite.backends.base import NOT_FINITE, ModelInfo
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.aggregate import Aggregate
 from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Float32Array, StepBatch
+from toolprm_lite.reward.margin import NO_MARGIN, Margin
 
 Label = Literal["local", "viable"]
 
@@ -62,6 +63,7 @@ class HeadCard:
             applications, and from the share that the head was fitted to.
         policy_gap: how much the policy's own preference counts beside the head, see
             `SearchConfig.policy_gap`.
+        margin: how much better than the greedy answer another one must score to take its place.
         doubt: the threshold of the search strategy `doubt` that was chosen with it, if any was.
         notes: settings, data and measured figures, not read by programs.
     """
@@ -77,6 +79,7 @@ class HeadCard:
     aggregate: Aggregate = "last"
     decline_odds: float = 1.0
     policy_gap: float = 0.0
+    margin: Margin = NO_MARGIN
     doubt: float | None = None
     prompt: str = "schemas"
     notes: Mapping[str, Any] = field(default_factory=dict)

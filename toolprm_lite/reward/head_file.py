@@ -21,6 +21,7 @@ from toolprm_lite.reward.aggregate import AGGREGATES
 from toolprm_lite.reward.base import STEP_KINDS
 from toolprm_lite.reward.gap import MOST_POLICY_GAP
 from toolprm_lite.reward.head import LABELS, FittedModel, Head, HeadCard, HeadWeights
+from toolprm_lite.reward.margin import Margin
 
 _FORMAT = 1
 _TENSORS = tuple(item.name for item in fields(HeadWeights))
@@ -29,7 +30,7 @@ _REMEDY = "name a file that `toolprm-lite train` wrote"
 
 def save_head(path: str | os.PathLike[str], head: Head) -> None:
     """Write a head to one safetensors file, whole or not at all. Raises `OSError`."""
-    card = {"format": _FORMAT, **asdict(head.card)}
+    card = {"format": _FORMAT, **asdict(head.card), "margin": head.card.margin.to_json()}
     tensors = {name: np.ascontiguousarray(getattr(head.weights, name)) for name in _TENSORS}
     text = json.dumps(card, ensure_ascii=False, sort_keys=True, allow_nan=False)
     replace_file(Path(path), save(tensors, metadata={"card": text}))
@@ -61,6 +62,7 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
     # What files from before these fields have none of.
     data.setdefault("decline_odds", 1.0)
     data.setdefault("policy_gap", 0.0)
+    data.setdefault("margin", {})
     data.setdefault("prompt", "schemas")
     card = _Fields(data, path)
     odds = card.take("decline_odds", (int, float))
@@ -94,10 +96,19 @@ def _read_card(text: str | None, path: Path) -> HeadCard:
         aggregate=card.take_one("aggregate", AGGREGATES),
         decline_odds=float(odds),
         policy_gap=float(gap),
+        margin=_margin(card),
         doubt=None if doubt is None else float(doubt),
         prompt=_prompt(card),
         notes=card.take("notes", dict),
     )
+
+
+def _margin(card: _Fields) -> Margin:
+    data = card.take("margin", dict)
+    try:
+        return Margin.from_json(data)
+    except ConfigError:
+        card.refuse(f"margin is {data!r}")
 
 
 def _prompt(card: _Fields) -> str:

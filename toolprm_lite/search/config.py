@@ -11,6 +11,7 @@ from toolprm_lite.formats import FORMATS
 from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
 from toolprm_lite.reward.gap import MOST_POLICY_GAP
+from toolprm_lite.reward.margin import Margin
 
 Strategy = Literal["step-beam", "doubt", "greedy", "best-of-n"]
 Constrain = Literal["auto", "on", "off"]
@@ -62,6 +63,9 @@ class SearchConfig:
             gap is the sum of log p(token) - log p(most likely allowed token) over its sampled
             tokens, 0 for the greedy one; the score is multiplied by exp(policy_gap * gap), of a
             gap of at least -log 16. None takes what the head's card says, else 0: not at all.
+        margin: how much better than the greedy answer another one must score to take its place, by
+            the kind of deviation. The greedy path is then kept to its end. None takes what the
+            head's card says, else none.
 
     How the model writes:
         call_format: how calls are written: `json-list`, `hermes`, or `auto`: as the model's own
@@ -102,6 +106,7 @@ class SearchConfig:
     aggregate: Aggregate | None = None
     decline_odds: float | None = None
     policy_gap: float | None = None
+    margin: Margin | None = None
 
     call_format: str = "auto"
     prompt: str = "auto"
@@ -160,6 +165,8 @@ class SearchConfig:
             check_number("decline_odds", self.decline_odds, 0, 1e9, above=True, rest=", or None")
         if self.policy_gap is not None:
             check_number("policy_gap", self.policy_gap, 0, MOST_POLICY_GAP, rest=", or None")
+        if self.margin is not None and not isinstance(self.margin, Margin):
+            raise ConfigError(f"margin is {self.margin!r}; it must be a Margin, or None")
         if self.deadline_ms is not None:
             check_number("deadline_ms", self.deadline_ms, 0, 1e9, above=True, rest=", or None")
         if not self.tool_choice:

@@ -16,6 +16,7 @@ from typing import Any
 from toolprm_lite.backends.base import Backend
 from toolprm_lite.prompt import parse_messages
 from toolprm_lite.reward.base import Reward
+from toolprm_lite.reward.margin import NO_MARGIN
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.events import Event
 from toolprm_lite.search.future import ResultFuture
@@ -77,7 +78,9 @@ class Engine:
     def record_job(self, request: SearchRequest, reward: Reward) -> Job:
         """Whole responses, the most likely one among them. The future gets the search and its
         `Stats`. Raises as `job` does."""
-        config = replace(settings(request.config), strategy="best-of-n", trace=True)
+        config = replace(
+            settings(request.config), strategy="best-of-n", trace=True, margin=NO_MARGIN
+        )
         messages = parse_messages(request.messages)
         tools = checked_tools(request.tools)
 
@@ -95,8 +98,9 @@ class Engine:
     ) -> SearchResult:
         if ended.prepared is None:
             return unsearched_result(config, reward, self.model, tools, ended.stopped)
-        search = ended.prepared.search
-        return found_result(search, config, reward, self.model, _stats(ended), tools, ended.stopped)
+        return found_result(
+            ended.prepared, config, reward, self.model, _stats(ended), tools, ended.stopped
+        )
 
     def _own_job(
         self,

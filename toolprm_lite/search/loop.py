@@ -20,6 +20,7 @@ from toolprm_lite.reward.base import (
     StepBatch,
     checked_rewards,
 )
+from toolprm_lite.reward.margin import Margin
 from toolprm_lite.search import clock
 from toolprm_lite.search.result import Stop
 from toolprm_lite.search.text import step_text, step_value
@@ -79,7 +80,7 @@ class Prepared:
     """A prepared search. Its results are read from `search` afterwards.
 
     `top_k` is how many of a distribution's tokens it wants; `working_set` the cells that it mostly
-    fills behind its prompt.
+    fills behind its prompt; `margin` what its best response must be above the greedy one.
     """
 
     search: StepSearch
@@ -87,6 +88,7 @@ class Prepared:
     prompt: list[int]
     constraint: Constraint | None
     top_k: int
+    margin: Margin
     working_set: int
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from toolprm_lite._core import Answer, StepSearch
+from toolprm_lite._core import Answer
 from toolprm_lite.backends.base import Prefill
 from toolprm_lite.reward.base import STEP_KINDS, Reward
 from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.margin import Margin, deviations
 from toolprm_lite.search.config import SearchConfig
 from toolprm_lite.search.loop import Prepared, Timing
 from toolprm_lite.search.result import (
@@ -24,7 +25,7 @@ from toolprm_lite.tools import Tool
 
 
 def found_result(
-    search: StepSearch,
+    prepared: Prepared,
     config: SearchConfig,
     reward: Reward,
     model: str,
@@ -33,7 +34,8 @@ def found_result(
     stopped: Stop | None,
 ) -> SearchResult:
     """The answer of a search that has ended, with what else it has found."""
-    best, *others = search.answers()
+    search = prepared.search
+    best, others, kept_greedy = _chosen(search.answers(), prepared.margin)
     kinds = judged_kinds(reward)
     steps = [made_step(scored, kinds) for scored in best.steps]
     calls, whole = confidence(steps)
@@ -55,8 +57,28 @@ def found_result(
         stopped=stopped,
         missing=[] if best.complete else missing_parts(steps, tools),
         confidence=calls if reward.calibrated else None,
+        kept_greedy=kept_greedy,
         trace=[trace_node(node, kinds) for node in search.trace()] if config.trace else None,
     )
+
+
+def _chosen(answers: list[Answer], margin: Margin) -> tuple[Answer, list[Answer], bool]:
+    """The answer, all others, and whether it is the greedy one for want of a margin."""
+    best = next((answer for answer in answers if not answer.companion), answers[0])
+    greedy = next((answer for answer in answers if answer.greedy and answer.complete), None)
+    chosen = best
+    if margin.largest > 0 and greedy is not None:
+        if not best.complete:
+            chosen = answers[0]
+        elif not margin.met(best.score, greedy.score, deviations(_calls(best), _calls(greedy))):
+            chosen = greedy
+    others = [answer for answer in answers if answer is not chosen]
+    # A response that was found in another spelling, too, is listed once.
+    same = [_calls(answer) for answer in answers if answer.complete and not answer.companion]
+    others = [each for each in others if not (each.companion and _calls(each) in same)]
+    if chosen.companion:
+        others = [each for each in others if not each.complete or _calls(each) != _calls(chosen)]
+    return chosen, others, chosen is not best
 
 
 def _calls(answer: Answer) -> list[Call]:

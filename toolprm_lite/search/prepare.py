@@ -23,6 +23,7 @@ from toolprm_lite.judge import ArgumentJudge
 from toolprm_lite.prompt import render_prompt
 from toolprm_lite.reward.base import RequestReward, Reward
 from toolprm_lite.reward.head import Head
+from toolprm_lite.reward.margin import NO_MARGIN, Margin
 from toolprm_lite.reward.policy import PolicyReward
 from toolprm_lite.schema import closed_schema
 from toolprm_lite.search.config import DOUBT, SearchConfig
@@ -108,6 +109,7 @@ class Preparer:
         return Prepared(
             search, reward, prompt, constraint,
             top_k=config.top_k,
+            margin=_margin(config, reward),
             working_set=max(64, 8 * (config.samples if whole else draws)),
         )  # fmt: skip
 
@@ -184,6 +186,7 @@ def _options(config: SearchConfig, reward: Reward) -> SearchOptions:
     options.pool_states = reward.pooled
     options.aggregate = config.aggregate or reward.aggregate
     options.policy_gap = _policy_gap(config, reward)
+    options.margin = 0.0 if greedy else _margin(config, reward).largest
     options.max_tokens = config.max_tokens
     options.max_step_tokens = config.max_step_tokens
     options.max_text_tokens = config.max_text_tokens
@@ -205,6 +208,12 @@ def _policy_gap(config: SearchConfig, reward: Reward) -> float:
     if config.policy_gap is not None:
         return config.policy_gap
     return reward.card.policy_gap if isinstance(reward, Head) else 0.0
+
+
+def _margin(config: SearchConfig, reward: Reward) -> Margin:
+    if config.margin is not None:
+        return config.margin
+    return reward.card.margin if isinstance(reward, Head) else NO_MARGIN
 
 
 def _threshold(config: SearchConfig, reward: Reward) -> float:

@@ -70,7 +70,9 @@ class Stats:
 class SearchResult:
     """The answer and how it was found.
 
-    `score` is what the choice was made by; `probability` is that of the whole response, calibrated,
+    `score` is what the choice was made by; `kept_greedy` says that a better scored response did not
+    exceed the greedy one by `SearchConfig.margin`, which is therefore the answer: the other one is
+    among `alternatives`. `probability` is that of the whole response, calibrated,
     never above that of one of its calls, and None without a head.
     `complete` is False when the response was cut off before its end; `calls` then holds the calls
     that are closed, and `missing` names what is not decided: required arguments of the open call,
@@ -98,6 +100,7 @@ class SearchResult:
     stopped: Stop | None = None
     missing: list[str] = field(default_factory=list)
     confidence: list[CallConfidence] | None = None
+    kept_greedy: bool = False
     trace: list[TraceNode] | None = None
 
     def to_dict(self) -> dict[str, Any]:
