@@ -34,11 +34,21 @@ def make_grounding(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool])
     )
 
 
+def word_lists(language: str) -> dict[str, Any]:
+    """The lists of a language's file. Raises `OSError` where it has none."""
+    lists: dict[str, Any] = json.loads(_words_file(language).read_text(encoding="utf-8"))
+    return lists
+
+
 @cache
 def load_words(language: str = "en") -> Words | None:
     """The words of a language, None for one that has no file."""
-    path = FOLDER / f"{language}.json"
+    path = _words_file(language)
     return Words(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _words_file(language: str) -> Path:
+    return FOLDER / f"{language}.json"
 
 
 def past_calls(messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -38,6 +38,7 @@ Facts::Facts(std::string_view text, const Words& words) {
         break;
       case TextFact::Kind::kTime:
         times_.push_back(fact.time);
+        if (fact.seconds >= 0) durations_.push_back(fact.seconds);
         if (fact.other_time >= 0) times_.push_back(fact.other_time);
         if (fact.other_time < 0) numbers_.push_back(fact.time / 60);
         break;
@@ -47,11 +48,16 @@ Facts::Facts(std::string_view text, const Words& words) {
       case TextFact::Kind::kRelativeDay:
         offsets_.push_back(fact.day);
         break;
+      case TextFact::Kind::kDuration:
+        numbers_.push_back(fact.number);
+        durations_.push_back(fact.seconds);
+        break;
     }
   }
   sort_unique(roots_);
   sort_unique(numbers_);
   sort_unique(times_);
+  sort_unique(durations_);
   sort_unique(offsets_);
 }
 
@@ -65,6 +71,10 @@ bool Facts::has_number(double number) const {
 
 bool Facts::has_time(int16_t time) const {
   return time >= 0 && std::binary_search(times_.begin(), times_.end(), time);
+}
+
+bool Facts::has_duration(double seconds) const {
+  return seconds >= 0 && std::binary_search(durations_.begin(), durations_.end(), seconds);
 }
 
 // The day of a date may be said apart from its month, or be a weekday or a relative day.
@@ -92,11 +102,13 @@ bool Facts::has(const TextFact& fact) const {
     case TextFact::Kind::kDate:
       return has_date(fact.date) || has_date(fact.other_date);
     case TextFact::Kind::kTime:
-      return has_time(fact.time) || has_time(fact.other_time);
+      return has_time(fact.time) || has_time(fact.other_time) || has_duration(fact.seconds);
     case TextFact::Kind::kWeekday:
       return ((weekdays_ | of_dates_) >> fact.day & 1) != 0;
     case TextFact::Kind::kRelativeDay:
       return std::binary_search(offsets_.begin(), offsets_.end(), fact.day);
+    case TextFact::Kind::kDuration:  // 10 or 15 minutes
+      return has_duration(fact.seconds) || (has_number(fact.number) && has_root(fact.unit));
   }
   return false;
 }

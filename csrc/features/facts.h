@@ -24,13 +24,15 @@ class Facts {
  private:
   bool has_date(const Date& date) const;
   bool has_time(int16_t time) const;
+  bool has_duration(double seconds) const;
 
   std::vector<uint64_t> roots_;  // sorted
   std::vector<double> numbers_;  // sorted; with the hours, days and months of times and dates
   std::vector<Date> dates_;
-  std::vector<int16_t> times_;  // sorted
-  uint8_t weekdays_ = 0;        // that are said, a bit each, 1 << weekday
-  uint8_t of_dates_ = 0;        // those of whole dates
+  std::vector<int16_t> times_;     // sorted
+  std::vector<double> durations_;  // in seconds, sorted
+  uint8_t weekdays_ = 0;           // that are said, a bit each, 1 << weekday
+  uint8_t of_dates_ = 0;           // those of whole dates
   std::vector<int8_t> offsets_;
 };
 

@@ -38,6 +38,7 @@ bool is_year(double number) { return number >= kLeastYear && number <= kMostYear
 void WordReader::read(std::string_view text, size_t limit) {
   found_.clear();
   facts_.clear();
+  duration_end_ = 0;
   size_t end = 0;  // of the word before
   for (size_t at = 0; at < text.size() && found_.size() < limit;) {
     if (!is_word(text[at])) {
@@ -152,9 +153,9 @@ size_t WordReader::read_clock(std::string_view text, size_t at) {
   const int minute = digits_at(text, end, 2);
   if (minute < 0 || minute > 59 || end != at + 3) return 0;
   size_t after = end + 1;
-  bool seconds = false;
-  if (char_at(text, end) == ':' && digits_at(text, after, 2) >= 0) {
-    seconds = true;
+  int seconds = -1;
+  if (char_at(text, end) == ':') seconds = digits_at(text, after, 2);
+  if (seconds >= 0) {
     end = after;
     if (char_at(text, end) == '.' && is_digit(char_at(text, end + 1))) {
       ++end;
@@ -185,7 +186,8 @@ size_t WordReader::read_clock(std::string_view text, size_t at) {
     add_time(hour % 12 + (half == 'p' ? 12 : 0), minute, false);
     return m + 1 + (dotted && char_at(text, m + 1) == '.');
   }
-  add_time(hour % 24, minute, hour >= 1 && hour <= 12 && !seconds && text[begin] != '0');
+  add_time(hour % 24, minute, hour >= 1 && hour <= 12 && seconds < 0 && text[begin] != '0');
+  if (seconds >= 0) facts_.back().seconds = hour * 3600 + minute * 60 + seconds;
   return end;
 }
 
@@ -267,8 +269,26 @@ size_t WordReader::interpret_number(size_t at) {
   TextFact fact;
   fact.number = value;
   fact.scaled = number.scaled;
+  if (meaning(end).seconds > 0) return duration_with(fact, at, end);
   facts_.push_back(fact);
   return end;
+}
+
+// Twenty-five minutes; one hour and thirty minutes is one duration. Returns where it ends.
+size_t WordReader::duration_with(TextFact fact, size_t begin, size_t unit) {
+  fact.kind = TextFact::Kind::kDuration;
+  fact.seconds = fact.number * meaning(unit).seconds;
+  fact.unit = found_[unit].root;
+  use(unit, unit + 1);
+  const bool joined = begin > 0 && meaning(begin - 1).joins;
+  const bool goes_on = duration_end_ > 0 && duration_end_ + joined == begin;
+  if (goes_on) {
+    facts_.back().seconds += fact.seconds;
+    if (joined) use(begin - 1, begin);
+  } else {
+    facts_.push_back(fact);
+  }
+  return duration_end_ = unit + 1;
 }
 
 // Quarter past six: `link` is the word between. Returns where it ends, 0 where it is no time.

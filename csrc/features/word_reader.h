@@ -25,12 +25,14 @@ struct TextWord {
 };
 
 struct TextFact {
-  enum class Kind : uint8_t { kNumber, kDate, kTime, kWeekday, kRelativeDay };
+  enum class Kind : uint8_t { kNumber, kDate, kTime, kWeekday, kRelativeDay, kDuration };
 
   Kind kind = Kind::kNumber;
   double number = 0, scaled = 0;  // 5% is 5, and 0.05 as well
   Date date, other_date;          // the other one has day and month exchanged, if that is a date
   int16_t time = -1, other_time = -1;  // minutes after midnight; the other one 12 hours later
+  uint64_t unit = 0;                   // the root of a duration's word
+  double seconds = -1;                 // of a duration; of a time as if it were one, 00:25:00
   int8_t day = 0;                      // a weekday, 1 .. 7, or the offset of a relative day
 };
 
@@ -57,6 +59,7 @@ class WordReader {
   void interpret();
   size_t interpret_number(size_t at);
   size_t interpret_month(size_t at);
+  size_t duration_with(TextFact fact, size_t begin, size_t unit);
   Number number_at(size_t at) const;
   Number spelled(size_t at) const;
   size_t date_with(size_t month, size_t begin, size_t end, int8_t day);
@@ -71,6 +74,7 @@ class WordReader {
   const Words& words_;
   std::vector<TextWord> found_;
   std::vector<TextFact> facts_;
+  size_t duration_end_ = 0;  // of the last fact, if it is a duration
 };
 
 }  // namespace toolprm

@@ -76,6 +76,9 @@ Words::Words(std::string_view json) {
     of(word).relative = true;
     of(word).offset = static_cast<int8_t>(number);
   });
+  each_number_of(lists, "seconds", 1, 1e6, [&](const std::string& word, double number) {
+    of(word).seconds = static_cast<int32_t>(number);
+  });
   each_number_of(lists, "clock", 0, 1439, [&](const std::string& word, double number) {
     of(word).clock = static_cast<int16_t>(number);
   });

@@ -22,11 +22,12 @@ struct WordMeaning {
   int8_t month = 0;    // 1 .. 12
   int8_t weekday = 0;  // 1 Monday .. 7
   bool relative = false;
-  int8_t offset = 0;   // of a relative day, in days
-  int16_t clock = -1;  // minutes after midnight
-  double number = -1;  // "three"
-  double scale = 0;    // "million"
-  uint64_t unit = 0;   // equal for all ways to write one unit
+  int8_t offset = 0;    // of a relative day, in days
+  int16_t clock = -1;   // minutes after midnight
+  double number = -1;   // "three"
+  double scale = 0;     // "million"
+  int32_t seconds = 0;  // of a duration: "minute"
+  uint64_t unit = 0;    // equal for all ways to write one unit
 };
 
 class Words {

@@ -109,6 +109,16 @@ def given(value: Any, user: str | bytes, words: _core.Words | None = WORDS) -> d
         (23, "two or three", False),
         ("50%", "fifty percent", True),
         (0.5, "50 percent", True),
+        (2, "a double espresso", True),
+        # Durations
+        ("00:25:00", "for twenty-five minutes", True),
+        ("00:25:00", "for twenty-five hours", False),
+        ("01:30:00", "for one and a half hours", True),
+        ("01:30:00", "for one hour and thirty minutes", True),
+        ("00:00:45", "forty-five seconds", True),
+        ("90 minutes", "an hour and a half, 1.5 hours", True),
+        ("10 minutes", "10 or 15 minutes", True),
+        ("10 minutes", "10 people", False),
         # Words and units
         ("dogs", "a dog", True),
         ("city", "many cities", True),

@@ -321,7 +321,7 @@ constexpr std::string_view kWords = R"({
   "ordinals": {"third": 3}, "ordinal_endings": ["th"], "joins": ["and"],
   "scales": {"hundred": 100, "million": 1000000, "k": 1000, "percent": 0.01},
   "months": {"march": 3, "may": 5}, "weekdays": {"sunday": 7},
-  "days": {"tomorrow": 1}, "clock": {"noon": 720},
+  "days": {"tomorrow": 1}, "clock": {"noon": 720}, "seconds": {"minutes": 60},
   "clock_words": {"am": ["am"], "pm": ["pm"], "past": ["past"], "to": ["to"], "at": ["at"],
                   "hour": ["clock"], "morning": ["morning"], "evening": ["evening"]},
   "units": {"kilometer": ["km", "kilometers"]}})";
@@ -334,11 +334,10 @@ void check_grounding(const Subject& subject, const Calls& calls, std::string_vie
   for (const auto& [name, arguments] : calls) {
     history.emplace_back(name, fuzz::write_json(arguments));
   }
-  const Grounding grounding(
-      fuzz::write_json(subject.tools),
-      {{"system", "Call get with 5 or \"a\" at half past five on March 25."},
-       {"user", std::move(message)}},
-      words, history);
+  const Grounding grounding(fuzz::write_json(subject.tools),
+                            {{"system", "Call get with 5 or \"a\" at half past five on March 25."},
+                             {"user", std::move(message)}},
+                            words, history);
   Read read;
   subject.segmenter->advance(read.state, response, read.steps);
   std::vector<NamedStep> named;

@@ -23,6 +23,8 @@ TOOLS = parse_tools(
                     "kind": {"type": "string", "enum": ["inside", "outside"]},
                     "vegan": {"type": "boolean"},
                     "guests": {"type": "array", "items": {"type": "string"}},
+                    "day": {"type": "string"},
+                    "courses": {"type": "array", "items": {"enum": ["soup", "main", "sweet"]}},
                 },
             },
         }
@@ -56,6 +58,25 @@ def asked(*answers: dict[str, Any], said: str = "A table at Chez Nous for 4, wit
 )
 def test_supported_values(arguments: dict[str, Any], missing: str | None) -> None:
     assert unsupported(asked(arguments)) == (missing and f"book: {missing}")
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments", "supported"),
+    [
+        ("for twenty-five on March 3rd", {"people": 25, "day": "2024-03-03"}, True),
+        ("for twenty-five on March 3rd", {"people": 26}, False),
+        ("on March 3rd", {"day": "2024-03-04"}, False),
+        ("at half past six", {"day": "18:30:00"}, True),
+        ("the tables by the windows", {"place": "Window table"}, True),
+        ("for two hours", {"day": "02:00:00"}, True),
+        ("a soup", {"courses": ["soup"]}, True),
+        ("a soup", {"courses": ["main", "sweet"]}, True),  # the schema lists them
+    ],
+)
+def test_values_that_are_said_in_another_form(
+    said: str, arguments: dict[str, Any], supported: bool
+) -> None:
+    assert (unsupported(asked(arguments, said=said)) is None) == supported
 
 
 def test_all_calls_are_looked_at() -> None:

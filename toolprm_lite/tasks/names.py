@@ -17,7 +17,7 @@ _COMMON_TEXT = """
     api data info information details detail value result by for of to from in on with and or the
     a an all tool function
 """
-_COMMON = frozenset(_COMMON_TEXT.split())
+COMMON = frozenset(_COMMON_TEXT.split())
 
 
 def key_of(name: str) -> str:
@@ -29,7 +29,7 @@ def words_of(name: str) -> frozenset[str]:
     """The words of a name that say what it is about."""
     split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
     words = re.findall(r"[^\W\d_]+", split.lower())
-    return frozenset(stem(word) for word in words if word not in _COMMON)
+    return frozenset(stem(word) for word in words if word not in COMMON)
 
 
 def stem(word: str) -> str:

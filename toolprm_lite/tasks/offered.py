@@ -12,6 +12,7 @@ from toolprm_lite.tasks.names import key_of, stem, words_of
 from toolprm_lite.tasks.plan_settings import PlanSettings
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tasks.splits import hash_side
+from toolprm_lite.tasks.topics import Topic, Topics, topic_of, topic_of_tool
 from toolprm_lite.tools import Tool
 
 _ALONE = 0.25  # the share of problems with one tool, as in simple calls
@@ -25,6 +26,7 @@ class Pooled:
     key: str
     words: frozenset[str]
     sources: frozenset[str]
+    topic: Topic
 
 
 def pools(
@@ -42,7 +44,9 @@ def pools(
     for key in sorted(tools):
         side = sides[key] if key in sides else hash_side(key, settings)
         tool = tools[key]
-        pools[side].append(Pooled(tool, key, words_of(tool.name), frozenset(sources[key])))
+        pools[side].append(
+            Pooled(tool, key, words_of(tool.name), frozenset(sources[key]), topic_of_tool(tool))
+        )
     return pools
 
 
@@ -129,11 +133,13 @@ def _alike(words: frozenset[str], topic: frozenset[str]) -> bool:
 def foreign_tools(
     members: Sequence[Problem],
     pool: dict[str, list[Pooled]],
+    topics: Topics,
     alone: float,
     rng: random.Random,
     settings: PlanSettings,
 ) -> list[Tool] | None:
-    """Tools that can't answer: of other sources if there are, sharing no word with the right ones.
+    """Tools that can't answer: of other sources if there are, with no word of a right one's name,
+    and about something else than the right ones and the requests.
 
     None where there is no such tool.
     """
@@ -155,9 +161,27 @@ def foreign_tools(
         if pooled.key not in listed and pooled.words and not pooled.words & right
     ]
     other = [pooled for pooled in usable if not sources & pooled.sources]
-    usable = other or usable
-    usable = [pooled for pooled in usable if not pooled.words & spoken] or usable
-    if not usable:
-        return None
-    number = min(_number_of_tools(1, alone, rng, settings), len(usable))
-    return [pooled.tool for pooled in rng.sample(usable, number)]
+    needed = {answer["name"] for member in members for answer in member.answers}
+    tools = {tool.name: tool for member in members for tool in member.tools}
+    rights = [topic_of_tool(tools[name]) for name in sorted(needed)]
+    asked = [topic_of(_request(member)) for member in members]
+    number = _number_of_tools(1, alone, rng, settings)
+    for choices in (other, usable):
+        for silent in (True, False):  # none of their words is spoken, if there are such tools
+            found: list[Tool] = []
+            for pooled in rng.sample(choices, len(choices)):
+                if len(found) == number:
+                    break
+                if silent and pooled.words & spoken:
+                    continue
+                if not topics.may_answer(pooled.topic, rights, asked):
+                    found.append(pooled.tool)
+            if found:
+                return found
+    return None
+
+
+def _request(problem: Problem) -> str:
+    """What the user said last."""
+    said = [message["content"] for message in problem.messages if message["role"] == "user"]
+    return str(said[-1])

@@ -27,6 +27,7 @@ from toolprm_lite.tasks.offered import (
 from toolprm_lite.tasks.plan_settings import PlanSettings
 from toolprm_lite.tasks.problem import SPLITS, Problem, Split
 from toolprm_lite.tasks.splits import side_of, sides_around, split_functions
+from toolprm_lite.tasks.topics import Topics
 from toolprm_lite.tools import Tool
 
 
@@ -134,13 +135,14 @@ def _side_groups(
         ]
     masked = _choose_masked([len(members) for members, _ in groups], side, settings)
     listed = by_source(pool)
+    topics = Topics(pooled.topic for pooled in pool)
     alone = chance_alone(groups)
     result: list[list[Problem]] = []
     for (members, refusal), hide in zip(groups, masked, strict=True):
         rng = random_of(settings, "tools", members[0].id)
         tools = None
         if refusal:
-            tools = foreign_tools(members, listed, alone, rng, settings)
+            tools = foreign_tools(members, listed, topics, alone, rng, settings)
         if tools is None:
             refusal = False
             tools = offered_tools(members, side, listed, sides, alone, rng, settings)

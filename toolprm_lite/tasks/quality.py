@@ -22,7 +22,8 @@ def unsupported(problem: Problem) -> str | None:
     """The first argument of the answers whose value the conversation does not give, or None.
 
     A value is supported when it, or a third of its words, is in the conversation, when the
-    schema lists it, and when it is a boolean or the parameter's default.
+    conversation says it in another form (dates, times, numbers in words, units), when the schema
+    lists it, and when it is a boolean or the parameter's default.
     """
     schemas = [
         {"name": tool.name, "parameters": closed_schema(tool.parameters)} for tool in problem.tools
@@ -41,10 +42,21 @@ def unsupported(problem: Problem) -> str | None:
 
         known = max(
             feature("value_found"),
+            feature("value_given"),
             feature("value_is_default"),
             feature("value_is_boolean"),
             feature("parameter_listed"),
         )
+        if known < 1 and _lists_items(schemas, step.function, step.argument):
+            continue  # the answers are valid, so they are listed ones
         if known < 1 and feature("value_words_found") < _LEAST_WORDS:
             return f"{step.function}: {step.argument}"
     return None
+
+
+def _lists_items(schemas: list[dict[str, Any]], function: str, argument: str) -> bool:
+    """Whether the schema lists the values that an array may hold."""
+    schema = next(one["parameters"] for one in schemas if one["name"] == function)
+    property = schema.get("properties", {}).get(argument)
+    items = property.get("items") if isinstance(property, dict) else None
+    return isinstance(items, dict) and "enum" in items
