@@ -287,8 +287,10 @@ def test_ending_early_changes_no_answer(aggregate: Any, margin: float) -> None:
         found = searcher.search(config=replace(seeded, margin=every(margin)), **ask)
         stays = greedy.complete and (
             not usual.complete
-            or bool(deviations(usual.calls, greedy.calls))
-            and math.log(usual.score) - math.log(greedy.score) < margin
+            or (
+                bool(deviations(usual.calls, greedy.calls))
+                and math.log(usual.score) - math.log(greedy.score) < margin
+            )
         )
         expected = greedy if stays else usual
         assert (found.calls, found.score) == (expected.calls, expected.score)
