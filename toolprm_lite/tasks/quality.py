@@ -54,7 +54,7 @@ def unsupported(problem: Problem) -> str | None:
     return None
 
 
-def _lists_items(schemas: list[dict[str, Any]], function: str, argument: str) -> bool:
+def _lists_items(schemas: list[dict[str, Any]], function: str | None, argument: str | None) -> bool:
     """Whether the schema lists the values that an array may hold."""
     schema = next(one["parameters"] for one in schemas if one["name"] == function)
     property = schema.get("properties", {}).get(argument)
