@@ -16,6 +16,7 @@ pytest.importorskip("pyarrow")
 
 import torch
 
+from support.heads import CARD
 from support.synthetic_set import FEATURES, MODEL, write_set
 from toolprm_lite.cli.eval_reward import eval_reward
 from toolprm_lite.cli.train import train
@@ -28,6 +29,7 @@ from toolprm_lite.training import metrics
 from toolprm_lite.training.calibration import platt
 from toolprm_lite.training.data import Examples, Supervision, open_supervision
 from toolprm_lite.training.fit_head import HeadSettings, _Network, fit_head
+from toolprm_lite.training.judging import judge_heads
 from toolprm_lite.training.report import judge
 from toolprm_lite.training.rivals import RIVAL_KINDS
 from toolprm_lite.training.select import select
@@ -465,6 +467,33 @@ def test_judge_against_loops(data: Supervision) -> None:
     assert low <= whole["mixed"]["picked"] <= high
     assert report["steps"]["viable"]["all"]["steps"] == rows.sum()
     assert report["selection_by_policy"]["mixed"]["oracle"] == 1
+
+
+def test_a_head_of_fewer_features_is_judged_by_name(folder: Path, tmp_path: Path) -> None:
+    def made(**changes: Any) -> Path:
+        card = replace(CARD, model=FittedModel(**MODEL), layers=(1,), pooled=False, **changes)
+        inputs = card.hidden_width + len(card.features)
+        random = np.random.default_rng(3)
+        shapes = [(inputs,), (4, inputs), (5, 4), (2, 5, 4), (2, 5), (2, 5, 2)]
+        shift, *others = (random.normal(size=shape).astype(np.float32) for shape in shapes)
+        head = Head(card, HeadWeights(shift, np.ones(inputs, np.float32), *others))
+        path = tmp_path / f"{len(card.features)}.safetensors"
+        save_head(path, head)
+        return path
+
+    some = ("found", "logprob_min")  # in another order than the set's
+    path = made(features=some)
+    report = judge_heads([folder], [path], "all")["heads"][0]
+    data = open_supervision([folder])
+    examples = data.examples((1,), False)
+    places = [data.features.index(name) for name in some]
+    chosen = replace(examples, features=examples.features[:, places])
+    trajectories = data.trajectories()
+    rows, all_of = np.ones(len(examples.kinds), bool), np.ones(len(trajectories.last), bool)
+    expected = judge(load_head(path), chosen, trajectories, rows, all_of, data.groups())
+    assert report["steps"] == expected["steps"]
+    with pytest.raises(HeadError, match=r"features that .* does not have: missing"):
+        judge_heads([folder], [made(features=(*some, "missing"))])
 
 
 # The commands
