@@ -100,14 +100,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
     assert loaded.card.doubt is None
-    sized = Head(replace(head.card, doubt=0.75, policy_gap=0.5), head.weights)
+    sized = Head(replace(head.card, doubt=0.75, policy_gap=0.5, margin=MARGIN), head.weights)
     save_head(path, sized)
     assert load_head(path).card == sized.card
 
 
 def test_cards_without_the_later_settings_are_read(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
-    later = ("doubt", "decline_odds", "policy_gap")
+    later = ("doubt", "decline_odds", "policy_gap", "margin")
     _rewritten(path, lambda card: {key: card[key] for key in card if key not in later})
     assert load_head(path).card == CARD
 
@@ -248,6 +248,9 @@ def _rewritten(path: Path, card: Any = None, **tensors: Any) -> None:
         (lambda card: {**card, "decline_odds": True}, "decline_odds is True"),
         (lambda card: {**card, "policy_gap": -1}, "policy_gap is -1"),
         (lambda card: {**card, "policy_gap": "1"}, "policy_gap is '1'"),
+        (lambda card: {**card, "margin": {"value": -1}}, "margin is {'value': -1}"),
+        (lambda card: {**card, "margin": {"other": 1}}, "margin is {'other': 1}"),
+        (lambda card: {**card, "margin": 1}, "margin is 1"),
         (lambda card: {**card, "model": {**card["model"], "width": None}}, "width is None"),
         (lambda card: {**card, "model": []}, r"model is \[\]"),
         (lambda card: {**card, "layers": [1]}, r"shift is float32 \[31\].*\[19\]"),
