@@ -6,3 +6,6 @@ from typing import Literal, get_args
 
 Aggregate = Literal["last", "min", "prod", "mean"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
+
+MOST_POLICY_GAP = 100.0
+"""The largest weight of the policy's gap in a score."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MOST_POLICY_GAP = 100.0
 LEAST_GAP = -math.log(16)
 """A gap counts no further than this."""
 
