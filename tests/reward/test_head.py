@@ -20,6 +20,7 @@ from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import CERTAINTY, STEP_KINDS, Reward
 from toolprm_lite.reward.head import LABELS, Head
 from toolprm_lite.reward.head_file import load_head, save_head
+from toolprm_lite.reward.margin import Margin
 
 INFO = ModelInfo("Small-1", "llama", 100, 6, 4, 512, 8, frozenset())
 
@@ -100,7 +101,8 @@ def test_round_trip(tmp_path: Path) -> None:
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
     assert loaded.card.doubt is None
-    sized = Head(replace(head.card, doubt=0.75, policy_gap=0.5, margin=MARGIN), head.weights)
+    margin = Margin(declines=math.inf, value=0.25)
+    sized = Head(replace(head.card, doubt=0.75, policy_gap=0.5, margin=margin), head.weights)
     save_head(path, sized)
     assert load_head(path).card == sized.card
 

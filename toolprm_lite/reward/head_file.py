@@ -17,9 +17,8 @@ from safetensors.numpy import save
 from toolprm_lite.errors import ConfigError, HeadError
 from toolprm_lite.files import replace_file
 from toolprm_lite.instruction import PromptStyle
-from toolprm_lite.reward.aggregate import AGGREGATES
+from toolprm_lite.reward.aggregate import AGGREGATES, MOST_POLICY_GAP
 from toolprm_lite.reward.base import STEP_KINDS
-from toolprm_lite.reward.gap import MOST_POLICY_GAP
 from toolprm_lite.reward.head import LABELS, FittedModel, Head, HeadCard, HeadWeights
 from toolprm_lite.reward.margin import Margin
 

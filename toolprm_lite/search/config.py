@@ -9,8 +9,7 @@ from toolprm_lite.checks import check_integer, check_number
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.formats import FORMATS
 from toolprm_lite.instruction import PromptStyle
-from toolprm_lite.reward.aggregate import AGGREGATES, Aggregate
-from toolprm_lite.reward.gap import MOST_POLICY_GAP
+from toolprm_lite.reward.aggregate import AGGREGATES, MOST_POLICY_GAP, Aggregate
 from toolprm_lite.reward.margin import Margin
 
 Strategy = Literal["step-beam", "doubt", "greedy", "best-of-n"]
