@@ -455,7 +455,8 @@ def test_answer_for_people(fake: FakeSearcher) -> None:
         ),
         (
             answer(kept_greedy=True),
-            ["no call   90%", "the greedy answer: a better scored one is not above it by the margin"],
+            ["no call   90%",
+             "the greedy answer: a better scored one is not above it by the margin"],
         ),
         (
             answer({"name": "now", "arguments": {}}, rewards=[1, 1, 1, 0.3]),
