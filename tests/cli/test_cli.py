@@ -363,7 +363,7 @@ def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> No
     record = json.loads(result.stdout, parse_constant=pytest.fail)
     assert list(record) == [
         "calls", "complete", "score", "probability", "steps", "alternatives", "model", "reward",
-        "strategy", "stats", "stopped", "missing", "confidence",
+        "strategy", "stats", "stopped", "missing", "confidence", "kept_greedy",
     ]  # fmt: skip
     assert record["confidence"] is None
     assert record["steps"]
@@ -452,6 +452,11 @@ def test_answer_for_people(fake: FakeSearcher) -> None:
         (
             answer(stopped="max_decode_tokens"),
             ["no call   90%", "stopped early: the tokens to decode were used up"],
+        ),
+        (
+            answer(kept_greedy=True),
+            ["no call   90%",
+             "the greedy answer: a better scored one is not above it by the margin"],
         ),
         (
             answer({"name": "now", "arguments": {}}, rewards=[1, 1, 1, 0.3]),
@@ -853,6 +858,7 @@ def test_empty_values(option: str, fake: FakeSearcher) -> None:
         ("--deadline-ms", "1e300"),
         ("--max-decode-tokens", str(1 << 63)),
         ("--decline-odds", "1e300"),
+        ("--policy-gap", "-1"),
         ("--max-tokens", "99999999"),
     ],
 )
@@ -860,6 +866,16 @@ def test_numbers_have_bounds(option: str, value: str, gguf: str) -> None:
     result = run("--model", gguf, "--tools", TOOLS, "q", option, value)
     name = option[2:].replace("-", "_")
     assert_error(result, f"{name} is ", "; it must be ")
+
+
+def test_margins_are_read(tiny_gguf: Path, small_tools: str) -> None:
+    asked = ("--model", str(tiny_gguf), "--tools", small_tools, "q", "--max-tokens", "20")
+    for right in ("0.5", "inf", "declines=1,value=.3"):
+        result = run(*asked, "--margin", right, "--policy-gap", "0.5", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert isinstance(json.loads(result.stdout)["kept_greedy"], bool)
+    for wrong in ("x", "declines", "value=-1", "other=1"):
+        assert_error(run(*asked, "--margin", wrong), "margin ")
 
 
 def test_tools_of_several_files(fake: FakeSearcher, small_tools: str, tmp_path: Path) -> None:

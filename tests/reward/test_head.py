@@ -101,7 +101,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
     assert loaded.card.doubt is None
-    margin = Margin(declines=1.0, omits=0.5, name=math.inf)
+    margin = Margin(declines=math.inf, value=0.25)
     sized = Head(replace(head.card, doubt=0.75, policy_gap=0.5, margin=margin), head.weights)
     save_head(path, sized)
     assert load_head(path).card == sized.card

@@ -21,8 +21,9 @@ from toolprm_lite import SearchConfig, Searcher
 from toolprm_lite._core import SearchOptions, Segmenter, StepSearch, Vocabulary
 from toolprm_lite.errors import ConfigError
 from toolprm_lite.evaluation.pool import Pool
+from toolprm_lite.reward.aggregate import LEAST_GAP
 from toolprm_lite.reward.base import CandidateStep, Float32Array, StepBatch
-from toolprm_lite.reward.gap import LEAST_GAP, gap_weights
+from toolprm_lite.reward.chains import gap_weights
 from toolprm_lite.reward.head import Head
 from toolprm_lite.reward.policy import PolicyReward
 from toolprm_lite.reward.states import StateReader

@@ -15,8 +15,7 @@ import numpy as np
 
 from toolprm_lite.errors import HeadError
 from toolprm_lite.reward.base import FEATURES, STEP_KINDS
-from toolprm_lite.reward.chains import Float64Array, chain_scores
-from toolprm_lite.reward.gap import gap_weights
+from toolprm_lite.reward.chains import Float64Array, chain_scores, gap_weights
 from toolprm_lite.reward.head import Head
 from toolprm_lite.reward.margin import Margin, deviations
 from toolprm_lite.search.steps import Call

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolprm_lite.errors import TrainingError
-from toolprm_lite.reward.aggregate import Aggregate
+from toolprm_lite.reward.aggregate import LEAST_GAP, Aggregate
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -52,3 +52,9 @@ def chain_scores(
     if aggregate == "mean":
         total /= length
     return total
+
+
+def gap_weights(policy_gap: float, gaps: npt.NDArray[np.floating[Any]]) -> Float64Array:
+    """What the scores of responses with these gaps (nats, at most 0) are multiplied by: the core's
+    `gap_weight`. `policy_gap` as in `SearchConfig`."""
+    return np.exp(policy_gap * np.maximum(np.asarray(gaps, np.float64), LEAST_GAP))

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolprm_lite.errors import TrainingError
-from toolprm_lite.reward.gap import LEAST_GAP
+from toolprm_lite.reward.aggregate import LEAST_GAP
 from toolprm_lite.reward.margin import DEVIATIONS, Deviation, Margin
 
 POLICY_GAPS = (0.0, 0.5, 1.0)
