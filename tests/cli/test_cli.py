@@ -355,7 +355,7 @@ def test_usage_errors(arguments: list[str], message: str) -> None:
 def test_json_has_the_documented_fields(tiny_gguf: Path, small_tools: str) -> None:
     result = run(
         "--tools", small_tools, "Paris?", "--model", str(tiny_gguf), "--json", "--max-tokens", "60",
-        "--strategy", "step-beam", "--seed", "2",
+        "--strategy", "step-beam", "--seed", "2", "--prompt", "schemas",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
