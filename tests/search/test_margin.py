@@ -382,8 +382,11 @@ def test_a_full_cache_costs_time_and_no_companion(strategy: Any, reward: Any) ->
         settings = {
             "strategy": strategy, "reward": reward, "seed": seed, "max_tokens": 60, "beams": 2,
             "expand": 6, "samples": 8, "trace": True, "margin": NEVER, "aggregate": "last",
+            "prompt": "schemas",
         }  # fmt: skip
-        greedy = search(backend=RandomModel(list(RESPONSES), seed), strategy="greedy")
+        greedy = search(
+            backend=RandomModel(list(RESPONSES), seed), strategy="greedy", prompt="schemas"
+        )
         wide = search(backend=RandomModel(list(RESPONSES), seed), **settings)
         model = RandomModel(list(RESPONSES), seed)
         usual = search(backend=model, **{**settings, "margin": None})

@@ -132,7 +132,7 @@ def write_set(
         "layers": [1, 2],
         "features": FEATURES,
         "pooled": True,
-        "settings": {},
+        "settings": {"prompt": "schemas"},
         "problems": len(records),
         "complete": False,
         **changes,
