@@ -31,7 +31,8 @@ ROOMS = """
     template tools
     special_texts judge type_names mask_schema
     schema store
-    models described files json_lines process checks
+    models
+    described files json_lines process checks
     errors interrupt terminal _core
 """
 

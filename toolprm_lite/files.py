@@ -165,6 +165,15 @@ def state_of(path: str | Path) -> FileState | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises `OSError`."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_PART):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def digest_of(path: Path) -> str:
-    """Identifies a file's bytes: the first 16 digits of their SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    """Identifies a file's bytes: the first 16 digits of their SHA-256. Raises `OSError`."""
+    return sha256_of(path)[:16]

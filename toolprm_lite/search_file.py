@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ class SearchFileSettings:
                 **weights_of(self.model, self.adapter),
                 "reward": self.reward,
                 "reward_file": digest_of(head) if head.is_file() else None,
-                **asdict(self.config),
+                **self.config.to_json(),
             }
         )
 

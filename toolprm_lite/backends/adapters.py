@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from toolprm_lite.errors import ConfigError, ModelError
+from toolprm_lite.files import sha256_of
 from toolprm_lite.formats import get_format
 from toolprm_lite.instruction import own_style
-from toolprm_lite.models import file_digest
 
 CARD_KEY = "toolprm.card"
 _REMEDY = "name a file that `toolprm-lite tune` wrote, or another LoRA adapter of this model"
@@ -81,7 +81,7 @@ def read_card(text: str | None, file: Path) -> AdapterCard:
     Raises `ModelError`.
     """
     if text is None:
-        return AdapterCard(name=file.stem, digest=file_digest(file))
+        return AdapterCard(name=file.stem, digest=sha256_of(file))
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,9 @@ def asking(
 
 def run_settings(settings: EvalSettings) -> Record:
     """What answers depend on, but for the rewards."""
-    depends = asdict(settings.search)
+    depends = settings.search.to_json()
     for name in _NOT_RECORDED:
         del depends[name]
-    margin = settings.search.margin
-    depends["margin"] = None if margin is None else margin.to_json()
     source = settings.source
     return {
         "source": source.name,

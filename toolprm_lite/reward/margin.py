@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -78,15 +78,19 @@ class Margin:
     @property
     def largest(self) -> float:
         """Of all kinds; 0 is no margin."""
-        largest: float = max(asdict(self).values())
-        return largest
+        return self.needed(DEVIATIONS)
+
+    def needed(self, kinds: Iterable[Deviation]) -> float:
+        """The largest margin of these kinds; of none -inf: it is the same answer."""
+        needed: float = max((getattr(self, kind) for kind in kinds), default=-math.inf)
+        return needed
 
     def met(self, score: float, greedy_score: float, kinds: Sequence[Deviation]) -> bool:
         """Whether a response of this score and with these deviations may take the place of the
         greedy one. Scores are 0 or more, not logarithms."""
-        margin: float = max((getattr(self, kind) for kind in kinds), default=-math.inf)
+        margin = self.needed(kinds)
         if margin == -math.inf:
-            return True  # it is the same answer
+            return True
         if math.isinf(margin) or score <= 0:
             return False
         return greedy_score <= 0 or math.log(score) - math.log(greedy_score) >= margin

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from toolprm_lite.checks import check_integer, check_number
 from toolprm_lite.errors import ConfigError
@@ -124,6 +124,11 @@ class SearchConfig:
     def call_limit(self) -> int:
         """Most calls that a response may hold."""
         return self.max_calls if self.parallel else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings in JSON's own types, for the record of a run."""
+        margin = None if self.margin is None else self.margin.to_json()
+        return {**asdict(self), "margin": margin}
 
     def __post_init__(self) -> None:
         for name, allowed in (

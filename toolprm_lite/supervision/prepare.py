@@ -15,6 +15,7 @@ from toolprm_lite.errors import ConfigError, DatasetError, ProblemError
 from toolprm_lite.files import replace_file
 from toolprm_lite.supervision.dataset import open_set
 from toolprm_lite.tasks.exclusion import Exclusions
+from toolprm_lite.tasks.joining import part_ids
 from toolprm_lite.tasks.loading import load_problems
 from toolprm_lite.tasks.plan import as_is, make_plan
 from toolprm_lite.tasks.plan_settings import PlanSettings
@@ -138,7 +139,7 @@ def _splits(folders: Sequence[Path], problems: Sequence[Problem]) -> dict[str, S
     for folder in folders:
         for record in open_set(folder).problems:
             whole = record["id"]
-            for id in (whole,) if whole in known else whole.split("+"):  # a join's parts
+            for id in part_ids(whole, known):
                 if id not in known:
                     raise DatasetError(
                         f"{folder}: its problem {whole} is not among these files; give the files "

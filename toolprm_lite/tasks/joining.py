@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
@@ -19,6 +19,19 @@ _THREE = 0.3  # the share of joins of three questions
 _SAME = 0.8  # how often the next question is looked for among those of the first one's function
 _TRIES = 20
 _PHRASES = ("{} {}", "{}\n{}", "{} Also: {}", "{}\n\n{}", "{} And another thing. {}", "{} Then: {}")
+
+
+def part_ids(id: str, known: Container[str]) -> Iterator[str]:
+    """The ids of the parts of a problem that may be a join, those in `known`; its own id if that is
+    known. What is left, of which no known id can be made, comes last."""
+    part = ""
+    for piece in [id] if id in known else id.split("+"):
+        part = f"{part}+{piece}" if part else piece
+        if part in known:
+            yield part
+            part = ""
+    if part:
+        yield part
 
 
 def joinable(problem: Problem) -> bool:

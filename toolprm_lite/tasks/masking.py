@@ -16,7 +16,7 @@ from typing import Any
 
 from toolprm_lite.errors import ProblemError
 from toolprm_lite.prompt import Message
-from toolprm_lite.schema import Schema, map_subschemas, pointer_keys, resolve
+from toolprm_lite.schema import Schema, applied_schemas, map_subschemas, pointer_keys
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
@@ -24,7 +24,6 @@ _LETTERS = string.ascii_lowercase
 _SIGNS = string.ascii_lowercase + string.digits
 _LENGTHS = (5, 8)
 _TRIES = 100
-_INSIDE = ("anyOf", "oneOf", "allOf")
 
 
 def mask(problem: Problem, seed: int, key: str | None = None) -> Problem:
@@ -165,32 +164,11 @@ def _mask_reference(reference: str, masks: dict[str, str]) -> str:
     return "#/" + "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _views(schemas: Sequence[Any], root: Any) -> list[Schema]:
-    """The schemas that apply to one value: references and alternatives followed."""
-    views: list[Schema] = []
-    waiting = list(schemas)
-    seen: set[int] = set()
-    while waiting:
-        schema = waiting.pop()
-        if not isinstance(schema, dict) or id(schema) in seen:
-            continue
-        seen.add(id(schema))
-        views.append(schema)
-        reference = schema.get("$ref")
-        if isinstance(reference, str) and reference.startswith("#"):
-            waiting.append(resolve(root, reference))
-        waiting += [part for key in _INSIDE for part in schema.get(key, ())]
-        waiting += [schema[key] for key in ("if", "then", "else") if key in schema]
-        if isinstance(schema.get("dependentSchemas"), dict):
-            waiting += schema["dependentSchemas"].values()
-    return views
-
-
 def _mask_value(value: Any, schemas: Sequence[Any], masks: dict[str, str], root: Any) -> Any:
     """A value with the declared property names in it masked."""
     if not isinstance(value, (dict, list)):
         return value
-    views = _views(schemas, root)
+    views = applied_schemas(schemas, root)
     if isinstance(value, list):
         items: list[Any] = [view["items"] for view in views if "items" in view]
         places: list[list[Any]] = [view.get("prefixItems", []) for view in views]

@@ -32,6 +32,12 @@ def words_of(name: str) -> frozenset[str]:
     return frozenset(stem(word) for word in words if word not in COMMON)
 
 
+def alike(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether a tool may do what another does, by the words of their names: generatePassword,
+    generate_random_password."""
+    return one <= other or other <= one
+
+
 def stem(word: str) -> str:
     """The word without a plural's s."""
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolprm_lite.tasks.names import key_of, stem, words_of
+from toolprm_lite.tasks.names import alike, key_of, stem, words_of
 from toolprm_lite.tasks.plan_settings import PlanSettings
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tasks.splits import hash_side
@@ -115,7 +115,7 @@ def offered_tools(
             if not choices:
                 break
             pooled = choices[rng.randrange(len(choices))]
-            if pooled.key in taken or any(_alike(pooled.words, topic) for topic in topics if topic):
+            if pooled.key in taken or any(alike(pooled.words, topic) for topic in topics if topic):
                 continue
             tools.append(pooled.tool)
             taken.add(pooled.key)
@@ -123,11 +123,6 @@ def offered_tools(
         tools = [pooled.tool for pooled in rng.sample(pool[""], 1)] if pool.get("") else listed[:1]
     rng.shuffle(tools)
     return tools
-
-
-def _alike(words: frozenset[str], topic: frozenset[str]) -> bool:
-    """Whether a tool may do what the right one does: generatePassword, generate_random_password."""
-    return words <= topic or topic <= words
 
 
 def foreign_tools(

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from toolprm_lite.errors import TrainingError
 from toolprm_lite.reward.head import FittedModel
 from toolprm_lite.tasks.joining import SOURCE as JOINED
+from toolprm_lite.tasks.joining import part_ids
 from toolprm_lite.tasks.problem import SPLITS, Split
 
-_MODEL = ("architecture", "width", "layers", "vocabulary")
+_MODEL = ("architecture", "width", "layers", "vocabulary", "adapter")
 
 
 class StepArrays(Protocol):
@@ -361,7 +362,7 @@ def _sources_of(record: dict[str, Any], alone: dict[str, str]) -> set[str | None
         return set(record["parts"])
     if record["source"] != JOINED:
         return {str(record["source"])}
-    return {alone.get(part) for part in str(record["id"]).split("+")}
+    return {alone.get(part) for part in part_ids(str(record["id"]), alone)}
 
 
 def _list(items: Sequence[object]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def fit_doubt(
     comparison = Comparison(
         searcher, list(strategies.values()), {judge.name: judge}, settings.search
     )
-    recorded = {**asdict(settings.search), **(depends or {}), "rewards": {}}
+    recorded = {**settings.search.to_json(), **(depends or {}), "rewards": {}}
     with locked(folder, folder=True, nested=True):
         run = RunFolder(folder, recorded)
         answers = answer_all(run, problems, comparison, watch)

@@ -93,7 +93,7 @@ def choose_margin(
     for policy_gap in sorted(set(policy_gaps)):
         moves = _moves(records, policy_gap)
         margin = Margin(**{kind: _least(moves, kind, margins, level) for kind in DEVIATIONS})
-        taken = [move for move in moves if move.above >= _needed(margin, move.kinds)]
+        taken = [move for move in moves if move.above >= margin.needed(move.kinds)]
         found = ChosenMargin(
             policy_gap, margin, _count(taken, helps=True), _count(taken, helps=False)
         )
@@ -151,11 +151,6 @@ def _p_value(harmed: int, size: int) -> float:
     """Of so few harmed or fewer, where harm is as frequent as help."""
     as_few = sum(math.comb(size, count) for count in range(harmed + 1))
     return as_few / float(1 << size)
-
-
-def _needed(margin: Margin, kinds: Iterable[Deviation]) -> float:
-    values: list[float] = [getattr(margin, kind) for kind in kinds]
-    return max(values)
 
 
 def _count(moves: Iterable[_Move], helps: bool) -> Counter[str]:

@@ -13,7 +13,7 @@ from toolprm_lite.backends.encoder import Encoder
 from toolprm_lite.formats import CallFormat
 from toolprm_lite.instruction import PromptStyle
 from toolprm_lite.prompt import mark, render_prompt
-from toolprm_lite.schema import Schema, resolve
+from toolprm_lite.schema import Schema, applied_schemas
 from toolprm_lite.special_texts import SpecialTexts
 from toolprm_lite.tasks.problem import Call, Problem
 from toolprm_lite.template import TemplateFailed, render_template
@@ -21,7 +21,6 @@ from toolprm_lite.tools import Tool
 from toolprm_lite.tuning.trees import Example
 
 _ANSWER = "answer"
-_MOST_REFERENCES = 20  # that lead from a value's schema to what it is
 
 
 class ExampleEncoder:
@@ -124,31 +123,16 @@ def in_schema_order(calls: Sequence[Call], tools: Sequence[Tool]) -> list[Call]:
 
 
 def _ordered(value: Any, schema: Any, root: Schema) -> Any:
-    if isinstance(value, list):
-        items = _meant(schema, value, root).get("items")
-        return [_ordered(each, items, root) for each in value]
-    if not isinstance(value, dict):
+    if not isinstance(value, (dict, list)):
         return value
-    properties = _meant(schema, value, root).get("properties", {})
+    applied = applied_schemas([schema], root)
+    if isinstance(value, list):
+        items = next((each["items"] for each in applied if "items" in each), None)
+        return [_ordered(each, items, root) for each in value]
+    # Of alternatives the first that knows all names.
+    known = [each["properties"] for each in applied if "properties" in each]
+    wholly = [each for each in known if each.keys() >= value.keys()]
+    properties: Schema = next(iter([*wholly, *known]), {})
     names = [name for name in properties if name in value]
     names += [name for name in value if name not in properties]
     return {name: _ordered(value[name], properties.get(name), root) for name in names}
-
-
-def _meant(schema: Any, value: Any, root: Schema, depth: int = 0) -> Schema:
-    """The part of a schema that says how a value is made up: references followed, and of
-    alternatives the first that knows all of its names."""
-    if not isinstance(schema, dict) or depth > _MOST_REFERENCES:
-        return {}
-    if isinstance(schema.get("$ref"), str):
-        return _meant(resolve(root, schema["$ref"]), value, root, depth + 1)
-    if "properties" in schema or "items" in schema:
-        return schema
-    parts = [part for key in ("anyOf", "oneOf", "allOf") for part in schema.get(key, ())]
-    known = [_meant(part, value, root, depth + 1) for part in parts]
-    for part in known:
-        if isinstance(value, list) and "items" in part:
-            return part
-        if isinstance(value, dict) and part.get("properties", {}).keys() >= value.keys():
-            return part
-    return {}

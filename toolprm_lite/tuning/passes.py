@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from toolprm_lite.tasks.joining import part_ids
 from toolprm_lite.tasks.plan import make_plan
 from toolprm_lite.tasks.problem import Problem, Split
 from toolprm_lite.tuning.settings import TuneSettings
@@ -22,19 +23,8 @@ def split_ids(plan: Sequence[Problem], problems: Sequence[Problem]) -> dict[Spli
     ids: dict[Split, set[str]] = {"train": set(), "validation": set(), "test": set()}
     for problem in plan:
         if problem.split is not None:
-            ids[problem.split].update(_parts(problem.id, known))
+            ids[problem.split].update(part_ids(problem.id, known))
     return ids
-
-
-def _parts(id: str, known: Container[str]) -> Iterator[str]:
-    """The known ids that a joined problem's id is made of, with "+" between them and perhaps in
-    them."""
-    part = ""
-    for piece in id.split("+"):
-        part = f"{part}+{piece}" if part else piece
-        if part in known:
-            yield part
-            part = ""
 
 
 def validation_problems(plan: Sequence[Problem], settings: TuneSettings) -> list[Problem]:

@@ -207,16 +207,15 @@ def _trees(
 def _train(tuner: Tuner, path: Path, watch: Watch) -> TuneState:
     """Train to the end; the state is kept at intervals, and where it is stopped."""
     kept = time.monotonic()
-    state = tuner.state()
     try:
-        for state in tuner.run(watch.progress):
+        for _ in tuner.run(watch.progress):
             if time.monotonic() - kept >= KEEP_SECONDS:
-                write_state(path, state)
+                write_state(path, tuner.state())
                 kept = time.monotonic()
     finally:
-        if state.step:
-            write_state(path, state)
-    return state
+        if tuner.step and not tuner.updating:
+            write_state(path, tuner.state())
+    return tuner.state()
 
 
 def _card(

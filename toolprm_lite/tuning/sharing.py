@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from toolprm_lite.prompt import Message
-from toolprm_lite.tasks.names import words_of
+from toolprm_lite.tasks.names import alike, words_of
 from toolprm_lite.tasks.problem import Problem
 from toolprm_lite.tools import Tool
 
@@ -77,7 +77,11 @@ def _one_group(
         fits = not members or (
             problem.answers
             and len(tools) + len(more) <= max_tools
-            and not any(_alike_any(tool, tools.values()) for tool in more)
+            and not any(
+                alike(words_of(tool.name), words_of(other.name))
+                for tool in more
+                for other in tools.values()
+            )
         )
         if fits:
             members.append(problem)
@@ -85,8 +89,3 @@ def _one_group(
         else:
             left.append(problem)
     return members, list(tools.values()), left
-
-
-def _alike_any(tool: Tool, others: Iterable[Tool]) -> bool:
-    words = words_of(tool.name)
-    return any(words <= topic or topic <= words for topic in (words_of(o.name) for o in others))

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-_FULL, _SLIDING = "full_attention", "sliding_attention"  # transformers' types of layers
+from toolprm_lite.backends.torch.flat_cache import additive_mask
+from toolprm_lite.backends.torch.masks import FULL, SLIDING, types_of_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def _shared(examples: Sequence[Example]) -> int:
 class Packed:
     """A tree as the model's inputs.
 
-    `tokens`, `positions` int64 [1, T]; `mask` bool [1, 1, T, T], True where row may attend to
+    `tokens`, `positions` int64 [1, T]; `mask` bool [T, T], True where row may attend to
     column; `at` int64 [targets]: the rows whose logits predict; `targets` int64 [targets];
     `owner` int64 [targets]: which example of the tree each belongs to.
     """
@@ -111,7 +112,7 @@ def pack(tree: Tree) -> Packed:
     causal = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
     mask = causal & ((which[None, :] == -1) | (which[None, :] == which[:, None]))
     return Packed(
-        torch.tensor([tokens]), torch.tensor([positions]), mask[None, None],
+        torch.tensor([tokens]), torch.tensor([positions]), mask,
         torch.tensor(at), torch.tensor(targets), torch.tensor(owner),
     )  # fmt: skip
 
@@ -136,17 +137,10 @@ def losses(model: Any, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _masks(model: Any, allowed: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> Any:
     """What transformers adds to attention's scores: a tensor, or one for each type of layer."""
-    config = model.config.get_text_config()
-    window: int | None = getattr(config, "sliding_window", None)
-    types = set(getattr(config, "layer_types", None) or ([_SLIDING] if window else [_FULL]))
-    masks = {_FULL: _added(allowed, dtype)}
-    if _SLIDING in types and window is not None:
+    types, window = types_of_layers(model.config.get_text_config())
+    masks = {FULL: additive_mask(allowed, 1, dtype)}
+    if SLIDING in types and window is not None:
         places = positions[0].to(allowed.device)
         near = places[:, None] - places[None, :] < window
-        masks[_SLIDING] = _added(allowed & near, dtype)
-    return masks if len(types) > 1 else masks[types.pop()]
-
-
-def _added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
+        masks[SLIDING] = additive_mask(allowed & near, 1, dtype)
+    return masks if len(types) > 1 else masks[next(iter(types))]

@@ -112,6 +112,8 @@ class Tuner:
         every = max(1, math.ceil(len(steps) / (settings.passes * settings.checks)))
         self._checked_after = {*range(every, len(steps), every), len(steps)}
         self.step = 0
+        self.updating = False
+        """Whether a step is being applied: the weights are then of no step."""
         self.checks: list[Check] = []
         self.best: Mapping[str, torch.Tensor] = state_of(adapters)
 
@@ -123,9 +125,16 @@ class Tuner:
         best = min(range(len(self.checks)), key=lambda n: self.checks[n].loss, default=0)
         return len(self.checks) - 1 - best >= self._settings.patience
 
-    def run(self, watch: Callable[[Progress | Check], None]) -> Iterator[TuneState]:
-        """Train; yields the state after each step, for the caller to keep when it likes."""
+    @property
+    def _check_due(self) -> bool:
+        """Whether the weights of now are to be checked; a run may have been stopped before it."""
         if not self.checks:
+            return True
+        return self.step in self._checked_after and self.checks[-1].step != self.step
+
+    def run(self, watch: Callable[[Progress | Check], None]) -> Iterator[None]:
+        """Train; yields after each step, for the caller to keep the state when it likes."""
+        if self._check_due:
             self._check(watch)
         started, tokens, mean, before = time.monotonic(), 0, math.nan, self.step
         while not self.done:
@@ -133,11 +142,11 @@ class Tuner:
             loss = self._one_step(trees)
             tokens += sum(tree.tokens for tree in trees)
             mean = loss if math.isnan(mean) else 0.95 * mean + 0.05 * loss
-            if self.step in self._checked_after:
+            if self._check_due:
                 self._check(watch)
             seconds = time.monotonic() - started
             watch(Progress(self.step, len(self._steps), self.step - before, tokens, seconds, mean))
-            yield self.state()
+            yield
 
     def state(self) -> TuneState:
         """What `resume` continues from; copies, which later steps leave as they are."""
@@ -194,9 +203,11 @@ class Tuner:
                 f"the loss of step {self.step + 1} is not finite; give a smaller --learning-rate, "
                 "or --dtype float32"
             )
+        self.updating = True
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self.updating = False
+        self._optimizer.zero_grad(set_to_none=True)
         return whole
 
     def _check(self, watch: Callable[[Progress | Check], None]) -> None:

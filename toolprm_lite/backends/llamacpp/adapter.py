@@ -14,7 +14,7 @@ from toolprm_lite.backends.adapters import (
     is_safetensors,
     read_card,
 )
-from toolprm_lite.backends.llamacpp.library import forget_log, log_reason
+from toolprm_lite.backends.llamacpp.library import forget_log, log_reason, meta_text
 from toolprm_lite.errors import ModelError
 
 
@@ -38,7 +38,9 @@ class LoadedAdapter:
                 f"{self.file}: not an adapter that fits the model{log_reason()}; name one that "
                 "`toolprm-lite tune` wrote for it, and fetch it again if it is incomplete"
             )
-        self.card: AdapterCard = read_card(_text(llama, self.handle, CARD_KEY), self.file)
+        written = meta_text(llama.llama_adapter_meta_val_str, self.handle, CARD_KEY, MOST_CARD)
+        text = None if written is None else written.decode("utf-8", "replace")
+        self.card: AdapterCard = read_card(text, self.file)
 
     def use(self, llama: Any, context: Any) -> None:
         """Switch it on for a context. Raises `ModelError`."""
@@ -46,10 +48,3 @@ class LoadedAdapter:
         scales = (ctypes.c_float * 1)(1.0)
         if llama.llama_set_adapters_lora(context, handles, 1, scales) != 0:
             raise ModelError(f"{self.file}: llama.cpp can't use the adapter{log_reason()}")
-
-
-def _text(llama: Any, handle: Any, key: str) -> str | None:
-    """A text in the adapter's metadata; None where it has none of that key."""
-    buffer = ctypes.create_string_buffer(MOST_CARD)
-    length = llama.llama_adapter_meta_val_str(handle, key.encode(), buffer, len(buffer))
-    return buffer.value.decode("utf-8", "replace") if length >= 0 else None

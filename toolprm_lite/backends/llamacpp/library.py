@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import sys
 from collections import deque
@@ -77,6 +78,14 @@ def _log(level: int, text: bytes, _data: object) -> None:
         _log_errors.append(message.strip())
     if _verbose and sys.stderr is not None:
         sys.stderr.write(visible(message, keep="\n\t"))
+
+
+def meta_text(read: Any, handle: Any, key: str, most: int) -> bytes | None:
+    """A value of metadata, its first `most` bytes up to a null byte; None where there is none of
+    that key. `read` is llama.cpp's function for what the handle is of."""
+    buffer = ctypes.create_string_buffer(most + 1)
+    length = read(handle, key.encode(), buffer, len(buffer))
+    return buffer.value if length >= 0 else None
 
 
 def forget_log() -> None:

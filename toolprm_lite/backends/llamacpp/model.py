@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
 from typing import Any
 
 from toolprm_lite.backends.base import ModelInfo, model_name
-from toolprm_lite.backends.llamacpp.library import forget_log, log_reason
+from toolprm_lite.backends.llamacpp.library import forget_log, log_reason, meta_text
 from toolprm_lite.backends.llamacpp.native import Native
 from toolprm_lite.backends.llamacpp.vocabulary import Vocabulary
 from toolprm_lite.errors import ModelError
@@ -51,9 +50,7 @@ def load_model(llama: Any, file: Path, gpu_layers: int) -> Any:
 
 def metadata(llama: Any, model: Any, key: str) -> bytes:
     """A value's first 1023 bytes, up to a null byte."""
-    buffer = ctypes.create_string_buffer(1024)
-    length = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
-    return buffer.value if length >= 0 else b""
+    return meta_text(llama.llama_model_meta_val_str, model, key, 1023) or b""
 
 
 def cell_bytes(llama: Any, model: Any, gpu_layers: int, ubatch: int) -> int:

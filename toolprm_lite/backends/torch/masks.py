@@ -9,7 +9,14 @@ import torch
 
 from toolprm_lite.backends.torch.flat_cache import Placed, additive_mask
 
-_FULL, _SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING = "full_attention", "sliding_attention"  # transformers' types of layers
+
+
+def types_of_layers(config: Any) -> tuple[frozenset[str], int | None]:
+    """(the types of attention that a model's layers have, the width of sliding windows)."""
+    window: int | None = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None)
+    return frozenset(types or ([SLIDING] if window else [FULL])), window
 
 
 class AttentionMasks:
@@ -20,20 +27,18 @@ class AttentionMasks:
         self._device, self._dtype = device, dtype
         heads = config.num_attention_heads
         self._groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
-        types = getattr(config, "layer_types", None)
-        self._window: int | None = getattr(config, "sliding_window", None)
-        self._types: frozenset[str] = frozenset(types or ([_SLIDING] if self._window else [_FULL]))
+        self._types, self._window = types_of_layers(config)
         # A cap on the scores is not in torch's fused attention, so its prompts need a mask, too.
         self._capped = getattr(config, "attn_logit_softcapping", None) is not None
 
     def without_windows(self, cells: int) -> bool:
         """Whether a context of so many cells is in every layer's sight."""
-        return self._types == {_FULL} or (self._window or 0) >= cells
+        return self._types == {FULL} or (self._window or 0) >= cells
 
     def of(self, placed: Placed) -> Any:
         """The mask of tokens in the cache, None where causal attention needs none."""
         begin, end, allowed = placed.begin, placed.end, placed.allowed
-        sees_all = self._types == {_FULL} or (self._window is not None and end <= self._window)
+        sees_all = self._types == {FULL} or (self._window is not None and end <= self._window)
         if allowed is None and begin == 0 and sees_all and not self._capped:
             return None
         if allowed is None:
@@ -47,16 +52,16 @@ class AttentionMasks:
             where = np.arange(end) if allowed is None else placed.all_positions
             close = np.asarray(placed.positions)[:, None] - where[None, :] < self._window
             near = self._additive(lower & close)
-        if self._types == {_FULL}:
+        if self._types == {FULL}:
             return full
-        if self._types == {_SLIDING}:
+        if self._types == {SLIDING}:
             return near
-        return {_FULL: full, _SLIDING: near}
+        return {FULL: full, SLIDING: near}
 
     def of_static(self, allowed: torch.Tensor) -> Any:
         """The mask of a step of fixed shape without windows; `allowed` uint8 [rows, places]."""
         mask = additive_mask(allowed.bool(), self._groups, self._dtype)
-        return {_FULL: mask, _SLIDING: mask} if len(self._types) > 1 else mask
+        return {FULL: mask, SLIDING: mask} if len(self._types) > 1 else mask
 
     def _additive(self, allowed: Any) -> torch.Tensor:
         mask = torch.from_numpy(np.ascontiguousarray(allowed)).to(self._device)
