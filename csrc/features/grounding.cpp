@@ -102,6 +102,13 @@ bool is_default(const GroundParameter* parameter, uint64_t value) {
   return parameter != nullptr && parameter->has_default && parameter->default_hash == value;
 }
 
+// Whether `at` names the function of a call that `last` judges: the end of the response judges all
+// calls, other steps only their own.
+bool names_judged_call(const NamedStep& at, const Step& last) {
+  return at.step.kind == StepKind::kFuncName &&
+         (last.kind == StepKind::kTotalFinish || at.step.call == last.call);
+}
+
 float log_count(size_t count) { return static_cast<float>(std::log1p(static_cast<double>(count))); }
 
 }  // namespace
@@ -335,8 +342,7 @@ void Grounding::judge_omitted(const Chain& chain, float* out) const {
   const Step& step = chain.back()->step;
   size_t mentioned = 0, choices = 0;
   for (const NamedStep* call : chain) {
-    if (call->step.kind != StepKind::kFuncName) continue;
-    if (step.kind != StepKind::kTotalFinish && call->step.call != step.call) continue;
+    if (!names_judged_call(*call, step)) continue;
     const GroundTool* known = tool(call->step);
     if (known == nullptr) continue;
     for (uint32_t index : known->optional) {
@@ -360,8 +366,7 @@ void Grounding::judge_omitted(const Chain& chain, float* out) const {
 void Grounding::judge_repeats(const Chain& chain, float* out) const {
   const Step& step = chain.back()->step;
   for (const NamedStep* call : chain) {
-    if (call->step.kind != StepKind::kFuncName) continue;
-    if (step.kind != StepKind::kTotalFinish && call->step.call != step.call) continue;
+    if (!names_judged_call(*call, step)) continue;
     if (!was_called(call->step.function)) continue;
     out[kFunctionBefore] = 1;
     uint64_t arguments = 0;

@@ -10,7 +10,7 @@
 
 namespace toolprm {
 
-// What a word means besides itself; all none for most words.
+// What a word means in numbers, dates, times and units. Most words have none of these meanings.
 struct WordMeaning {
   enum Role : uint8_t { kNone, kAm, kPm, kPast, kTo, kAt, kHour, kMorning, kEvening };
 

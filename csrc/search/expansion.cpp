@@ -54,11 +54,11 @@ std::vector<Expansion::Child>& Expansion::draw(const Branch& parent) {
   };
   sampler_.draw(next, log_.tree().path(parent.node), parent.draws, places_);
   const bool likeliest = (parent.greedy || parent.follow) && !next.tokens.empty();
-  if (likeliest && options_.follow_argmax) child_at(0).follow = parent.follow;
+  if (likeliest && options_.follow_argmax) child_at(0);  // the first child, before what is drawn
   for (size_t i = 0; i < places_.size(); ++i) {
     if (places_[i] >= 0) child_at(places_[i]).draws.push_back(parent.draws[i]);
   }
-  if (likeliest) child_at(0).follow = parent.follow;  // a companion comes after what was drawn
+  if (likeliest) child_at(0).follow = parent.follow;  // a companion comes after what is drawn
   return children_;
 }
 

@@ -50,14 +50,14 @@ uint64_t hash_of(const Path& path) {
 }
 
 // The bytes of the texts that the policy prefers and some others, and pieces of these texts.
-struct Words {
+struct Pieces {
   std::vector<std::string> tokens;
   std::shared_ptr<Vocabulary> vocabulary;
   std::array<std::vector<int32_t>, 256> by_first_byte;
   std::vector<int32_t> ends;
   uint32_t bytes;  // tokens that are one byte
 
-  Words(const std::vector<std::string>& texts, fuzz::Random& random) {
+  Pieces(const std::vector<std::string>& texts, fuzz::Random& random) {
     std::string all = "{}[]\",: \n\\0159-.enamtruls\xC3\xFF";
     for (const std::string& text : texts) all += text;
     std::sort(all.begin(), all.end());
@@ -108,7 +108,7 @@ struct Words {
 // What a distribution may look like. Sane ones come out of select_top_k; the others are made by
 // hand, as a backend of another make might.
 struct Policy {
-  const Words& words;
+  const Pieces& words;
   std::vector<Path> preferred;
   uint64_t seed;
   bool broken;
@@ -296,10 +296,11 @@ SearchOptions make_options(fuzz::Input& input) {
   options.beam_draws = input.below(5);
   options.follow_argmax = flags & 1 ? options.root_draws == 0 : true;
   options.way_floor = flags & 2 ? -3.0f : 1.0f;
-
   options.whole_responses = (flags & 0x18) == 0x18;
   if (flags & 4) options.doubt = input.below(5) / 4.0;
   options.policy_rewards = (flags & 0x400) != 0;
+  if (flags & 0x20) options.policy_gap = input.below(5) / 2.0;
+  if (flags & 0x40) options.margin = 1 + input.below(3);
   options.states_wanted = (flags & 0x800) != 0;
   options.pool_states = options.states_wanted && (flags & 0x1000) != 0;
   options.trace = (flags & 0x2000) != 0;
@@ -319,7 +320,7 @@ SearchOptions make_options(fuzz::Input& input) {
 class Run {
  public:
   Run(const fuzz::JsonValue& tools, std::shared_ptr<const StepSegmenter> segmenter,
-      const Words& words, const Policy& policy, const SearchOptions& options, int32_t sequences,
+      const Pieces& words, const Policy& policy, const SearchOptions& options, int32_t sequences,
       uint32_t cells, uint32_t prompt, uint64_t seed, uint32_t events)
       : segmenter_(std::move(segmenter)),
         words_(words),
@@ -589,7 +590,7 @@ class Run {
   }
 
   std::shared_ptr<const StepSegmenter> segmenter_;
-  const Words& words_;
+  const Pieces& words_;
   const Policy& policy_;
   const SearchOptions& options_;
   uint32_t prompt_;
@@ -645,7 +646,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     texts.push_back(std::move(text));
   }
   fuzz::Random random(seed);
-  const Words words(texts, random);
+  const Pieces words(texts, random);
   Policy policy{words, {}, seed, broken, 1 + input.below(8)};
   for (const std::string& text : texts) policy.preferred.push_back(words.tokenize(text, random));
   Run(tools, segmenter, words, policy, options, sequences, cells, prompt, seed, events).run();

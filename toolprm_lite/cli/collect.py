@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,18 @@ from toolprm_lite.cli.options import (
     MOST_SEED,
     Decorator,
     all_of,
+    call_format_option,
+    given,
     model_options,
     model_settings,
     number_option,
     open_searcher,
+    output_folder,
+    prompt_option,
 )
 from toolprm_lite.cli.output import console, in_one_line, print_message
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
 from toolprm_lite.errors import DatasetError
-from toolprm_lite.formats import FORMATS
 
 if TYPE_CHECKING:
     from toolprm_lite.supervision.collect import Progress
@@ -60,6 +62,52 @@ def _option(name: str, default: Any, **attributes: Any) -> Decorator:
 
 
 # The defaults are those of `CollectSettings` and `PlanSettings`, which are slow to import.
+def plan_options(*, refusal_share: float, joined_share: float) -> list[Decorator]:
+    """How problems are changed before a model sees them."""
+    return [
+        _option(
+            "--mask-share",
+            0.5,
+            type=_SHARE,
+            help="Share of the problems whose names become random strings.",
+        ),
+        _option(
+            "--refusal-share",
+            refusal_share,
+            type=_SHARE,
+            help="Share of the problems that lose their right tools.",
+        ),
+        _option(
+            "--multi-share",
+            1.0,
+            type=_SHARE,
+            help="Share of the problems with several calls that is kept.",
+        ),
+        _option(
+            "--joined-share",
+            joined_share,
+            type=_SHARE,
+            help="Share of the single questions that are asked two or three at once.",
+        ),
+        number_option("--max-tools", 6, 1, 1 << 10, help="Tools offered, at most."),
+    ]
+
+
+prepare_options: list[Decorator] = [
+    click.option(
+        "--exclude",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Leave out the records whose ids FILE lists, a line each: an id, or a problem file's "
+        "name and an id; further words and # comments are ignored.",
+    ),
+    click.option(
+        "--keep-unsupported",
+        is_flag=True,
+        help="Keep problems with answers that the conversation does not support.",
+    ),
+]
+
 _OPTIONS: list[Decorator] = [
     number_option("--draws", 10, 1, 1024, help="Responses for each problem."),
     _option("--temperature", 0.8, help="Of the draws."),
@@ -86,18 +134,8 @@ _OPTIONS: list[Decorator] = [
         type=click.Choice(["exact", "bfcl"]),
         help="When a value is right: equal as JSON, or as BFCL has it.",
     ),
-    _option(
-        "--call-format",
-        "auto",
-        type=click.Choice(["auto", *FORMATS]),
-        help="How calls are written; auto is as the model's chat template teaches.",
-    ),
-    _option(
-        "--prompt",
-        "auto",
-        metavar="STYLE",
-        help="How tools are explained to a model whose template doesn't, as in search.",
-    ),
+    call_format_option,
+    prompt_option("auto"),
     number_option(
         "--shard",
         12,
@@ -105,31 +143,7 @@ _OPTIONS: list[Decorator] = [
         1 << 20,
         help="Problems that are written together, at least; an interrupt loses no more.",
     ),
-    _option(
-        "--mask-share",
-        0.5,
-        type=_SHARE,
-        help="Share of the problems whose names become random strings.",
-    ),
-    _option(
-        "--refusal-share",
-        0.1,
-        type=_SHARE,
-        help="Share of the problems that lose their right tools.",
-    ),
-    _option(
-        "--multi-share",
-        1.0,
-        type=_SHARE,
-        help="Share of the problems with several calls that is kept.",
-    ),
-    _option(
-        "--joined-share",
-        0.0,
-        type=_SHARE,
-        help="Share of the single questions that are asked two or three at once.",
-    ),
-    number_option("--max-tools", 6, 1, 1 << 10, help="Tools offered, at most."),
+    *plan_options(refusal_share=0.1, joined_share=0.0),
     number_option(
         "--group",
         6,
@@ -156,18 +170,7 @@ _OPTIONS: list[Decorator] = [
         metavar="SET",
         help="Leave out SET's problems, and keep its splits, to fit heads to both; repeatable.",
     ),
-    click.option(
-        "--exclude",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        help="Leave out the records whose ids FILE lists, a line each: an id, or a problem file's "
-        "name and an id; further words and # comments are ignored.",
-    ),
-    click.option(
-        "--keep-unsupported",
-        is_flag=True,
-        help="Keep problems with answers that the conversation does not support.",
-    ),
+    *prepare_options,
     click.option(
         "--rejected",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -185,13 +188,7 @@ problem_files = click.argument(
 
 @click.command(epilog=_EPILOG)
 @problem_files
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    metavar="DIR",
-    help="The set. A stopped run continues there.",
-)
+@output_folder("The set. A stopped run continues there.")
 @model_options
 @collect_options
 def collect(problems: tuple[Path, ...], output: Path, **values: Any) -> None:
@@ -238,13 +235,9 @@ def collect_settings(values: Mapping[str, Any]) -> tuple[PrepareSettings, Collec
         changes = {"mask_share": 0.0, "refusal_share": 0.0, "fractions": (0.0, 0.0, 1.0)}
         values = {**values, **changes}
 
-    def given(settings: type[Any]) -> dict[str, Any]:
-        return {
-            field.name: values[field.name] for field in fields(settings) if field.name in values
-        }
-
-    settings = CollectSettings(**given(CollectSettings), plan=PlanSettings(**given(PlanSettings)))
-    return PrepareSettings(**given(PrepareSettings)), settings
+    plan = PlanSettings(**given(PlanSettings, values))
+    settings = CollectSettings(**given(CollectSettings, values), plan=plan)
+    return PrepareSettings(**given(PrepareSettings, values)), settings
 
 
 # Problems

@@ -21,6 +21,7 @@ from toolprm_lite.cli.options import (
     model_settings,
     number_option,
     open_searcher,
+    output_folder,
     search_config,
     size_options,
 )
@@ -128,13 +129,7 @@ reward_options: Decorator = all_of(
         ),
     ]
 )
-output_option = click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    metavar="DIR",
-    help="The run's folder. A stopped run continues there.",
-)
+output_option = output_folder("The run's folder. A stopped run continues there.")
 
 
 @click.command(name="eval", epilog=_EPILOG)

@@ -23,6 +23,7 @@ from toolprm_lite.cli.options import (
     model_settings,
     number_option,
     open_searcher,
+    output_folder,
 )
 from toolprm_lite.cli.output import print_message, print_text
 from toolprm_lite.errors import ConfigError, TrainingError
@@ -41,13 +42,7 @@ _NEEDS = ("pyarrow", "jsonschema", "torch", "matplotlib")
 
 @click.command(epilog=_EPILOG)
 @problem_files
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    metavar="DIR",
-    help="Where set/, heads/, report/ and doubt/ go. A stopped run continues there.",
-)
+@output_folder("Where set/, heads/, report/ and doubt/ go. A stopped run continues there.")
 @number_option("--epochs", 30, 1, 10000, help="Of each fit, at most.")
 @number_option(
     "--doubt-problems",

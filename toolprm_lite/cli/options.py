@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,14 +70,68 @@ def all_of(options: list[Decorator]) -> Decorator:
     return decorate
 
 
+def output_folder(help: str) -> Decorator:
+    """The option of the folder that a command writes."""
+    return click.option(
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        required=True,
+        metavar="DIR",
+        help=help,
+    )
+
+
+def about_option(what: str) -> Decorator:
+    """The option of a text for a card, of `what`."""
+    return click.option(
+        "--about",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help=f"A text for the {what}: what data this is, under which licences.",
+    )
+
+
+model_option = click.option(
+    "--model",
+    metavar="PATH",
+    show_default="the embedded SmolLM2-135M",
+    help="GGUF file, transformers folder or hub id of the model.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Where torch computes: cpu, cuda, cuda:1, mps; auto is a GPU where there is one.",
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="What torch computes in; auto is the fastest that fits.",
+)
+call_format_option = _setting(
+    "call_format",
+    type=click.Choice(["auto", *FORMATS]),
+    help="How calls are written; auto is as the model's chat template teaches.",
+)
+
+
+def prompt_option(default: str) -> Decorator:
+    """The option of the prompt style."""
+    return click.option(
+        "--prompt",
+        default=default,
+        show_default=True,
+        metavar="STYLE",
+        help="How tools are explained to a model whose template doesn't: schemas, signatures, "
+        "signatures-short, or with worked examples, as in schemas+2.",
+    )
+
+
 model_options = all_of(
     [
-        click.option(
-            "--model",
-            metavar="PATH",
-            show_default="the embedded SmolLM2-135M",
-            help="GGUF file, transformers folder or hub id of the model.",
-        ),
+        model_option,
         click.option(
             "--adapter",
             metavar="FILE|none",
@@ -98,19 +153,8 @@ model_options = all_of(
             show_default=True,
             help="Blocks of the model to keep on a GPU; -1 is all (llamacpp).",
         ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            help="Where torch computes: cpu, cuda, cuda:1, mps; auto is a GPU where there is one.",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            default="auto",
-            show_default=True,
-            help="What torch computes in; auto is the fastest that fits.",
-        ),
+        device_option,
+        dtype_option,
         click.option(
             "--threads", type=int, show_default="physical cores", help="Threads to compute with."
         ),
@@ -143,17 +187,8 @@ _FORM: list[Decorator] = [
         type=click.Choice(CONSTRAIN),
         help="Allow only tokens that fit the tools' schemas; auto is on.",
     ),
-    _setting(
-        "call_format",
-        type=click.Choice(["auto", *FORMATS]),
-        help="How calls are written; auto is as the model's chat template teaches.",
-    ),
-    _setting(
-        "prompt",
-        metavar="STYLE",
-        help="How tools are explained to a model whose template doesn't: schemas, signatures, "
-        "signatures-short, or with worked examples, as in schemas+2.",
-    ),
+    call_format_option,
+    prompt_option(_DEFAULTS.prompt),
 ]
 
 _RANK: list[Decorator] = [
@@ -244,18 +279,23 @@ search_options = all_of(
 )
 
 
+def given(settings: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a class of settings that are among a command's parameters."""
+    return {field.name: values[field.name] for field in fields(settings) if field.name in values}
+
+
 def search_config(values: Mapping[str, Any]) -> SearchConfig:
     """The settings among a command's parameters. Raises `ConfigError`."""
-    names = [field.name for field in fields(SearchConfig)]
-    settings = {name: values[name] for name in names if name in values}
-    return SearchConfig(**settings, parallel=not values.get("no_parallel", False))
+    return SearchConfig(
+        **given(SearchConfig, values), parallel=not values.get("no_parallel", False)
+    )
 
 
 def model_settings(values: Mapping[str, Any]) -> ModelSettings:
     """The model among a command's parameters."""
     from toolprm_lite.backends.settings import ModelSettings
 
-    return ModelSettings(**{field.name: values[field.name] for field in fields(ModelSettings)})
+    return ModelSettings(**given(ModelSettings, values))
 
 
 def open_searcher(values: Mapping[str, Any]) -> Searcher:

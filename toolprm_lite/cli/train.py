@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from toolprm_lite.cli.options import MOST_SEED, number_option
+from toolprm_lite.cli.options import MOST_SEED, about_option, number_option, output_folder
 from toolprm_lite.cli.output import WIDTH, console, drawing, print_message, print_text
 from toolprm_lite.cli.progress import PLAIN_SECONDS
 from toolprm_lite.errors import TrainingError
@@ -48,13 +48,7 @@ def _layers(
 
 @click.command(epilog=_EPILOG)
 @click.argument("sets", nargs=-1, required=True, metavar="SET...")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    metavar="DIR",
-    help="Where the heads go, a file each, with train.json.",
-)
+@output_folder("Where the heads go, a file each, with train.json.")
 @click.option(
     "--rival",
     type=click.Choice([*RIVALS, "all"]),
@@ -83,12 +77,7 @@ def _layers(
 @number_option(
     "--members", _MEMBERS, 1, 64, help="Networks in a head, which answers with their mean."
 )
-@click.option(
-    "--about",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A text for the heads' cards: what data this is, under which licence.",
-)
+@about_option("heads' cards")
 def train(
     sets: tuple[str, ...],
     output: Path,

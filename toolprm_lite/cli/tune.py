@@ -5,22 +5,38 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolprm_lite.cli.collect import problem_files, tell_plan, tell_usable
-from toolprm_lite.cli.options import MOST_PROBLEMS, MOST_SEED, number_option
+from toolprm_lite.cli.collect import (
+    plan_options,
+    prepare_options,
+    problem_files,
+    tell_plan,
+    tell_usable,
+)
+from toolprm_lite.cli.options import (
+    MOST_PROBLEMS,
+    MOST_SEED,
+    about_option,
+    all_of,
+    call_format_option,
+    device_option,
+    dtype_option,
+    given,
+    model_option,
+    number_option,
+    output_folder,
+    prompt_option,
+)
 from toolprm_lite.cli.output import print_message, print_text
 from toolprm_lite.cli.progress import PLAIN_SECONDS, duration
 from toolprm_lite.errors import ConfigError, TrainingError
-from toolprm_lite.formats import FORMATS
 
 if TYPE_CHECKING:
     from toolprm_lite.tuning.estimate import Estimate
-    from toolprm_lite.tuning.settings import TuneSettings
     from toolprm_lite.tuning.state import Check
     from toolprm_lite.tuning.tune import Progress
 
@@ -30,39 +46,17 @@ Example:
   toolprm-lite search --model model.gguf --adapter adapter/adapter.gguf ...
 """
 _MOST_ABOUT = 256 << 10  # bytes
-_SHARE = click.FloatRange(0, 1)
 
 
 # The defaults are those of `TuneSettings`, which is slow to import.
 @click.command(epilog=_EPILOG)
 @problem_files
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    metavar="DIR",
-    help="Where the adapter goes, as GGUF and safetensors, with its card. A stopped run continues "
-    "there.",
+@output_folder(
+    "Where the adapter goes, as GGUF and safetensors, with its card. A stopped run continues there."
 )
-@click.option(
-    "--model",
-    metavar="PATH",
-    show_default="the embedded SmolLM2-135M",
-    help="GGUF file, transformers folder or hub id of the model.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="Where torch computes: cpu, cuda, cuda:1, mps; auto is a GPU where there is one.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="What torch computes in; auto is the fastest that fits. The adapter itself is float32.",
-)
+@model_option
+@device_option
+@dtype_option
 @click.option("--threads", type=int, show_default="as torch is set", help="Threads to train with.")
 @click.option("--name", default="adapter", show_default=True, help="Of the adapter, on its card.")
 @number_option("--rank", 16, 1, 1024, help="Of the changes; twice the rank is twice the size.")
@@ -83,75 +77,20 @@ _SHARE = click.FloatRange(0, 1)
     "--decline-share",
     default=0.12,
     show_default=True,
-    type=_SHARE,
+    type=click.FloatRange(0, 1),
     help="Share of the problems that are answered without a call, at most.",
 )
-@click.option(
-    "--mask-share",
-    default=0.5,
-    show_default=True,
-    type=_SHARE,
-    help="Share of the problems whose names become random strings.",
-)
-@click.option(
-    "--refusal-share",
-    default=0.05,
-    show_default=True,
-    type=_SHARE,
-    help="Share of the problems that lose their right tools.",
-)
-@click.option(
-    "--joined-share",
-    default=0.1,
-    show_default=True,
-    type=_SHARE,
-    help="Share of the single questions that are asked two or three at once.",
-)
-@number_option("--max-tools", 6, 1, 1 << 10, help="Tools offered, at most.")
+@all_of(plan_options(refusal_share=0.05, joined_share=0.1))
 @number_option("--seed", 0, 0, MOST_SEED, help="Of it all.")
 @number_option(
     "--check-problems", 200, 1, MOST_PROBLEMS, help="Validation problems of a check, at most."
 )
 @number_option("--patience", 4, 1, 1000, help="Checks without a better loss, then it ends.")
-@click.option(
-    "--call-format",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", *FORMATS]),
-    help="How calls are written; auto is as the model's chat template teaches.",
-)
-@click.option(
-    "--prompt",
-    default="signatures-short",
-    show_default=True,
-    metavar="STYLE",
-    help="How tools are explained to a model whose template doesn't, as in search.",
-)
-@click.option(
-    "--exclude",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Leave out the records whose ids FILE lists, as in collect.",
-)
-@click.option(
-    "--keep-unsupported",
-    is_flag=True,
-    help="Keep problems with answers that the conversation does not support.",
-)
-@click.option(
-    "--about",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A text for the adapter's card: what data this is, under which licences.",
-)
-def tune(
-    problems: tuple[Path, ...],
-    output: Path,
-    exclude: Path | None,
-    keep_unsupported: bool,
-    about: Path | None,
-    **values: Any,
-) -> None:
+@call_format_option
+@prompt_option("signatures-short")
+@all_of(prepare_options)
+@about_option("adapter's card")
+def tune(problems: tuple[Path, ...], output: Path, about: Path | None, **values: Any) -> None:
     """Train an adapter (LoRA) of a model on PROBLEMS, so that it calls functions better.
 
     The problems are as in `toolprm-lite collect`. Loss is taken of the response alone; validation
@@ -160,6 +99,7 @@ def tune(
     try:
         from toolprm_lite.tuning.run import TuneSources, Watch
         from toolprm_lite.tuning.run import tune as train
+        from toolprm_lite.tuning.settings import TuneSettings
     except ImportError as error:
         raise TrainingError(
             f"tuning needs {error.name}: pip install 'toolprm_lite[train]'"
@@ -167,18 +107,20 @@ def tune(
     from toolprm_lite.files import locked, read_text
     from toolprm_lite.models import weights_of
     from toolprm_lite.supervision.prepare import PrepareSettings
+    from toolprm_lite.tasks.plan_settings import PlanSettings
 
-    settings = _settings(values)
+    plan = PlanSettings(**given(PlanSettings, values))
+    settings = TuneSettings(**given(TuneSettings, values), plan=plan)
     try:
         values["name"].encode()
     except UnicodeEncodeError:
         raise ConfigError(f"the name {values['name']!r} is no text; give another --name") from None
     sources = TuneSources(
         problems=problems,
-        prepare=PrepareSettings(exclude=exclude, keep_unsupported=keep_unsupported),
+        prepare=PrepareSettings(**given(PrepareSettings, values)),
         weights=weights_of(values["model"]),
         about=None if about is None else read_text(about, _MOST_ABOUT),
-        **{key: values[key] for key in ("model", "device", "dtype", "threads", "name")},
+        **given(TuneSources, values),
     )
     watch = Watch(
         usable=tell_usable,
@@ -195,20 +137,6 @@ def tune(
         raise click.exceptions.Exit(130) from None
     model = "" if values["model"] is None else f" --model {values['model']}"
     print_text(f"use it: toolprm-lite search{model} --adapter {file}")
-
-
-def _settings(values: dict[str, Any]) -> TuneSettings:
-    """The settings among the command's parameters. Raises `ConfigError`."""
-    from toolprm_lite.tuning.settings import TuneSettings
-
-    names = (
-        "rank", "learning_rate", "passes", "batch", "most_tokens", "source_tokens", "decline_share",
-        "check_problems", "patience", "call_format", "prompt",
-    )  # fmt: skip
-    planned = ("mask_share", "refusal_share", "joined_share", "max_tools", "seed")
-    settings = TuneSettings(**{name: values[name] for name in names})
-    plan = replace(settings.plan, **{name: values[name] for name in planned})
-    return replace(settings, plan=plan)
 
 
 def _tell_estimate(estimate: Estimate) -> None:
